@@ -1,0 +1,84 @@
+# Two commands from a fresh clone with Python 3.11 and pip:  make demo  and  make test.
+# Everything is installed into .venv; nothing needs root.  Steps are skipped when what they read has
+# the same content as last time (stamp files named by checksum), so repeated calls are quick.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install -q --disable-pip-version-check --no-input
+JOBS   ?= 2
+.DEFAULT_GOAL := help
+
+# checksum of files below the given paths; caches and compiled files left out
+sum = $(shell find $(1) -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/__pycache__/*' 2>/dev/null | LC_ALL=C sort | \
+        xargs cksum | cksum | tr -d ' ')
+
+DEPS_STAMP    = $(VENV)/.deps-$(call sum,constraints.txt pyproject.toml)
+RUNTIME_STAMP = $(VENV)/.runtime-$(call sum,native runtimes/python edgekit/agent edgekit/wire.py edgekit/link.py edgekit/errors.py)
+EDGEKIT_STAMP = $(VENV)/.edgekit-$(call sum,edgekit native boards runtimes/bare bench/qemu pyproject.toml README.md)
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make venv       .venv with the pinned dependencies and both wheels
+venv:
+	@test -f "$(DEPS_STAMP)" || $(MAKE) --no-print-directory deps
+	@test -f "$(RUNTIME_STAMP)" || { echo "building edgekit-runtime"; \
+	  $(PIP) --no-build-isolation --no-deps --force-reinstall ./runtimes/python && \
+	  rm -f $(VENV)/.runtime-* && touch "$(RUNTIME_STAMP)"; }
+	@test -f "$(EDGEKIT_STAMP)" || { echo "installing edgekit"; \
+	  $(PIP) --no-build-isolation --no-deps --force-reinstall . && \
+	  rm -f $(VENV)/.edgekit-* && touch "$(EDGEKIT_STAMP)"; }
+
+# torch first and alone: its CPU build then settles what the others may ask for
+deps:
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt $$(grep '^torch==' constraints.txt)
+	$(PIP) -c constraints.txt hatchling $$($(PY) -c "import tomllib; \
+	  p = tomllib.load(open('pyproject.toml', 'rb'))['project']; x = p['optional-dependencies']; \
+	  d = [*p['dependencies'], *sum(x.values(), [])]; \
+	  print(*(r for r in d if not r.startswith('edgekit')))")
+	rm -f $(VENV)/.deps-* && touch "$(DEPS_STAMP)"
+
+## make dev        editable installs instead of wheels, for working on the code
+dev:
+	@test -f "$(DEPS_STAMP)" || $(MAKE) --no-print-directory deps
+	$(PIP) --no-build-isolation --no-deps -e ./runtimes/python -e .
+	rm -f $(VENV)/.runtime-* $(VENV)/.edgekit-*
+
+## make demo       train a small CNN, build INT8, run it on host, arm64 and Cortex-M; table and report
+demo: venv
+	$(PY) examples/demo.py
+
+## make test       ruff, mypy and every test that is not slow
+test: lint
+	$(VENV)/bin/pytest -n $(JOBS) -m "not slow" </dev/null
+
+lint: venv
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+## make check-all  the slow tests too: accuracy on data sets, peers, long campaigns
+check-all: lint
+	$(VENV)/bin/pytest -n $(JOBS) </dev/null
+
+## make evidence   every figure asked for, into bench/evidence.json
+evidence: venv
+	$(PY) bench/evidence.py
+
+## make fuzz       200,000 mutated packages under ASan and UBSan
+fuzz: venv
+	$(PY) bench/fuzz.py
+
+## make wheels     both wheels, and edgekit-runtime for the Linux, macOS and Windows targets, into dist/
+WHEEL_TARGETS ?= x86_64-linux-gnu.2.17 x86_64-linux-musl aarch64-linux-gnu.2.17 aarch64-linux-musl \
+                 arm-linux-gnueabihf.2.17 arm-linux-musleabihf aarch64-macos x86_64-windows-gnu
+wheels: venv
+	$(PY) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+	for t in $(WHEEL_TARGETS); do echo $$t; \
+	  EDGEKIT_TARGET=$$t $(PY) -m pip wheel -q --no-build-isolation --no-deps -w dist ./runtimes/python || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help venv deps dev demo test lint check-all evidence fuzz wheels clean
