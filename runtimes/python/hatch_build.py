@@ -1,7 +1,7 @@
 """Build hook of the wheel `edgekit-runtime`: compiles native/ into one shared library.
 
-The compiler is `$CC`, else cc, gcc or clang, else `python -m ziglang cc`: neither CMake nor Ninja is
-needed, and a cross wheel is the same command line with a `-target`:
+The compiler is `$CC`, else cc, gcc or clang, else `python -m ziglang cc`: neither CMake nor Ninja
+is needed, and a cross wheel is the same command line with a `-target`:
 
     EDGEKIT_TARGET=aarch64-linux-musl python -m build -w runtimes/python
 
