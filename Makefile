@@ -13,7 +13,7 @@ sum = $(shell find $(1) -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/__pyca
         xargs cksum | cksum | tr -d ' ')
 
 DEPS_STAMP    = $(VENV)/.deps-$(call sum,constraints.txt pyproject.toml)
-RUNTIME_STAMP = $(VENV)/.runtime-$(call sum,native runtimes/python edgekit/agent edgekit/wire.py edgekit/link.py edgekit/errors.py)
+RUNTIME_STAMP = $(VENV)/.runtime-$(call sum,native runtimes/python edgekit/agent edgekit/wire.py edgekit/wire_codec.py edgekit/link.py edgekit/errors.py)
 EDGEKIT_STAMP = $(VENV)/.edgekit-$(call sum,edgekit native boards runtimes/bare bench/qemu pyproject.toml README.md)
 
 help:

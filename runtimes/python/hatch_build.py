@@ -44,7 +44,7 @@ ZIG_TARGETS = {"x86_64-macos": "x86_64-macos.11.0", "aarch64-macos": "aarch64-ma
 SOURCES = ("src/*.c", "ops/*.c", "gen/*.c", "kernels/*/*.c")  # the build rule of native/
 HOSTED = ("port/posix.c",)
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-ffunction-sections", "-fdata-sections")
-SHARED_MODULES = ("agent", "wire.py", "link.py", "errors.py")
+SHARED_MODULES = ("agent", "wire.py", "wire_codec.py", "link.py", "errors.py")
 
 
 def compiler(target: str | None) -> list[str]:
