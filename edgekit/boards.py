@@ -46,7 +46,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Link:
-    """How the agent is reached. ``uart`` names a driver of runtimes/bare, "" where there is none."""
+    """How the agent is reached; ``uart`` is a driver of runtimes/bare, "" where there is none."""
 
     kind: str = "none"
     baud: int = 115200

@@ -1,0 +1,111 @@
+/* ekcount: QEMU plugin that counts executed guest instructions between marks (native/port/marker.h).
+ *
+ *   qemu-aarch64 -plugin libekcount.so,out=FILE program
+ *   qemu-system-arm -plugin libekcount.so,out=FILE -M mps2-an386 -kernel firmware.elf
+ *
+ * FILE gets one line `mark N`, the HINT's number and the instructions executed before it, and at exit
+ * `total N`.  Marks are not counted.  Counting is exact for one thread; an exception inside a straight
+ * piece of code over-counts that piece once.
+ *
+ * Every translated block is cut at the marks.  The first instruction of each piece adds the piece's
+ * length to one counter, inline; a mark calls back, so that the counter is right when it is read.
+ *
+ * The declarations are those of QEMU's plugin interface version 1 (QEMU 4.2 to 8.x), of which only
+ * these few are used; QEMU resolves them when it loads the library. */
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define EXPORT __attribute__((visibility("default")))
+typedef uint64_t qemu_plugin_id_t;
+typedef struct qemu_info_t {
+    const char *target_name;
+    struct { int min, cur; } version;
+    bool system_emulation;
+    union { struct { int smp_vcpus, max_vcpus; } system; };
+} qemu_info_t;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+typedef void (*ek_on_block)(qemu_plugin_id_t, struct qemu_plugin_tb *);
+typedef void (*ek_on_insn)(unsigned vcpu, void *data);
+typedef void (*ek_on_exit)(qemu_plugin_id_t, void *data);
+enum { NO_REGISTERS = 0, INLINE_ADD_U64 = 0 };
+void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, ek_on_block);
+void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, ek_on_insn, int, void *);
+void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *, int, void *, uint64_t);
+void qemu_plugin_register_atexit_cb(qemu_plugin_id_t, ek_on_exit, void *);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
+const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+
+EXPORT int qemu_plugin_version = 1;
+EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv);
+
+static uint64_t executed;
+static FILE *out;
+static bool thumb;
+
+/* Number of the HINT (96..127) that the instruction is, or 0.  The size is taken from the opcode:
+ * QEMU 7.2 reports too many bytes for a Thumb instruction near the end of a page. */
+static unsigned mark_of(struct qemu_plugin_insn *insn)
+{
+    const uint8_t *b = qemu_plugin_insn_data(insn);
+    unsigned hint;
+    if (thumb) {
+        if (b[1] != 0xf3 || b[0] != 0xaf || b[3] != 0x80) return 0;
+        hint = b[2];
+    } else {
+        uint32_t op = b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+        if ((op & 0xfffff01fu) != 0xd503201fu) return 0;
+        hint = op >> 5 & 0x7fu;
+    }
+    return hint >= 96 && hint < 128 ? hint : 0;
+}
+
+static void on_mark(unsigned vcpu, void *data)
+{
+    (void)vcpu;
+    fprintf(out, "%u %" PRIu64 "\n", (unsigned)(uintptr_t)data, executed);
+}
+
+static void on_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    size_t n = qemu_plugin_tb_n_insns(tb), first = 0;
+    (void)id;
+    for (size_t i = 0; i <= n; i++) {
+        struct qemu_plugin_insn *insn = i < n ? qemu_plugin_tb_get_insn(tb, i) : NULL;
+        unsigned mark = insn ? mark_of(insn) : 0;
+        if (insn && !mark) continue;
+        if (i > first)
+            qemu_plugin_register_vcpu_insn_exec_inline(qemu_plugin_tb_get_insn(tb, first), INLINE_ADD_U64, &executed,
+                                                       i - first);
+        if (mark) qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, NO_REGISTERS, (void *)(uintptr_t)mark);
+        first = i + 1;
+    }
+}
+
+static void on_exit_(qemu_plugin_id_t id, void *data)
+{
+    (void)id, (void)data;
+    fprintf(out, "total %" PRIu64 "\n", executed);
+    fclose(out);
+}
+
+int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
+{
+    const char *path = NULL;
+    for (int i = 0; i < argc; i++)
+        if (!strncmp(argv[i], "out=", 4)) path = argv[i] + 4;
+    out = path ? fopen(path, "w") : NULL;
+    if (!out) {
+        fprintf(stderr, "ekcount: cannot write %s\n", path ? path : "(no out=FILE given)");
+        return -1;
+    }
+    thumb = strcmp(info->target_name, "aarch64") != 0;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
+    qemu_plugin_register_atexit_cb(id, on_exit_, NULL);
+    return 0;
+}
