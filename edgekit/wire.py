@@ -340,7 +340,7 @@ class Mark(Body, code=0x13):
     """An instant of a run."""
 
     run: U32
-    id: Annotated[U16, "1 warm-up, 2 measured loop, 3 traced loop"]
+    id: Annotated[U16, "1 measured loop"]
     kind: Annotated[U16, "1 begin, 2 end"]
     arg: Annotated[U32, "inferences done so far"]
 
@@ -478,20 +478,20 @@ class Reading(Body):
 
 
 class PackageInfo(Body):
-    """What OPEN and INFO PACKAGE answer."""
+    """What INFO PACKAGE answers."""
 
     entries: U32
     ops: U32
     tensors: U32
     goldens: U32
-    package_bytes: U32
+    package_bytes: U64
     mem_session: Annotated[U32, "bytes, ek_arena_size"]
     mem_main: U32
     mem_fast: U32
     mem_state: U32
     mem_scratch: U32
     cpu: Annotated[U32, "bits (1 << ek_isa) the runtime may use here"]
-    crc: Annotated[U32, "CRC-32 of the package's bytes"]
+    flags: Annotated[U32, "bit 0: inputs are put back before every run"]
 
 
 class EntryInfo(Body):

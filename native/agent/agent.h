@@ -73,7 +73,8 @@ typedef struct ek_agent_config {
     uint8_t clock_kind;       /* EK_CLOCK_* */
     uint16_t max_body;        /* largest frame body: 240..1008 on UARTs, up to 65000 elsewhere */
     uint16_t queue_frames;    /* unacknowledged data frames kept for repetition, 2..32 */
-    uint16_t reserved;
+    uint8_t agent_kind;       /* EK_AGENT_KIND_*: 2 microcontroller */
+    uint8_t emulated;         /* 1: no clock here is real time; EK_CLOCK_TIME is then refused */
     uint32_t rx_window;       /* package bytes the host may send unacknowledged; 0: one body */
     uint64_t clock_hz;        /* ticks per second of the clock; 0 if that means nothing */
     uint64_t (*clock)(void *ctx);  /* monotonic 64-bit count; extend a wrapping counter in the port */
@@ -110,7 +111,7 @@ typedef struct ek_agent_config {
      * Without it sessions live in mem and ram. */
     void *(*memory)(void *ctx, unsigned kind, size_t bytes);
 } ek_agent_config;
-#define EK_AGENT_CONFIG_INIT { .size = sizeof(ek_agent_config), .max_body = 240, .queue_frames = 4 }
+#define EK_AGENT_CONFIG_INIT { .size = sizeof(ek_agent_config), .max_body = 240, .queue_frames = 4, .agent_kind = 2 }
 
 /* Storage of one agent; what is inside is private (native/agent/agent_impl.h). */
 typedef struct ek_agent { uint64_t opaque[192]; } ek_agent;
@@ -122,5 +123,7 @@ int ek_agent_step(ek_agent *a);
 /* Link lost or a new one made: forgets half a frame and the peer's authentication; keeps the
  * package, the benchmark and the queue, which go on after the next HELLO. */
 void ek_agent_link_lost(ek_agent *a);
+/* 1 when a host is connected and, where there is a token, has proven that it knows it. */
+int ek_agent_ready(const ek_agent *a);
 
 #endif

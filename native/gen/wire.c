@@ -219,16 +219,16 @@ static const ek_wire_field fields_package_info[] = {
     {offsetof(ek_msg_package_info, ops), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, tensors), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, goldens), EK_FIELD_U32, 4},
-    {offsetof(ek_msg_package_info, package_bytes), EK_FIELD_U32, 4},
+    {offsetof(ek_msg_package_info, package_bytes), EK_FIELD_U64, 8},
     {offsetof(ek_msg_package_info, mem_session), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, mem_main), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, mem_fast), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, mem_state), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, mem_scratch), EK_FIELD_U32, 4},
     {offsetof(ek_msg_package_info, cpu), EK_FIELD_U32, 4},
-    {offsetof(ek_msg_package_info, crc), EK_FIELD_U32, 4}
+    {offsetof(ek_msg_package_info, flags), EK_FIELD_U32, 4}
 };
-const ek_wire_layout ek_layout_package_info = {fields_package_info, 48, 0, 0, 12, 0};
+const ek_wire_layout ek_layout_package_info = {fields_package_info, 52, 0, 0, 12, 0};
 
 static const ek_wire_field fields_entry_info[] = {
     {offsetof(ek_msg_entry_info, inputs), EK_FIELD_U32, 4},

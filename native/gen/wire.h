@@ -285,7 +285,7 @@ typedef struct ek_msg_counter {
 /* An instant of a run. */
 typedef struct ek_msg_mark {
     uint32_t run;
-    uint16_t id; /* 1 warm-up, 2 measured loop, 3 traced loop */
+    uint16_t id; /* 1 measured loop */
     uint16_t kind; /* 1 begin, 2 end */
     uint32_t arg; /* inferences done so far */
 } ek_msg_mark;
@@ -411,20 +411,20 @@ typedef struct ek_msg_reading {
     int64_t value;
 } ek_msg_reading;
 
-/* What OPEN and INFO PACKAGE answer. */
+/* What INFO PACKAGE answers. */
 typedef struct ek_msg_package_info {
     uint32_t entries;
     uint32_t ops;
     uint32_t tensors;
     uint32_t goldens;
-    uint32_t package_bytes;
+    uint64_t package_bytes;
     uint32_t mem_session; /* bytes, ek_arena_size */
     uint32_t mem_main;
     uint32_t mem_fast;
     uint32_t mem_state;
     uint32_t mem_scratch;
     uint32_t cpu; /* bits (1 << ek_isa) the runtime may use here */
-    uint32_t crc; /* CRC-32 of the package's bytes */
+    uint32_t flags; /* bit 0: inputs are put back before every run */
 } ek_msg_package_info;
 
 /* What INFO ENTRY answers. */
