@@ -130,16 +130,17 @@ def agent_program(board: Board, kind: str = "auto") -> Path:
 
 def firmware(
     board: Board,
-    main: str,
+    main: str | Path,
     package: Path | None = None,
     *,
     kind: str = "auto",
     emulated: bool = True,
 ) -> Path:
-    """ELF file for a bare board: ``main`` is "selftest" or "agent", ``package`` goes into flash.
+    """ELF file for a bare board: ``main`` is "selftest", "agent" or a C file of your own.
 
-    ``emulated`` makes the clock count instructions. Raises BoardError for a board that is not bare
-    or has no UART driver, ToolchainError where something does not compile or does not fit.
+    ``package`` goes into flash; ``emulated`` makes the clock count instructions. Raises BoardError
+    for a board that is not bare or has no UART driver, ToolchainError where something does not
+    compile or does not fit.
     """
     if not board.bare:
         raise BoardError(
@@ -158,14 +159,15 @@ def firmware(
     if main == "agent":
         sources += [paths.data("native", "agent") / f for f in AGENT]
     objects = _objects(board, cc, runtime_sources())
-    objects += _objects(board, cc, [*sources, bare / f"{main}_main.c"], defines)
+    program = bare / f"{main}_main.c" if isinstance(main, str) else main
+    objects += _objects(board, cc, [*sources, program], defines)
     objects.append(_package_object(board, cc, bare / "package.S", package))
     script = _linker_script(board, bare / "sections.ld")
     # -nostartfiles keeps zig's compiler-rt; GCC would add newlib, which we do not want
     libs = ["-nostartfiles"] if cc.kind == "zig" else ["-nostdlib"]
     tail = [] if cc.kind == "zig" else ["-lgcc"]
     flags = [*libs, "-Wl,--gc-sections", f"-Wl,-T,{script}", *tail]
-    return _link(board, cc, objects, flags, f"{main}.elf")
+    return _link(board, cc, objects, flags, f"{program.stem}.elf")
 
 
 def section_sizes(elf: Path) -> dict[str, int]:
