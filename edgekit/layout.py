@@ -1,0 +1,125 @@
+"""Weight layouts: what each ISA's kernels read, and the packing.
+
+A layout is blocks of `nr` outputs, `kr` inputs deep; one index formula, which portable C reads too
+(native/src/kernels.h).  The facts of an ISA live in native/kernels/<isa>/isa.toml.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit import paths
+from edgekit.ir import Array
+
+XOFF_ANY = 255
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Blocks of nr outputs x kr inputs; xoff (0 or 128) is added to int8 activations by the kernel."""
+
+    nr: int
+    kr: int
+    xoff: int = 0
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One folder of native/kernels: which bit, which order of preference, which layouts."""
+
+    name: str
+    id: int
+    rank: int
+    when: str
+    s8: Layout
+    f32_nr: int
+    dw_s8_nr: int
+    dw_f32_nr: int
+
+
+PORTABLE = Isa("portable", 0, 0, "1", Layout(4, 4, 0), 4, 4, 4)
+
+
+@functools.cache
+def isas() -> dict[str, Isa]:
+    """Every ISA that has a folder, by name, lowest rank first."""
+    found = []
+    for path in sorted(paths.data("native", "kernels").glob("*/isa.toml")):
+        raw = tomllib.loads(path.read_text())
+        raw["s8"] = Layout(**raw["s8"])
+        found.append(Isa(name=path.parent.name, **raw))
+    return {i.name: i for i in sorted(found, key=lambda i: (i.rank, i.id))}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One packed layout of a constant: the blob that lies in the package."""
+
+    layout: Layout
+    dtype: str  # "f32" or "i8"
+    blob: bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """What lowering and planning need to know of a board: its ISAs, best last, and tile sizes."""
+
+    isas: tuple[str, ...] = ()
+    tile_rows: int = 16
+    linux: bool = True
+
+    def _isas(self) -> list[Isa]:
+        return [isas()[n] for n in self.isas] or [PORTABLE]
+
+    def s8(self) -> list[Layout]:
+        """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes 0)."""
+        want = [i.s8 for i in self._isas()]
+        fixed = {(w.nr, w.kr) for w in want if w.xoff != XOFF_ANY}
+        out = [w if w.xoff != XOFF_ANY else Layout(w.nr, w.kr, 0) for w in want
+               if w.xoff != XOFF_ANY or (w.nr, w.kr) not in fixed]
+        return list(dict.fromkeys(out))
+
+    def f32(self) -> list[Layout]:
+        return list(dict.fromkeys(Layout(i.f32_nr, 1) for i in self._isas()))
+
+    def dw_s8(self) -> list[Layout]:
+        return list(dict.fromkeys(Layout(i.dw_s8_nr, 1) for i in self._isas()))
+
+    def dw_f32(self) -> list[Layout]:
+        return list(dict.fromkeys(Layout(i.dw_f32_nr, 1) for i in self._isas()))
+
+
+def _blocks(a: Array, nr: int) -> Array:
+    """(n, ...) -> (ceil(n/nr), nr, ...), padded with zeros."""
+    pad = -len(a) % nr
+    a = np.concatenate([a, np.zeros((pad, *a.shape[1:]), a.dtype)]) if pad else a
+    return a.reshape(-1, nr, *a.shape[1:])
+
+
+def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout) -> bytes:
+    """Weights (n, k) int8 or float32, bias (n), scale (n) or None -> blocks as in kernels.h."""
+    n, k = w.shape
+    kp = -(-k // layout.kr) * layout.kr
+    w = np.pad(w, ((0, 0), (0, kp - k)))
+    body = _blocks(w, layout.nr).reshape(-1, layout.nr, kp // layout.kr, layout.kr).transpose(0, 2, 1, 3)
+    return _join(bias, scale, np.ascontiguousarray(body), layout.nr)
+
+
+def pack_dw(w: Array, bias: Array, scale: Array | None, nr: int) -> bytes:
+    """Weights (taps, c), bias (c), scale (c) or None -> blocks of nr channels as in kernels.h."""
+    body = _blocks(np.ascontiguousarray(w.T), nr).transpose(0, 2, 1)
+    return _join(bias, scale, np.ascontiguousarray(body), nr)
+
+
+def _join(bias: Array, scale: Array | None, body: Array, nr: int) -> bytes:
+    parts: list[npt.NDArray[np.uint8]] = []
+    for a in (bias, scale):
+        if a is not None:
+            parts.append(_blocks(np.ascontiguousarray(a), nr).view(np.uint8).reshape(len(body), -1))
+    parts.append(body.view(np.uint8).reshape(len(body), -1))
+    return np.concatenate(parts, axis=1).tobytes()

@@ -1,0 +1,124 @@
+"""Elementwise functions of two tensors with numpy broadcasting, float32 or int8 (add, sub, mul, min, max).
+
+int8 add and sub are integer multiply-add-shift (qmath.add); mul is requantize((a - za) * (b - zb)); min and max need
+equal scales and zero points on all three tensors.  `lo`, `hi` clamp the result, as a fused activation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgekit import qmath
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Target
+from edgekit.ops.base import Field, OpDef, TensorType, broadcast, need, sample_graph, scale_zero
+from edgekit.ops.conv2d import CLAMP
+
+KINDS = ("add", "sub", "mul", "div", "min", "max", "pow", "prelu")
+INT8 = ("add", "sub", "mul", "min", "max")
+F = np.float32
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    a, b = need(xs, 0, "first operand"), need(xs, 1, "second operand")
+    return [(broadcast(a.shape, b.shape), a.dtype)]
+
+
+def _float(kind: str, a: Array, b: Array) -> Array:
+    with np.errstate(all="ignore"):
+        match kind:
+            case "add": return a + b
+            case "sub": return a - b
+            case "mul": return a * b
+            case "div": return a / b
+            case "min": return np.minimum(a, b)
+            case "max": return np.maximum(a, b)
+            case "pow": return np.power(a, b)
+            case "prelu": return np.where(a < 0, a * b, a)
+    raise AssertionError(kind)
+
+
+def params(op: Op, g: Graph) -> tuple[int, int, int, int]:
+    """(ma, mb, bias, shift) of int8 add and sub."""
+    (sa, za), (sb, zb) = scale_zero(g, op.inputs[0]), scale_zero(g, op.inputs[1])
+    sy, _ = scale_zero(g, op.outputs[0])
+    return qmath.add_params(sa, sb if op.attrs["kind"] == "add" else -sb, sy, za, zb)
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    a, b = xs
+    assert a is not None and b is not None
+    kind = op.attrs["kind"]
+    if a.dtype != np.int8:
+        y = _float(kind, a, b)
+        return [np.clip(y, F(op.attrs["lo"]), F(op.attrs["hi"])).astype(a.dtype) if a.dtype == F else y.astype(a.dtype)]
+    (sa, za), (sb, zb), (sy, zy) = (scale_zero(g, n) for n in (*op.inputs, *op.outputs))
+    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
+    if kind in ("add", "sub"):
+        return [qmath.add(a, b, params(op, g), lo, hi, zy)]
+    if kind == "mul":
+        acc = (a.astype(np.int32) - za) * (b.astype(np.int32) - zb)
+        return [qmath.requantize(acc, qmath.requant_scale(num=sa * sb, den=sy), lo, hi, zy)]
+    y = np.minimum(a, b) if kind == "min" else np.maximum(a, b)
+    return [np.clip(y.astype(np.int32), int(lo) + zy, int(hi) + zy).astype(np.int8)]
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    if g.tensors[op.outputs[0]].dtype != "i8":
+        return op
+    (sa, _), (sb, _), (sy, zy) = (scale_zero(g, n) for n in (*op.inputs, *op.outputs))
+    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
+    attrs = dict(op.attrs, lo=lo, hi=hi)
+    if op.attrs["kind"] in ("add", "sub"):
+        ma, mb, bias, shift = params(op, g)
+        attrs.update(ma=ma, mb=mb, bias=bias, shift=shift)
+    elif op.attrs["kind"] == "mul":
+        attrs.update(scale=float(qmath.requant_scale(num=sa * sb, den=sy)))
+    return op.with_(attrs=attrs)
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(5)
+    shapes = (((1, 7, 5, 33),) * 2, ((2, 3, 4, 8), (8,)), ((2, 1, 4, 1), (1, 3, 1, 5)), ((4, 9), ()))
+    for sa, sb in shapes:
+        for kind in KINDS:
+            a = np.abs(rng.normal(size=sa)).astype(F) + F(0.1) if kind == "pow" else rng.normal(size=sa).astype(F)
+            b = rng.normal(size=sb).astype(F)
+            g = sample_graph("binary", {"a": Tensor("a", sa), "b": Tensor("b", sb)}, {"kind": kind})
+            yield f"f32_{kind}_{len(sa)}{len(sb)}", g, {"a": a, "b": np.asarray(b)}
+        for kind in INT8:
+            qa, qb = QuantSpec.per_tensor(0.05, -3), QuantSpec.per_tensor(0.031, 9)
+            qy = QuantSpec.per_tensor(0.08, 4)
+            if kind in ("min", "max"):
+                qb = qy = qa
+            g = sample_graph(
+                "binary",
+                {"a": Tensor("a", sa, "i8", None, qa), "b": Tensor("b", sb, "i8", None, qb)},
+                {"kind": kind, "lo": 0.0 if kind == "add" else -np.inf},
+                out_quant=qy,
+                dtype="i8",
+            )
+            ints = [np.asarray(rng.integers(-128, 128, s)).astype(np.int8) for s in (sa, sb)]
+            yield f"i8_{kind}_{len(sa)}{len(sb)}", g, {"a": ints[0], "b": ints[1]}
+
+
+OP = OpDef(
+    name="binary",
+    code=5,
+    fields=(
+        Field("kind", "u32", 1, None, "", choices=KINDS),
+        *CLAMP,
+        Field("ma", "i32", 1, None, "int8 add, sub: multiplier of a", lowered=True),
+        Field("mb", "i32", 1, None, "multiplier of b", lowered=True),
+        Field("bias", "i32", 1, None, "", lowered=True),
+        Field("shift", "u32", 1, None, "bits", lowered=True),
+        Field("scale", "f32", 1, None, "int8 mul: sa * sb / sy", lowered=True),
+    ),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    inplace=(0, 1),
+)

@@ -1,0 +1,117 @@
+"""Change of representation: float32 <-> int8 (quantize, dequantize), int8 -> int8 (requantize), uint8 <-> int8
+(shifted by 128, same real values), and plain conversions between float32, int32 and bool.
+
+What happens follows from the two tensors' types and quantization; there are no attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgekit import qmath
+from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Target
+from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero
+
+PLAIN = ("f32", "i32", "i64", "bool", "u8", "i8")
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    return [(need(xs, 0, "input").shape, op.attrs["to"])]
+
+
+def _mode(op: Op, g: Graph) -> str:
+    x, y = g.tensors[op.inputs[0]], g.tensors[op.outputs[0]]
+    pair = (x.dtype, y.dtype)
+    if pair == ("f32", "i8") and y.quant is not None:
+        return "quantize"
+    if pair == ("i8", "f32") and x.quant is not None:
+        return "dequantize"
+    if pair == ("i8", "i8"):
+        return "requantize"
+    if pair in (("u8", "i8"), ("i8", "u8")) and x.quant is not None:
+        return "shift"
+    return "plain"
+
+
+def requant(op: Op, g: Graph) -> tuple[float, int, int]:
+    """(scale, zero of x, zero of y) of int8 -> int8."""
+    (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
+    return float(qmath.requant_scale(num=sx, den=sy)), zx, zy
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x = xs[0]
+    assert x is not None
+    match _mode(op, g):
+        case "quantize":
+            return [qmath.quantize(x, *scale_zero(g, op.outputs[0]))]
+        case "dequantize":
+            return [qmath.dequantize(x, *scale_zero(g, op.inputs[0]))]
+        case "requantize":
+            s, zx, zy = requant(op, g)
+            return [qmath.requantize(x.astype(np.int32) - zx, s, qmath.QMIN - zy, qmath.QMAX - zy, zy)]
+        case "shift":
+            down = x.dtype == np.uint8
+            return [(x.astype(np.int32) + (-128 if down else 128)).astype(np.int8 if down else np.uint8)]
+    to = NUMPY[op.attrs["to"]]
+    if x.dtype == np.float32 and op.attrs["to"] != "bool":
+        info = np.iinfo(to)
+        top = float(min(info.max, 2**31 - 1))
+        return [np.clip(np.nan_to_num(np.trunc(x.astype(np.float64))), max(info.min, -(2.0**31)), top).astype(to)]
+    return [x.astype(to)]
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    mode = _mode(op, g)
+    scale = requant(op, g)[0] if mode == "requantize" else 0.0
+    return op.with_(attrs=dict(op.attrs, mode=mode, scale=scale))
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(7)
+    q, q2 = QuantSpec.per_tensor(0.037, -5), QuantSpec.per_tensor(0.11, 17)
+    x = np.concatenate([rng.normal(scale=3, size=90), [1e9, -1e9, 0.0185, -0.0185, 0.0555]]).astype(np.float32)
+    i8 = np.arange(-128, 128).astype(np.int8)
+    cases: list[tuple[str, Array, QuantSpec | None, str, QuantSpec | None]] = [
+        ("quantize", x, None, "i8", q),
+        ("dequantize", i8, q, "f32", None),
+        ("requantize", i8, q, "i8", q2),
+        ("requantize_up", i8, q2, "i8", q),
+        ("shift_in", np.arange(256).astype(np.uint8), QuantSpec.per_tensor(0.1, 100), "i8", QuantSpec.per_tensor(0.1, -28)),
+        ("shift_out", i8, QuantSpec.per_tensor(0.1, -28), "u8", QuantSpec.per_tensor(0.1, 100)),
+        ("trunc", x, None, "i32", None),
+        ("to_float", rng.integers(-(2**31), 2**31, 50).astype(np.int32), None, "f32", None),
+        ("to_bool", rng.integers(0, 3, 50).astype(np.int32), None, "bool", None),
+        ("narrow", rng.integers(-9, 9, 50).astype(np.int64), None, "i32", None),
+    ]  # fmt: skip
+    from edgekit.ir import dtype_of
+
+    for label, data, qx, to, qy in cases:
+        g = Graph("cast")
+        g.add_tensor(Tensor("x", data.shape, dtype_of(data), None, qx))
+        g.inputs = ["x"]
+        g.outputs = [g.emit("cast", ["x"], {"to": to}, name="y", quant=qy)]
+        yield label, g, {"x": data}
+
+
+def exact(op: Op, g: Graph) -> bool:
+    return True
+
+
+OP = OpDef(
+    name="cast",
+    code=7,
+    fields=(
+        Field("to", "u32", 1, None, "result type", choices=("f32", "i8", "u8", "i16", "i32", "i64", "bool")),
+        Field("mode", "u32", 1, None, "", choices=("plain", "quantize", "dequantize", "requantize", "shift"), lowered=True),
+        Field("scale", "f32", 1, None, "requantize: sx / sy", lowered=True),
+    ),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    exact=exact,
+)

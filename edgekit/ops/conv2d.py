@@ -1,0 +1,228 @@
+"""2-D convolution, NHWC, with fused bias and clamp.  Groups are allowed; depthwise has its own op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit import qmath
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Target, Variant, pack_gemm
+from edgekit.ops.base import INF, Field, OpDef, TensorType, conv_out, need, sample_graph, scale_zero
+
+WINDOW = (
+    Field("stride", "u16", 2, (1, 1), "rows, columns"),
+    Field("dilation", "u16", 2, (1, 1), "rows, columns"),
+    Field("pad", "u16", 4, (0, 0, 0, 0), "top, left, bottom, right"),
+)
+CLAMP = (
+    Field("lo", "f32", 1, -INF, "lower bound of the output; int8: relative to the zero point"),
+    Field("hi", "f32", 1, INF, "upper bound of the output; int8: relative to the zero point"),
+)
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    x, w = need(xs, 0, "input"), need(xs, 1, "weights")
+    a = op.attrs
+    n, h, wd, _ = x.shape
+    o, kh, kw, _ = w.shape
+    oh = conv_out(h, kh, a["stride"][0], a["dilation"][0], a["pad"][0], a["pad"][2])
+    ow = conv_out(wd, kw, a["stride"][1], a["dilation"][1], a["pad"][1], a["pad"][3])
+    return [((n, oh, ow, o), x.dtype)]
+
+
+def windows(x: Array, op: Op, kh: int, kw: int, fill: Any, oh: int, ow: int) -> Array:
+    """(n, oh, ow, kh, kw, c) view-copies of a padded NHWC array."""
+    (sh, sw), (dh, dw), (t, left, b, r) = op.attrs["stride"], op.attrs["dilation"], op.attrs["pad"]
+    x = np.pad(x, ((0, 0), (t, b), (left, r), (0, 0)), constant_values=fill)
+    rows = np.arange(oh)[:, None] * sh + np.arange(kh) * dh
+    cols = np.arange(ow)[:, None] * sw + np.arange(kw) * dw
+    return x[:, rows[:, None, :, None], cols[None, :, None, :], :]
+
+
+def accumulate(x: Array, w: Array, op: Op, fill: Any, oh: int, ow: int) -> Array:
+    """Sum of products (n, oh, ow, o) in the arrays' own type."""
+    o, kh, kw, ci = w.shape
+    groups = op.attrs["groups"]
+    taps = windows(x, op, kh, kw, fill, oh, ow)
+    n = x.shape[0]
+    og = o // groups
+    out = []
+    for g in range(groups):
+        a = taps[..., g * ci : (g + 1) * ci].reshape(n * oh * ow, kh * kw * ci)
+        out.append(a @ w[g * og : (g + 1) * og].reshape(og, -1).T)
+    return np.concatenate(out, axis=-1).reshape(n, oh, ow, o)
+
+
+def int_parts(op: Op, g: Graph, w: Array) -> tuple[Array, float, float, int, int, Array]:
+    """(scale (o,), lo, hi, x zero, y zero, weight zero (o,) or ()) of an int8 linear-type op."""
+    sx, zx = scale_zero(g, op.inputs[0])
+    sy, zy = scale_zero(g, op.outputs[0])
+    wq = g.tensors[op.inputs[1]].quant
+    assert wq is not None
+    n = g.tensors[op.outputs[0]].shape[-1]
+    scale = qmath.requant_scale(num=sx * np.broadcast_to(wq.scale, (n,)).astype(np.float64), den=sy)
+    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
+    return scale, lo, hi, zx, zy, wq.zero
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x, w, b = xs[0], xs[1], xs[2] if len(xs) > 2 else None
+    assert x is not None and w is not None
+    (_, oh, ow, o) = g.tensors[op.outputs[0]].shape
+    if x.dtype == np.float32:
+        acc = accumulate(x, w, op, 0, oh, ow)
+        acc = acc + b if b is not None else acc
+        return [np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)]
+    scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
+    # float64 holds every int32 sum exactly and multiplies through BLAS
+    wi = w.astype(np.float64) - wz.reshape(-1, 1, 1, 1)
+    acc = np.rint(accumulate(x.astype(np.float64) - zx, wi, op, 0, oh, ow)).astype(np.int64)
+    if b is not None:
+        acc = acc + b
+    return [qmath.requantize(acc.astype(np.int32), scale, lo, hi, zy)]
+
+
+def pack_int8(
+    g: Graph, name: str, w: Array, bias: Array, scale: Array, zx: int, wz: int, groups: int, target: Target
+) -> str:
+    """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want."""
+    variants = []
+    k = w.shape[1]
+    wi = w.astype(np.int64)
+    for layout in target.s8():
+        z = zx + layout.xoff
+        fold = bias.astype(np.int64) - z * wi.sum(1) + k * z * wz
+        fold = (fold & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        og = len(w) // groups
+        parts = [
+            pack_gemm(w[i : i + og], fold[i : i + og], scale[i : i + og], layout)
+            for i in range(0, len(w), og)
+        ]
+        variants.append(Variant(layout, "i8", b"".join(parts)))
+    return g.add_tensor(Tensor(g.unique(name + ".packed"), (len(w), k), "packed", variants=tuple(variants)))
+
+
+def pack_float(g: Graph, name: str, w: Array, bias: Array, groups: int, target: Target) -> str:
+    """Weights (o, k) float32 -> a packed tensor, as pack_int8."""
+    og = len(w) // groups
+    variants = tuple(
+        Variant(la, "f32", b"".join(pack_gemm(w[i : i + og], bias[i : i + og], None, la) for i in range(0, len(w), og)))
+        for la in target.f32()
+    )
+    return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
+
+
+def uniform_zero(wz: Array) -> int:
+    """The one weight zero point of a tensor (per-channel zero points would need their own kernels)."""
+    values = np.unique(wz)
+    if len(values) != 1:
+        raise ValueError("per-channel weight zero points are not supported")
+    return int(values[0])
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    x, w = g.tensors[op.inputs[0]], g.value(op.inputs[1])
+    assert w is not None, "weights must be constant"
+    o = w.shape[0]
+    flat = w.reshape(o, -1)
+    bias_name = op.inputs[2] if len(op.inputs) > 2 else ""
+    bias = g.value(bias_name) if bias_name else None
+    attrs = dict(op.attrs, kernel=w.shape[1:3])
+    if x.dtype == "f32":
+        b = np.zeros(o, np.float32) if bias is None else bias.astype(np.float32)
+        packed = pack_float(g, op.inputs[1], flat.astype(np.float32), b, op.attrs["groups"], target)
+        return op.with_(inputs=(op.inputs[0], packed), attrs=attrs)
+    scale, lo, hi, zx, _, wz = int_parts(op, g, w)
+    b = np.zeros(o, np.int32) if bias is None else bias
+    zero = uniform_zero(wz)
+    packed = pack_int8(g, op.inputs[1], flat, b, scale, zx, zero, op.attrs["groups"], target)
+    return op.with_(inputs=(op.inputs[0], packed), attrs=dict(attrs, lo=lo, hi=hi, w_zero=zero))
+
+
+def scratch(op: Op, g: Graph, target: Target) -> int:
+    """Bytes per thread: im2col rows of a tile; 0 where the input can be read in place."""
+    x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
+    kr = max(v.layout.kr for v in w.variants)
+    size = 4 if x.dtype == "f32" else 1
+    k = w.shape[1]
+    if direct(op, x) and k % kr == 0:
+        return 0
+    row = -(-k // kr) * kr * size
+    (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
+    return row * min(target.tile_rows, oh * ow)
+
+
+def direct(op: Op, x: Tensor) -> bool:
+    """A pointwise convolution whose input rows are GEMM rows as they lie."""
+    a = op.attrs
+    ones = tuple(a["kernel"]) == (1, 1) and tuple(a["stride"]) == (1, 1) and not any(a["pad"])
+    return ones and a["groups"] == 1
+
+
+def macs(op: Op, g: Graph) -> int:
+    return g.tensors[op.outputs[0]].size * int(np.prod(g.tensors[op.inputs[1]].shape[1:]))
+
+
+def _quant_case(
+    rng: np.random.Generator, x: tuple[int, ...], w: tuple[int, ...], wz: int, attrs: dict[str, Any]
+) -> tuple[Graph, dict[str, Array]]:
+    wt = rng.integers(-127, 128, w).astype(np.int8)
+    ws = rng.uniform(0.001, 0.02, w[0]).astype(np.float32)
+    wq = QuantSpec.per_axis(ws, 0) if not wz else QuantSpec.per_tensor(0.01, wz)
+    tensors = {
+        "x": Tensor("x", x, "i8", None, QuantSpec.per_tensor(0.05, -3)),
+        "w": Tensor("w", w, "i8", wt, wq),
+        "b": Tensor("b", (w[0],), "i32", rng.integers(-3000, 3000, w[0]).astype(np.int32)),
+    }
+    g = sample_graph("conv2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.4, 5), dtype="i8")
+    return g, {"x": rng.integers(-128, 128, x).astype(np.int8)}
+
+
+CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
+    ("pointwise", (1, 5, 5, 16), (24, 1, 1, 16), {}),
+    ("pointwise_odd", (1, 4, 3, 13), (7, 1, 1, 13), {"lo": 0.0}),
+    ("3x3_same", (1, 8, 7, 8), (16, 3, 3, 8), {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}),
+    ("3x3_stride2_rgb", (1, 15, 16, 3), (10, 3, 3, 3), {"stride": (2, 2), "pad": (0, 0, 1, 1)}),
+    ("dilated", (1, 11, 9, 4), (5, 3, 3, 4), {"dilation": (2, 3), "pad": (2, 3, 2, 3)}),
+    ("batch2", (2, 4, 4, 12), (33, 2, 3, 12), {}),
+    ("grouped", (1, 6, 6, 8), (12, 3, 3, 4), {"groups": 2, "pad": (1, 1, 1, 1)}),
+    ("pad_only", (1, 2, 2, 4), (4, 3, 3, 4), {"pad": (3, 3, 3, 3), "stride": (3, 3)}),
+    ("wide_k", (1, 3, 3, 130), (40, 3, 3, 130), {"pad": (1, 1, 1, 1)}),
+)
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(1)
+    for label, x, w, attrs in CASES:
+        yield ("i8_" + label, *_quant_case(rng, x, w, 0, attrs))
+    yield ("i8_weight_zero", *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}))
+    yield ("i8_weight_zero_1x1", *_quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {}))
+    for label, x, w, attrs in CASES:
+        tensors = {
+            "x": Tensor("x", x),
+            "w": Tensor("w", w, "f32", rng.normal(size=w).astype(np.float32)),
+            "b": Tensor("b", (w[0],), "f32", rng.normal(size=w[0]).astype(np.float32)),
+        }
+        yield "f32_" + label, sample_graph("conv2d", tensors, attrs), {"x": rng.normal(size=x).astype(np.float32)}
+
+
+OP = OpDef(
+    name="conv2d",
+    code=1,
+    fields=(
+        *WINDOW,
+        Field("kernel", "u16", 2, None, "rows, columns", lowered=True),
+        Field("groups", "u32", 1, 1, "channel groups"),
+        *CLAMP,
+        Field("w_zero", "i32", 1, None, "weight zero point", lowered=True),
+    ),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    scratch=scratch,
+    macs=macs,
+)

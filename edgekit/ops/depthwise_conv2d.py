@@ -1,0 +1,128 @@
+"""Depthwise 2-D convolution, NHWC: weights (kh, kw, c); each channel is filtered by itself.
+
+A channel multiplier m > 1 is expressed by the importers as m copies of the input channel (gather), which no
+model of the test set needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit import qmath
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Target, Variant, pack_dw
+from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_graph
+from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, uniform_zero, windows
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    x, w = need(xs, 0, "input"), need(xs, 1, "weights")
+    a = op.attrs
+    n, h, wd, c = x.shape
+    kh, kw = w.shape[:2] if w.dtype != "packed" else a["kernel"]
+    oh = conv_out(h, kh, a["stride"][0], a["dilation"][0], a["pad"][0], a["pad"][2])
+    ow = conv_out(wd, kw, a["stride"][1], a["dilation"][1], a["pad"][1], a["pad"][3])
+    return [((n, oh, ow, c), x.dtype)]
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x, w, b = xs[0], xs[1], xs[2] if len(xs) > 2 else None
+    assert x is not None and w is not None
+    (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
+    kh, kw, _ = w.shape
+    if x.dtype == np.float32:
+        acc = np.einsum("nhwijc,ijc->nhwc", windows(x, op, kh, kw, 0, oh, ow), w)
+        acc = acc + b if b is not None else acc
+        return [np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)]
+    scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
+    taps = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow)
+    acc = np.einsum("nhwijc,ijc->nhwc", taps, w.astype(np.int32) - wz)
+    acc = acc + b if b is not None else acc
+    return [qmath.requantize(acc.astype(np.int32), scale, lo, hi, zy)]
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    x, w = g.tensors[op.inputs[0]], g.value(op.inputs[1])
+    assert w is not None, "weights must be constant"
+    kh, kw, c = w.shape
+    flat = w.reshape(kh * kw, c)
+    bias = g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
+    attrs = dict(op.attrs, kernel=(kh, kw))
+    if x.dtype == "f32":
+        b = np.zeros(c, np.float32) if bias is None else bias.astype(np.float32)
+        variants = [Variant(la, "f32", pack_dw(flat.astype(np.float32), b, None, la.nr)) for la in target.dw_f32()]
+    else:
+        scale, lo, hi, zx, _, wz = int_parts(op, g, w)
+        zero = uniform_zero(wz)
+        b = np.zeros(c, np.int64) if bias is None else bias.astype(np.int64)
+        fold = ((b - zx * (flat.astype(np.int64) - zero).sum(0)) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        variants = [Variant(la, "i8", pack_dw(flat, fold, scale, la.nr)) for la in target.dw_s8()]
+        attrs.update(lo=lo, hi=hi, w_zero=zero)
+    packed = Tensor(g.unique(op.inputs[1] + ".packed"), (c, kh * kw), "packed", variants=tuple(variants))
+    return op.with_(inputs=(op.inputs[0], g.add_tensor(packed)), attrs=attrs)
+
+
+def scratch(op: Op, g: Graph, target: Target) -> int:
+    """Bytes per thread: the taps of one border pixel; 0 without padding."""
+    x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
+    return w.shape[0] * w.shape[1] * (4 if x.dtype == "f32" else 1) if any(op.attrs["pad"]) else 0
+
+
+def macs(op: Op, g: Graph) -> int:
+    return g.tensors[op.outputs[0]].size * int(np.prod(op.attrs["kernel"] or g.tensors[op.inputs[1]].shape[:2]))
+
+
+CASES: tuple[tuple[str, tuple[int, ...], tuple[int, int], dict[str, Any]], ...] = (
+    ("3x3_same", (1, 7, 6, 24), (3, 3), {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}),
+    ("stride2", (1, 9, 10, 5), (3, 3), {"stride": (2, 2), "pad": (0, 0, 1, 1)}),
+    ("5x5", (1, 9, 9, 17), (5, 5), {"pad": (2, 2, 2, 2)}),
+    ("long", (1, 30, 1, 40), (4, 1), {}),
+    ("dilated_batch", (2, 8, 8, 3), (3, 2), {"dilation": (2, 2), "pad": (2, 1, 2, 1)}),
+    ("full", (1, 4, 5, 33), (4, 5), {}),
+)
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(2)
+    for label, x, k, attrs in CASES:
+        c = x[-1]
+        for wz in (0, 6):
+            w = Tensor(
+                "w", (*k, c), "i8", rng.integers(-127, 128, (*k, c)).astype(np.int8),
+                QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(rng.uniform(0.001, 0.02, c), 2),
+            )  # fmt: skip
+            tensors = {
+                "x": Tensor("x", x, "i8", None, QuantSpec.per_tensor(0.05, -3)),
+                "w": w,
+                "b": Tensor("b", (c,), "i32", rng.integers(-3000, 3000, c).astype(np.int32)),
+            }
+            g = sample_graph("depthwise_conv2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.1, 5), dtype="i8")
+            yield f"i8_{label}_{wz}", g, {"x": rng.integers(-128, 128, x).astype(np.int8)}
+        tensors = {
+            "x": Tensor("x", x),
+            "w": Tensor("w", (*k, c), "f32", rng.normal(size=(*k, c)).astype(np.float32)),
+            "b": Tensor("b", (c,), "f32", rng.normal(size=c).astype(np.float32)),
+        }
+        g = sample_graph("depthwise_conv2d", tensors, attrs)
+        yield "f32_" + label, g, {"x": rng.normal(size=x).astype(np.float32)}
+
+
+OP = OpDef(
+    name="depthwise_conv2d",
+    code=2,
+    fields=(
+        *WINDOW,
+        Field("kernel", "u16", 2, None, "rows, columns", lowered=True),
+        *CLAMP,
+        Field("w_zero", "i32", 1, None, "weight zero point", lowered=True),
+    ),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    scratch=scratch,
+    macs=macs,
+)

@@ -1,0 +1,137 @@
+"""y = x @ w.T + b with w (n, k): float32, int8, or int8 weights with float32 activations.
+
+The last form quantizes each row of x at run time (symmetric int8), multiplies in integers and returns
+float32: dynamic quantization, for matmul-type models without calibration data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from edgekit import qmath
+from edgekit.errors import ModelError
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Layout, Target, Variant, pack_gemm
+from edgekit.ops.base import Field, OpDef, TensorType, need, sample_graph
+from edgekit.ops.conv2d import CLAMP, int_parts, pack_float, pack_int8, uniform_zero
+
+F = np.float32
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    x, w = need(xs, 0, "input"), need(xs, 1, "weights")
+    if x.shape[-1] != w.shape[1]:
+        raise ModelError(f"linear: rows of {x.shape[-1]} against weights {w.shape}", where=op.name)
+    return [((*x.shape[:-1], w.shape[0]), x.dtype)]
+
+
+def is_dynamic(op: Op, g: Graph) -> bool:
+    """float32 activations on int8 weights."""
+    w = g.tensors[op.inputs[1]]
+    kind = w.variants[0].dtype if w.variants else {"i8": "i8"}.get(w.dtype, "f32")
+    return g.tensors[op.inputs[0]].dtype == "f32" and kind == "i8"
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x, w, b = xs[0], xs[1], xs[2] if len(xs) > 2 else None
+    assert x is not None and w is not None
+    lo, hi = F(op.attrs["lo"]), F(op.attrs["hi"])
+    if is_dynamic(op, g):
+        q, sx = qmath.dynamic_rows(x.reshape(-1, x.shape[-1]))
+        wq = g.tensors[op.inputs[1]].quant
+        assert wq is not None
+        acc = np.rint(q.astype(np.float64) @ w.astype(np.float64).T).astype(np.int32)
+        scale = (sx[:, None] * np.broadcast_to(wq.scale, (len(w),))).astype(F)
+        y = (acc.astype(F) * scale).astype(F)
+        y = (y + (b if b is not None else F(0))).astype(F)
+        return [np.clip(y, lo, hi).astype(F).reshape(*x.shape[:-1], -1)]
+    if x.dtype == np.float32:
+        y = x @ w.T
+        y = y + b if b is not None else y
+        return [np.clip(y, lo, hi).astype(F)]
+    scale, qlo, qhi, zx, zy, wz = int_parts(op, g, w)
+    acc64 = (x.astype(np.float64) - zx) @ (w.astype(np.float64) - wz.reshape(-1, 1)).T
+    acc = np.rint(acc64).astype(np.int64) + (b if b is not None else 0)
+    return [qmath.requantize(acc.astype(np.int32), scale, qlo, qhi, zy)]
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    w = g.value(op.inputs[1])
+    assert w is not None, "weights must be constant"
+    n = w.shape[0]
+    bias = g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
+    name = op.inputs[1]
+    if is_dynamic(op, g):
+        wq = g.tensors[name].quant
+        assert wq is not None and not np.any(wq.zero)
+        b = np.zeros(n, F) if bias is None else bias.astype(F)
+        scale = np.broadcast_to(wq.scale, (n,)).astype(F)
+        # a float bias cannot carry the folded offset of unsigned activations: xoff is 0 here
+        layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
+        variants = tuple(Variant(la, "i8", pack_gemm(w, b.view(np.int32), scale, la)) for la in layouts)
+        packed = g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
+        return op.with_(inputs=(op.inputs[0], packed))
+    if g.tensors[op.inputs[0]].dtype == "f32":
+        b = np.zeros(n, F) if bias is None else bias.astype(F)
+        return op.with_(inputs=(op.inputs[0], pack_float(g, name, w.astype(F), b, 1, target)))
+    scale, lo, hi, zx, _, wz = int_parts(op, g, w)
+    zero = uniform_zero(wz)
+    b = np.zeros(n, np.int32) if bias is None else bias
+    packed = pack_int8(g, name, w, b, scale, zx, zero, 1, target)
+    return op.with_(inputs=(op.inputs[0], packed), attrs=dict(op.attrs, lo=lo, hi=hi, w_zero=zero))
+
+
+def scratch(op: Op, g: Graph, target: Target) -> int:
+    """Bytes per thread: a padded copy of a tile's rows where k is no multiple of kr; dynamic rows."""
+    x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
+    k, kr = w.shape[1], max(v.layout.kr for v in w.variants)
+    rows = min(target.tile_rows, max(1, x.size // k))
+    kp = -(-k // kr) * kr
+    if is_dynamic(op, g):
+        return rows * (kp + 4) + 16
+    return 0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1)
+
+
+def macs(op: Op, g: Graph) -> int:
+    return g.tensors[op.inputs[0]].size * g.tensors[op.inputs[1]].shape[0]
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(3)
+    for m, k, n, wz in ((1, 640, 128, 0), (5, 17, 9, 0), (3, 64, 10, 4), (20, 33, 40, 0), (1, 5, 1, 0)):
+        w = rng.integers(-127, 128, (n, k)).astype(np.int8)
+        wq = QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), 0)
+        bias = Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32))
+        x = Tensor("x", (m, k), "i8", None, QuantSpec.per_tensor(0.05, 11))
+        out = QuantSpec.per_tensor(0.3, -8)
+        g = sample_graph(
+            "linear", {"x": x, "w": Tensor("w", (n, k), "i8", w, wq), "b": bias}, {"lo": 0.0}, out_quant=out, dtype="i8"
+        )
+        yield f"i8_{m}x{k}x{n}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
+        xf = rng.normal(size=(m, k)).astype(F)
+        wf = Tensor("w", (n, k), "f32", rng.normal(size=(n, k)).astype(F))
+        bf = Tensor("b", (n,), "f32", rng.normal(size=n).astype(F))
+        yield f"f32_{m}x{k}x{n}", sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wf, "b": bf}, {}), {"x": xf}
+        if not wz:
+            wd = Tensor("w", (n, k), "i8", w, wq)
+            g = sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wd, "b": bf}, {})
+            xf = xf.copy()
+            xf[0] *= 100
+            xf[-1] *= 0 if m > 1 else 1
+            yield f"dynamic_{m}x{k}x{n}", g, {"x": xf}
+
+
+OP = OpDef(
+    name="linear",
+    code=3,
+    fields=(*CLAMP, Field("w_zero", "i32", 1, None, "weight zero point", lowered=True)),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    scratch=scratch,
+    macs=macs,
+    exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or is_dynamic(op, g),
+)

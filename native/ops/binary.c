@@ -1,0 +1,165 @@
+/* Two operands with numpy broadcasting.  Runs of elements that do not broadcast go to a kernel. */
+#include <string.h>
+#include "attrs.h"
+#include "op.h"
+
+typedef struct bin {
+    const ek_ctx *c;
+    const ek_attr_binary *a;
+    ek_view in[2], y;
+    uint32_t dims[EK_MAX_RANK];       /* of y, folded */
+    uint32_t step[2][EK_MAX_RANK];    /* elements to move per index; 0: broadcast */
+    uint32_t rank;
+} bin;
+
+/* strides of both operands over y's axes; neighbouring axes with one pattern are folded into one */
+static int setup(const ek_ctx *c, bin *v)
+{
+    v->c = c;
+    v->a = (const ek_attr_binary *)c->attr;
+    v->in[0] = ek_in(c, 0);
+    v->in[1] = ek_in(c, 1);
+    v->y = ek_out(c, 0);
+    if (!v->in[0].rec || !v->in[1].rec || !v->y.rec)
+        return 0;
+    uint32_t stride[2] = { 1, 1 };
+    v->rank = 0;
+    for (uint32_t i = 0; i < v->y.rank; i++) {
+        uint32_t d = v->y.dims[v->y.rank - 1 - i], s[2];
+        for (int k = 0; k < 2; k++) {
+            const ek_view *x = &v->in[k];
+            uint32_t e = i < x->rank ? x->dims[x->rank - 1 - i] : 1;
+            if (x->rank > v->y.rank || (e != d && e != 1))
+                return 0;
+            s[k] = e == 1 ? 0 : stride[k];
+            stride[k] *= e;
+        }
+        if (d == 1)
+            continue;
+        uint32_t r = v->rank;
+        if (r && v->step[0][r - 1] * v->dims[r - 1] == s[0] && v->step[1][r - 1] * v->dims[r - 1] == s[1]) {
+            v->dims[r - 1] *= d;
+            continue;
+        }
+        v->dims[r] = d;
+        v->step[0][r] = s[0];
+        v->step[1][r] = s[1];
+        v->rank = r + 1;
+    }
+    if (!v->rank) {
+        v->dims[0] = 1;
+        v->step[0][0] = v->step[1][0] = 1;
+        v->rank = 1;
+    }
+    return 1;
+}
+
+static int check(const ek_ctx *c)
+{
+    bin v;
+    if (!setup(c, &v))
+        return 0;
+    const ek_attr_binary *a = v.a;
+    uint32_t t = v.y.dtype;
+    if (v.in[0].dtype != t || v.in[1].dtype != t || a->kind >= EK_BINARY_KIND_COUNT)
+        return 0;
+    if (t == EK_F32)
+        return a->lo <= a->hi;
+    if (t != EK_I8 || !ek_quant_ok(&v.in[0]) || !ek_quant_ok(&v.in[1]) || !ek_quant_ok(&v.y)
+        || !ek_bounds_ok(a->lo, a->hi, v.y.zero))
+        return 0;
+    switch (a->kind) {
+    case EK_BINARY_KIND_ADD:
+    case EK_BINARY_KIND_SUB:
+        return a->ma >= -(1 << 21) && a->ma <= 1 << 21 && a->mb >= -(1 << 21) && a->mb <= 1 << 21
+               && a->bias >= -(1 << 30) && a->bias <= 1 << 30 && a->shift >= 1 && a->shift <= 30;
+    case EK_BINARY_KIND_MUL: return a->scale > 0 && ek_finite(a->scale);
+    case EK_BINARY_KIND_MIN:
+    case EK_BINARY_KIND_MAX: return 1;
+    default: return 0;
+    }
+}
+
+static int8_t one_s8(const bin *v, int8_t x, int8_t z)
+{
+    const ek_attr_binary *a = v->a;
+    int32_t lo = (int32_t)a->lo + v->y.zero, hi = (int32_t)a->hi + v->y.zero, r;
+    switch (a->kind) {
+    case EK_BINARY_KIND_MUL:
+        return ek_requant((x - v->in[0].zero) * (z - v->in[1].zero), a->scale, a->lo, a->hi, v->y.zero);
+    case EK_BINARY_KIND_MIN: r = x < z ? x : z; break;
+    case EK_BINARY_KIND_MAX: r = x > z ? x : z; break;
+    default: r = ek_asr(x * a->ma + z * a->mb + a->bias, a->shift) + v->y.zero; break;
+    }
+    return (int8_t)(r < lo ? lo : r > hi ? hi : r);
+}
+
+static void row_s8(const bin *v, const int8_t *x, const int8_t *z, int8_t *y, uint32_t n, uint32_t sx, uint32_t sz)
+{
+    const ek_attr_binary *a = v->a;
+    if (sx && sz && (a->kind == EK_BINARY_KIND_ADD || a->kind == EK_BINARY_KIND_SUB)) {
+        ek_add_s8 p = { a->ma, a->mb, a->bias, a->shift, (int32_t)a->lo, (int32_t)a->hi, v->y.zero };
+        v->c->k->add_s8(x, z, y, n, &p);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = one_s8(v, x[i * sx], z[i * sz]);
+}
+
+static void row_f32(const bin *v, const float *x, const float *z, float *y, uint32_t n, uint32_t sx, uint32_t sz)
+{
+    const ek_attr_binary *a = v->a;
+    if (sx && sz) {
+        v->c->k->binary_f32(x, z, y, n, a->kind);
+    } else {
+        float tmp[2][32]; /* a broadcast operand is spread, 32 at a time */
+        for (uint32_t i = 0; i < n; i += 32) {
+            uint32_t m = ek_min_u32(32, n - i);
+            for (uint32_t j = 0; j < m; j++) {
+                tmp[0][j] = x[(i + j) * sx];
+                tmp[1][j] = z[(i + j) * sz];
+            }
+            v->c->k->binary_f32(tmp[0], tmp[1], y + i, m, a->kind);
+        }
+    }
+    if (a->lo > -3.4e38f || a->hi < 3.4e38f)
+        v->c->k->unary_f32(y, y, n, EK_UNARY_KIND_CLAMP, a->lo, a->hi);
+}
+
+static int run(const ek_ctx *c)
+{
+    bin v;
+    if (!setup(c, &v))
+        return 0;
+    uint32_t n = v.dims[0], index[EK_MAX_RANK] = { 0 };
+    size_t at[2] = { 0, 0 };
+    for (uint32_t done = 0; done < v.y.count; done += n) {
+        if (v.y.dtype == EK_I8)
+            row_s8(&v, (const int8_t *)v.in[0].data + at[0], (const int8_t *)v.in[1].data + at[1],
+                   (int8_t *)v.y.data + done, n, v.step[0][0], v.step[1][0]);
+        else
+            row_f32(&v, (const float *)(const void *)v.in[0].data + at[0], (const float *)(const void *)v.in[1].data + at[1],
+                    (float *)(void *)v.y.data + done, n, v.step[0][0], v.step[1][0]);
+        for (uint32_t r = 1; r < v.rank; r++) {
+            at[0] += v.step[0][r];
+            at[1] += v.step[1][r];
+            if (++index[r] < v.dims[r])
+                break;
+            at[0] -= (size_t)v.step[0][r] * v.dims[r];
+            at[1] -= (size_t)v.step[1][r] * v.dims[r];
+            index[r] = 0;
+        }
+    }
+    return 1;
+}
+
+static unsigned kernel(const ek_ctx *c)
+{
+    const ek_attr_binary *a = (const ek_attr_binary *)c->attr;
+    ek_view y = ek_out(c, 0);
+    if (y.dtype == EK_F32)
+        return EK_K_BINARY_F32;
+    return a->kind == EK_BINARY_KIND_ADD || a->kind == EK_BINARY_KIND_SUB ? EK_K_ADD_S8 : EK_K_NONE;
+}
+
+const ek_op_def ek_op_binary = { EK_OP_BINARY, 1, sizeof(ek_attr_binary), 2, 2, 1, 1, "binary", check, run, kernel };

@@ -1,0 +1,163 @@
+/* 2-D convolution as tiles of GEMM rows.  Pointwise inputs are read where they lie; others are gathered (im2col) into
+ * scratch, a tile of output pixels at a time, padded with the zero point. */
+#include <string.h>
+#include "attrs.h"
+#include "gemm.h"
+
+typedef struct conv {
+    const ek_ctx *c;
+    const ek_attr_conv2d *a;
+    ek_view x, y;      /* (n, h, w, c) */
+    ek_rows rows;
+    uint32_t elem;     /* bytes of an element */
+    uint32_t k, kp;    /* inputs of one output, padded to kr */
+    uint32_t ci, groups, out_group;
+    size_t group_bytes;
+} conv;
+
+static uint32_t spatial(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pads)
+{
+    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
+    return size + (uint64_t)pads < span ? 0 : (uint32_t)((size + (uint64_t)pads - span) / stride + 1);
+}
+
+int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
+                 const uint16_t *pad, const uint16_t *kernel)
+{
+    if (x->rank != 4 || y->rank != 4 || x->dims[0] != y->dims[0])
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (!stride[i] || !dilation[i] || !kernel[i]
+            || y->dims[1 + i] != spatial(x->dims[1 + i], kernel[i], stride[i], dilation[i], (uint32_t)pad[i] + pad[i + 2]))
+            return 0;
+    return 1;
+}
+
+static int direct(const ek_attr_conv2d *a, uint32_t k, uint32_t kr)
+{
+    return a->kernel[0] == 1 && a->kernel[1] == 1 && a->stride[0] == 1 && a->stride[1] == 1 && a->groups == 1
+           && !(a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3]) && k % kr == 0;
+}
+
+static int setup(const ek_ctx *c, conv *v)
+{
+    const ek_attr_conv2d *a = (const ek_attr_conv2d *)c->attr;
+    v->c = c;
+    v->a = a;
+    v->x = ek_in(c, 0);
+    v->y = ek_out(c, 0);
+    v->groups = a->groups;
+    if (!v->x.rec || !v->y.rec || v->x.rank != 4 || v->y.rank != 4 || !a->groups || a->groups > v->x.dims[3])
+        return 0;
+    v->ci = v->x.dims[3] / a->groups;
+    v->out_group = v->y.dims[3] / a->groups;
+    uint64_t k = (uint64_t)a->kernel[0] * a->kernel[1] * v->ci;
+    if (k > 0xffffffu || v->ci * a->groups != v->x.dims[3] || v->out_group * a->groups != v->y.dims[3])
+        return 0;
+    v->k = (uint32_t)k;
+    v->elem = v->x.dtype == EK_F32 ? 4 : 1;
+    if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->out_group, v->k, v->groups))
+        return 0;
+    v->kp = ek_up(v->k, v->rows.g.kr);
+    v->rows.g.lo = a->lo;
+    v->rows.g.hi = a->hi;
+    v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
+    v->group_bytes = ek_blob_bytes(&v->rows.g, v->elem);
+    return 1;
+}
+
+static int check(const ek_ctx *c)
+{
+    conv v;
+    const ek_attr_conv2d *a = (const ek_attr_conv2d *)c->attr;
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel))
+        return 0;
+    if (v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
+        return 0;
+    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
+                               || a->w_zero < -256 || a->w_zero > 256))
+        return 0;
+    return direct(a, v.k, v.rows.g.kr) || c->rec->scratch >= v.kp * v.elem;
+}
+
+/* one output pixel's inputs (kh, kw, ci) of group gi */
+static void gather(const conv *v, uint8_t *row, uint32_t pixel, uint32_t gi)
+{
+    const ek_attr_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t ow = v->y.dims[2], oh = v->y.dims[1];
+    uint32_t ox = pixel % ow, oy = pixel / ow % oh, b = pixel / ow / oh;
+    uint32_t seg = v->ci * v->elem;
+    const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * d[3] * v->elem + (size_t)gi * seg;
+    int fill = v->elem == 1 ? v->x.zero : 0;
+    for (uint32_t i = 0; i < a->kernel[0]; i++) {
+        int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
+        if (iy < 0 || iy >= d[1]) {
+            memset(row, fill, (size_t)seg * a->kernel[1]);
+            row += (size_t)seg * a->kernel[1];
+            continue;
+        }
+        int64_t ix = (int64_t)ox * a->stride[1] - a->pad[1];
+        const uint8_t *line = base + (size_t)iy * d[2] * d[3] * v->elem;
+        if (v->groups == 1 && a->dilation[1] == 1 && ix >= 0 && ix + a->kernel[1] <= d[2]) {
+            memcpy(row, line + (size_t)ix * seg, (size_t)seg * a->kernel[1]);
+            row += (size_t)seg * a->kernel[1];
+            continue;
+        }
+        for (uint32_t j = 0; j < a->kernel[1]; j++, row += seg) {
+            int64_t at = ix + (int64_t)j * a->dilation[1];
+            if (at < 0 || at >= d[2])
+                memset(row, fill, seg);
+            else
+                memcpy(row, line + (size_t)at * d[3] * v->elem, seg);
+        }
+    }
+    memset(row, 0, (size_t)(v->kp - v->k) * v->elem);
+}
+
+static void tile(void *arg, unsigned t, unsigned thread)
+{
+    const conv *v = (const conv *)arg;
+    uint32_t pixels = v->y.dims[0] * v->y.dims[1] * v->y.dims[2];
+    uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, pixels - m0);
+    ek_gemm g = v->rows.g;
+    g.m = m;
+    for (uint32_t gi = 0; gi < v->groups; gi++) {
+        g.w = v->rows.g.w + gi * v->group_bytes;
+        g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * v->elem;
+        g.ldy = (ptrdiff_t)v->y.dims[3];
+        if (v->rows.in_place) {
+            g.a = v->x.data + (size_t)m0 * v->k * v->elem;
+            g.lda = (ptrdiff_t)v->k;
+        } else {
+            uint8_t *s = ek_scratch(v->c, thread);
+            for (uint32_t i = 0; i < m; i++)
+                gather(v, s + (size_t)i * v->kp * v->elem, m0 + i, gi);
+            g.a = s;
+            g.lda = (ptrdiff_t)v->kp;
+        }
+        v->rows.fn(&g);
+    }
+}
+
+static int run(const ek_ctx *c)
+{
+    conv v;
+    if (!setup(c, &v))
+        return 0;
+    uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
+    v.rows.in_place = direct(v.a, v.k, v.rows.g.kr);
+    v.rows.tile = ek_tile_rows(c, v.rows.in_place ? 0 : v.kp * v.elem, pixels);
+    ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
+    return 1;
+}
+
+static unsigned kernel(const ek_ctx *c)
+{
+    conv v;
+    return setup(c, &v) ? ek_rows_slot(c, &v.rows) : EK_K_NONE;
+}
+
+const ek_op_def ek_op_conv2d = {
+    EK_OP_CONV2D, 1, sizeof(ek_attr_conv2d), 2, 2, 1, 1, "conv2d", check, run, kernel,
+};

@@ -1,0 +1,145 @@
+/* Depthwise 2-D convolution.  Runs of output pixels whose taps all exist go to the kernel in place; border pixels are
+ * gathered into scratch, padded with the zero point. */
+#include <string.h>
+#include "attrs.h"
+#include "gemm.h"
+#include "portable.h"
+
+typedef struct dwconv {
+    const ek_ctx *c;
+    const ek_attr_depthwise_conv2d *a;
+    ek_view x, y; /* (n, h, w, c) */
+    ek_dw d;      /* w, geometry and quantization filled; x, y, count are a run's */
+    void (*fn)(const ek_dw *d);
+    uint32_t elem;
+} dwconv;
+
+static int setup(const ek_ctx *c, dwconv *v)
+{
+    const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
+    const ek_variant *w = 0;
+    v->c = c;
+    v->a = a;
+    v->x = ek_in(c, 0);
+    v->y = ek_out(c, 0);
+    if (!v->x.rec || !v->y.rec || v->x.rank != 4 || v->y.rank != 4 || v->x.dims[3] != v->y.dims[3])
+        return 0;
+    int is_float = v->x.dtype == EK_F32;
+    uint32_t nr = is_float ? c->k->dw_f32_nr : c->k->dw_s8_nr, ch = v->x.dims[3];
+    const uint8_t *blob = ek_packed(c, 1, nr, 1, 0, &w);
+    if (!blob || w->kr != 1 || !ek_variant_ok(w, is_float ? EK_F32 : EK_I8, ch, (uint64_t)a->kernel[0] * a->kernel[1], 1))
+        return 0;
+    v->elem = is_float ? 4 : 1;
+    v->d = (ek_dw){ .w = blob, .channels = ch, .kh = a->kernel[0], .kw = a->kernel[1], .nr = w->nr, .lo = a->lo,
+                    .hi = a->hi, .zero = v->y.zero, .w_zero = is_float ? 0 : a->w_zero };
+    if (w->nr == nr)
+        v->fn = is_float ? c->k->dw_f32 : c->k->dw_s8;
+    else
+        v->fn = is_float ? ek_dw_f32_portable : ek_dw_s8_portable;
+    return 1;
+}
+
+static int check(const ek_ctx *c)
+{
+    dwconv v;
+    const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel))
+        return 0;
+    if (v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
+        return 0;
+    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
+                               || a->w_zero < -256 || a->w_zero > 256))
+        return 0;
+    int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
+    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * v.d.channels * v.elem;
+}
+
+/* first and one past the last output index whose taps all lie inside */
+static void inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
+                   uint32_t *first, uint32_t *end)
+{
+    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
+    *first = ek_min_u32((pad + stride - 1) / stride, out);
+    uint64_t room = (uint64_t)size + pad;
+    uint64_t last = room < span ? 0 : (room - span) / stride + 1;
+    *end = last < out ? (uint32_t)last : out;
+    if (*end < *first)
+        *end = *first;
+}
+
+static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy, uint32_t ox, uint8_t *s)
+{
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t row = d[3] * v->elem;
+    uint8_t *p = s;
+    for (uint32_t i = 0; i < a->kernel[0]; i++) {
+        int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
+        for (uint32_t j = 0; j < a->kernel[1]; j++, p += row) {
+            int64_t ix = (int64_t)ox * a->stride[1] + (int64_t)j * a->dilation[1] - a->pad[1];
+            if (iy < 0 || iy >= d[1] || ix < 0 || ix >= d[2])
+                memset(p, v->elem == 1 ? v->x.zero : 0, row);
+            else
+                memcpy(p, base + ((size_t)iy * d[2] + (size_t)ix) * row, row);
+        }
+    }
+    ek_dw k = v->d;
+    k.x = s;
+    k.y = y;
+    k.count = 1;
+    k.dy = (ptrdiff_t)a->kernel[1] * d[3];
+    k.dx = (ptrdiff_t)d[3];
+    v->fn(&k);
+}
+
+/* one output row */
+static void tile(void *arg, unsigned t, unsigned thread)
+{
+    const dwconv *v = (const dwconv *)arg;
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t oh = v->y.dims[1], ow = v->y.dims[2], oy = t % oh, b = t / oh;
+    uint32_t y0, y1, x0, x1, row = d[3] * v->elem;
+    inside(d[1], oh, a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &y0, &y1);
+    inside(d[2], ow, a->kernel[1], a->stride[1], a->dilation[1], a->pad[1], &x0, &x1);
+    if (oy < y0 || oy >= y1)
+        x0 = x1 = ow;
+    const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * row;
+    uint8_t *y = v->y.data + (size_t)t * ow * row, *s = ek_scratch(v->c, thread);
+    for (uint32_t ox = 0; ox < ow; ox++) {
+        if (ox < x0 || ox >= x1) {
+            border(v, base, y + (size_t)ox * row, oy, ox, s);
+            continue;
+        }
+        ek_dw k = v->d;
+        k.x = base + ((size_t)(oy * a->stride[0] - a->pad[0]) * d[2] + (ox * a->stride[1] - a->pad[1])) * row;
+        k.y = y + (size_t)ox * row;
+        k.count = x1 - ox;
+        k.step = (ptrdiff_t)a->stride[1] * d[3];
+        k.dy = (ptrdiff_t)a->dilation[0] * d[2] * d[3];
+        k.dx = (ptrdiff_t)a->dilation[1] * d[3];
+        v->fn(&k);
+        ox = x1 - 1;
+    }
+}
+
+static int run(const ek_ctx *c)
+{
+    dwconv v;
+    if (!setup(c, &v))
+        return 0;
+    ek_for(c, tile, &v, v.y.dims[0] * v.y.dims[1]);
+    return 1;
+}
+
+static unsigned kernel(const ek_ctx *c)
+{
+    dwconv v;
+    if (!setup(c, &v))
+        return EK_K_NONE;
+    return v.fn == c->k->dw_s8 ? EK_K_DW_S8 : v.fn == c->k->dw_f32 ? EK_K_DW_F32 : EK_K_NONE;
+}
+
+const ek_op_def ek_op_depthwise_conv2d = {
+    EK_OP_DEPTHWISE_CONV2D, 1, sizeof(ek_attr_depthwise_conv2d), 2, 2, 1, 1, "depthwise_conv2d", check, run, kernel,
+};

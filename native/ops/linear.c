@@ -1,0 +1,123 @@
+/* y = x w' + b over the last axis.  float32, int8, or float32 rows quantized here (dynamic) against int8 weights. */
+#include <string.h>
+#include "attrs.h"
+#include "gemm.h"
+
+typedef struct linear {
+    const ek_ctx *c;
+    ek_view x, y;    /* (m, k), (m, n) with leading axes folded */
+    ek_rows rows;
+    uint32_t m, k, kp, n, elem;
+    int dynamic;
+} linear;
+
+static int setup(const ek_ctx *c, linear *v)
+{
+    const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
+    v->c = c;
+    v->x = ek_in(c, 0);
+    v->y = ek_out(c, 0);
+    if (!v->x.rec || !v->y.rec || !v->x.rank || !v->y.rank)
+        return 0;
+    v->k = v->x.dims[v->x.rank - 1];
+    v->n = v->y.dims[v->y.rank - 1];
+    v->m = v->x.count / v->k;
+    v->elem = v->x.dtype == EK_F32 ? 4 : 1;
+    if (v->k > 0xffffffu || !ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->n, v->k, 1))
+        return 0;
+    v->kp = ek_up(v->k, v->rows.g.kr);
+    const ek_variant *w = 0;
+    ek_packed(c, 1, v->rows.g.nr, v->rows.g.kr, EK_XOFF_ANY, &w);
+    v->dynamic = v->elem == 4 && w->dtype == EK_I8;
+    v->rows.g.lo = a->lo;
+    v->rows.g.hi = a->hi;
+    v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
+    return 1;
+}
+
+/* scratch of one row: dynamic rows hold kp int8 and their scale */
+static uint32_t row_bytes(const linear *v)
+{
+    return v->dynamic ? v->kp + 4 : v->k == v->kp ? 0 : v->kp * v->elem;
+}
+
+static int check(const ek_ctx *c)
+{
+    linear v;
+    const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
+    if (!setup(c, &v) || v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
+        return 0;
+    if ((uint64_t)v.m * v.n != v.y.count)
+        return 0;
+    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
+                               || a->w_zero < -256 || a->w_zero > 256))
+        return 0;
+    return c->rec->scratch >= row_bytes(&v) + (v.dynamic ? 16u : 0u);
+}
+
+/* symmetric int8 of one row: q = round(x * (127 / max|x|)), returns max|x| / 127 */
+static float quantize_row(const float *x, int8_t *q, uint32_t k, uint32_t kp)
+{
+    float top = 0;
+    for (uint32_t i = 0; i < k; i++) {
+        float a = x[i] < 0 ? -x[i] : x[i];
+        top = a > top ? a : top;
+    }
+    float inv = top > 0 ? 127.0f / top : 0.0f;
+    for (uint32_t i = 0; i < k; i++)
+        q[i] = (int8_t)ek_rint_f32(ek_clamp_f32(ek_mul_f32(x[i], inv), -127.0f, 127.0f));
+    memset(q + k, 0, kp - k);
+    return top / 127.0f;
+}
+
+static void tile(void *arg, unsigned t, unsigned thread)
+{
+    const linear *v = (const linear *)arg;
+    uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
+    uint8_t *s = ek_scratch(v->c, thread);
+    const uint8_t *x = v->x.data + (size_t)m0 * v->k * v->elem;
+    ek_gemm g = v->rows.g;
+    g.m = m;
+    g.y = v->y.data + (size_t)m0 * v->n * v->elem;
+    g.ldy = (ptrdiff_t)v->n;
+    g.a = x;
+    g.lda = (ptrdiff_t)v->k;
+    if (v->dynamic) {
+        float *scale = (float *)(void *)s;
+        int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4, 16));
+        for (uint32_t i = 0; i < m; i++)
+            scale[i] = quantize_row((const float *)(const void *)x + (size_t)i * v->k, q + (size_t)i * v->kp, v->k, v->kp);
+        g.a = q;
+        g.lda = (ptrdiff_t)v->kp;
+        g.row_scale = scale;
+    } else if (v->k != v->kp) {
+        for (uint32_t i = 0; i < m; i++) {
+            memcpy(s + (size_t)i * v->kp * v->elem, x + (size_t)i * v->k * v->elem, (size_t)v->k * v->elem);
+            memset(s + ((size_t)i * v->kp + v->k) * v->elem, 0, (size_t)(v->kp - v->k) * v->elem);
+        }
+        g.a = s;
+        g.lda = (ptrdiff_t)v->kp;
+    }
+    v->rows.fn(&g);
+}
+
+static int run(const ek_ctx *c)
+{
+    linear v;
+    if (!setup(c, &v))
+        return 0;
+    uint32_t row = row_bytes(&v);
+    v.rows.tile = ek_tile_rows(c, row, v.m);
+    while (v.dynamic && v.rows.tile > 1 && v.rows.tile * v.kp + ek_up(v.rows.tile * 4, 16) > c->rec->scratch)
+        v.rows.tile--;
+    ek_for(c, tile, &v, (v.m + v.rows.tile - 1) / v.rows.tile);
+    return 1;
+}
+
+static unsigned kernel(const ek_ctx *c)
+{
+    linear v;
+    return setup(c, &v) ? ek_rows_slot(c, &v.rows) : EK_K_NONE;
+}
+
+const ek_op_def ek_op_linear = { EK_OP_LINEAR, 1, sizeof(ek_attr_linear), 2, 2, 1, 1, "linear", check, run, kernel };

@@ -1,0 +1,43 @@
+/* Checks that ops share. */
+#include "op.h"
+
+int ek_finite(float x) { return x - x == 0; }
+
+int ek_same_shape(const ek_view *a, const ek_view *b)
+{
+    if (a->rank != b->rank)
+        return 0;
+    for (uint32_t i = 0; i < a->rank; i++)
+        if (a->dims[i] != b->dims[i])
+            return 0;
+    return 1;
+}
+
+int ek_is(const ek_view *v, uint32_t dtype, uint32_t rank)
+{
+    return v->rec && v->dtype == dtype && (rank == 0xffu || v->rank == rank);
+}
+
+int ek_quant_ok(const ek_view *v)
+{
+    return v->rec && (v->rec->flags & EK_TENSOR_QUANTIZED) && v->scale > 0 && v->scale < 1.8e19f && v->zero >= -128 && v->zero <= 127;
+}
+
+int ek_bounds_ok(float lo, float hi, int32_t zero)
+{
+    return zero >= -128 && zero <= 127 && lo >= (float)(-128 - zero) && hi <= (float)(127 - zero) && lo <= hi
+           && lo == (float)(int32_t)lo && hi == (float)(int32_t)hi;
+}
+
+int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, uint32_t groups)
+{
+    if (v->dtype != dtype || !v->nr || !v->kr || v->nr > 64 || v->kr > 64 || (v->xoff != 0 && v->xoff != 128))
+        return 0;
+    if (v->nr % 4 && v->nr != 1 && v->nr != 2)
+        return 0;
+    if (n > 0xffffffu || k > 0xffffffu || groups > 0xffffu)
+        return 0;
+    uint64_t blocks = (n + v->nr - 1) / v->nr, kp = (k + v->kr - 1) / v->kr * v->kr;
+    uint64_t one = dtype == EK_F32 ? (uint64_t)v->nr * 4 * (1 + kp) : (uint64_t)v->nr * (8 + kp);
+    return one % 4 == 0 && groups * blocks * one <= v->bytes;
+}

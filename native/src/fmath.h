@@ -1,0 +1,20 @@
+/* Float functions of our own: no libm, the same on every target up to fused multiply-add.
+ * Errors against double over the finite range: exp, tanh, sigmoid, erf below 4 ulp; log below 2 ulp of max(1, |y|). */
+#ifndef EK_FMATH_H
+#define EK_FMATH_H
+#include <stdint.h>
+
+float ek_exp_f32(float x);
+float ek_log_f32(float x);
+float ek_tanh_f32(float x);
+float ek_sigmoid_f32(float x);
+float ek_erf_f32(float x);
+float ek_sin_f32(float x);
+float ek_cos_f32(float x);
+float ek_sqrt_f32(float x); /* correctly rounded */
+float ek_floor_f32(float x);
+float ek_round_f32(float x); /* half to even, any magnitude */
+float ek_pow_f32(float x, float y);
+float ek_unary_f32(float x, unsigned kind, float alpha, float beta);
+float ek_binary_f32(float a, float b, unsigned kind);
+#endif

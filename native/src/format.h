@@ -1,0 +1,114 @@
+/* The .ekp package as it lies in memory: little-endian, read in place.  Described byte by byte in
+ * native/FORMAT.md; written by edgekit/package.py.  Table records may grow at their end: readers step by
+ * the section's stride and absent tails read as 0. */
+#ifndef EK_FORMAT_H
+#define EK_FORMAT_H
+#include "edgekit.h"
+
+#define EK_MAGIC 0x1a504b45u /* "EKP\x1a" */
+#define EK_NONE 0xffffffffu
+#define EK_UNIT_FILE 64u /* sections */
+#define EK_UNIT 16u      /* tensors in DATA and in memories */
+#define EK_FOURCC(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+
+typedef struct ek_header {
+    uint32_t magic;
+    uint16_t major, minor;
+    uint32_t required;      /* feature bits a reader must know */
+    uint32_t ignorable;     /* feature bits a reader may not know */
+    uint64_t file_bytes;
+    uint32_t sections;      /* records after this header */
+    uint32_t crc;           /* of header and section table, this field taken as 0 */
+    uint32_t mem[EK_MEM_KINDS]; /* in EK_UNIT; SESSION is 0: it depends on the build; SCRATCH per thread */
+    uint32_t reserved0;
+    uint64_t rollback;      /* a device may refuse packages below its own counter */
+    uint8_t model_id[32];   /* SHA-256 of the model the package was made from */
+    uint8_t reserved[32];
+} ek_header;
+
+typedef struct ek_section {
+    uint32_t kind;   /* EK_FOURCC */
+    uint32_t flags;  /* bit 0: critical, a reader must know the kind */
+    uint32_t offset; /* EK_UNIT_FILE from the start of the package */
+    uint32_t stride; /* of a record; 0: not a table */
+    uint64_t bytes;
+    uint32_t crc;
+    uint32_t reserved;
+} ek_section;
+
+typedef struct ek_tensor_rec {
+    uint32_t name;    /* offset in STRS */
+    uint8_t dtype;    /* ek_dtype */
+    uint8_t rank;
+    uint8_t kind;     /* EK_KIND_* */
+    uint8_t flags;    /* bit 0: quantized */
+    uint32_t offset;  /* EK_UNIT: in DATA (const) or in its memory; STATE: also in STAT */
+    uint32_t bytes;
+    uint32_t dims[EK_MAX_RANK];
+    float scale;
+    int32_t zero;
+    uint16_t variants; /* EK_PACKED: how many layouts, from variant0 on in VARI */
+    uint16_t reserved0;
+    uint32_t variant0;
+} ek_tensor_rec;
+enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
+enum { EK_TENSOR_QUANTIZED = 1 };
+
+/* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each
+ * [bias nr x 4][scale nr x 4 if quantized][k/kr][nr][kr] elements, n and k padded up. */
+typedef struct ek_variant {
+    uint8_t nr, kr;
+    uint8_t xoff;    /* 0 or 128: added to int8 activations; its product is folded into the bias */
+    uint8_t dtype;   /* EK_F32 or EK_I8: of the elements */
+    uint32_t offset; /* EK_UNIT in DATA */
+    uint32_t bytes;
+    uint32_t reserved;
+} ek_variant;
+
+typedef struct ek_op_rec {
+    uint32_t name;
+    uint16_t code, version;
+    uint32_t refs;      /* first index in REFS: inputs, then outputs */
+    uint16_t inputs, outputs;
+    uint32_t attr;      /* offset in ATTR, multiple of 4 */
+    uint32_t attr_bytes;
+    uint32_t scratch;   /* bytes granted, per thread */
+    uint32_t flags;     /* bit 0: exact */
+} ek_op_rec;
+
+typedef struct ek_entry_rec {
+    uint32_t name;
+    uint32_t op0, ops;   /* range in OPS */
+    uint32_t refs;       /* first index in REFS: inputs, then outputs */
+    uint16_t inputs, outputs;
+    uint32_t reserved[3];
+} ek_entry_rec;
+
+/* A golden vector: inputs are made from a seed, outputs are compared by CRC-32 (exact) or value. */
+typedef struct ek_golden_rec {
+    uint32_t entry;
+    uint32_t seed;
+    uint32_t data;      /* EK_UNIT in GDAT: per input float lo, hi; then per output uint32 crc or the bytes */
+    uint32_t data_bytes;
+    uint32_t exact;     /* 1: CRC-32 of each output; 0: float32 values follow */
+    float tolerance;    /* max |got - want| <= tolerance * max |want|, per output */
+    uint32_t reserved[2];
+} ek_golden_rec;
+
+#define EK_SECT_STRS EK_FOURCC('S', 'T', 'R', 'S')
+#define EK_SECT_TENS EK_FOURCC('T', 'E', 'N', 'S')
+#define EK_SECT_VARI EK_FOURCC('V', 'A', 'R', 'I')
+#define EK_SECT_REFS EK_FOURCC('R', 'E', 'F', 'S')
+#define EK_SECT_ATTR EK_FOURCC('A', 'T', 'T', 'R')
+#define EK_SECT_OPS_ EK_FOURCC('O', 'P', 'S', ' ')
+#define EK_SECT_ENTR EK_FOURCC('E', 'N', 'T', 'R')
+#define EK_SECT_DATA EK_FOURCC('D', 'A', 'T', 'A')
+#define EK_SECT_STAT EK_FOURCC('S', 'T', 'A', 'T')
+#define EK_SECT_GOLD EK_FOURCC('G', 'O', 'L', 'D')
+#define EK_SECT_GDAT EK_FOURCC('G', 'D', 'A', 'T')
+#define EK_SECT_META EK_FOURCC('M', 'E', 'T', 'A')
+
+_Static_assert(sizeof(ek_header) == 128 && sizeof(ek_section) == 32 && sizeof(ek_tensor_rec) == 64, "format");
+_Static_assert(sizeof(ek_variant) == 16 && sizeof(ek_op_rec) == 32 && sizeof(ek_entry_rec) == 32, "format");
+_Static_assert(sizeof(ek_golden_rec) == 32, "format");
+#endif

@@ -1,0 +1,27 @@
+/* What conv2d, linear and their like share: rows of activations against packed weights. */
+#ifndef EK_GEMM_H
+#define EK_GEMM_H
+#include "op.h"
+
+typedef struct ek_rows {
+    ek_gemm g;                   /* w, n, k, layout, zero filled; lo, hi, w_zero, a, y, m are the op's */
+    void (*fn)(const ek_gemm *g);
+    uint32_t tile;               /* rows of a tile */
+    int in_place;
+} ek_rows;
+
+/* Packed operand `i` as the weights of `groups` GEMMs of n outputs and k inputs: checks that its chosen variant
+ * holds them, picks the kernel that reads it.  `dtype` is the activations': EK_F32 or EK_I8. */
+int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const ek_view *y, uint32_t n, uint32_t k,
+                  uint32_t groups);
+/* bytes of one group's blocks */
+size_t ek_blob_bytes(const ek_gemm *g, uint32_t elem);
+/* rows a tile may have, given the scratch one row needs (0: none) */
+uint32_t ek_tile_rows(const ek_ctx *c, uint32_t row_bytes, uint32_t rows);
+/* EK_K_* for the report: EK_K_NONE where the portable kernel reads a foreign layout */
+unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r);
+/* Window geometry of conv and pool: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is
+ * top, left, bottom, right. */
+int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
+                 const uint16_t *pad, const uint16_t *kernel);
+#endif

@@ -1,0 +1,77 @@
+/* The kernel table: portable C fills it, an ISA paints over what it does better, bit for bit on exact kernels.
+ *
+ * A kernel is an inner loop that knows nothing of packages.  Slots may be replaced one by one; `isa` remembers whose
+ * function each slot holds, for the report.  Layouts: see ek_variant in format.h. */
+#ifndef EK_KERNELS_H
+#define EK_KERNELS_H
+#include <stddef.h>
+#include <stdint.h>
+#include "isas.h"
+
+/* y[m][n] = act(sum_k a[m][k] * w[n][k] + bias[n]).  One block of `nr` outputs is
+ * [bias nr][scale nr, int8 only][ceil(k/kr)][nr][kr]; rows of a are readable up to k rounded up to kr. */
+typedef struct ek_gemm {
+    const void *a;       /* (m, k) int8 or float, row stride lda elements */
+    ptrdiff_t lda;
+    const uint8_t *w;    /* packed blocks, 16-byte aligned */
+    void *y;             /* (m, n) int8 or float, row stride ldy elements */
+    ptrdiff_t ldy;
+    uint32_t m, n, k;
+    uint16_t nr, kr;
+    int32_t xoff;        /* added to every int8 of a (0 or 128) */
+    int32_t w_zero;      /* weight zero point: acc -= w_zero * sum_k(a + xoff) */
+    float lo, hi;        /* int8: relative to zero, whole numbers */
+    int32_t zero;        /* int8: output zero point */
+    const float *row_scale; /* gemm_dyn: (m) activation scale */
+} ek_gemm;
+
+/* Depthwise over `count` output pixels whose taps all exist.
+ * Tap (i, j) of pixel p, channel c: x[p * step + i * dy + j * dx + c].  Weights: blocks of `nr` channels,
+ * [bias nr][scale nr, int8 only][kh * kw][nr]. */
+typedef struct ek_dw {
+    const void *x;
+    const uint8_t *w;
+    void *y;             /* (count, channels) */
+    ptrdiff_t step, dy, dx; /* elements */
+    uint32_t count, channels, kh, kw;
+    uint32_t nr;
+    int32_t w_zero;
+    float lo, hi;
+    int32_t zero;
+} ek_dw;
+
+typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
+
+typedef struct ek_kernels {
+    void (*gemm_s8)(const ek_gemm *g);   /* int8 x int8 -> int8 */
+    void (*gemm_dyn)(const ek_gemm *g);  /* int8 rows (row_scale) x int8 -> float */
+    void (*gemm_f32)(const ek_gemm *g);
+    void (*dw_s8)(const ek_dw *d);
+    void (*dw_f32)(const ek_dw *d);
+    void (*add_s8)(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *p);
+    void (*lut_s8)(const int8_t *x, const int8_t *table, int8_t *y, size_t n); /* table[x + 128] */
+    void (*max_s8)(int8_t *acc, const int8_t *x, size_t n);    /* acc = max(acc, x) */
+    void (*max_f32)(float *acc, const float *x, size_t n);
+    void (*sum_s8)(int32_t *acc, const int8_t *x, size_t n);   /* acc += x */
+    void (*sum_f32)(float *acc, const float *x, size_t n);
+    void (*quantize)(const float *x, int8_t *y, size_t n, float scale, int32_t zero);
+    void (*dequantize)(const int8_t *x, float *y, size_t n, float scale, int32_t zero);
+    void (*unary_f32)(const float *x, float *y, size_t n, unsigned kind, float alpha, float beta);
+    void (*binary_f32)(const float *a, const float *b, float *y, size_t n, unsigned kind); /* equal shapes */
+    uint8_t isa[16];                     /* EK_ISA_* of each slot, by EK_K_* */
+    /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
+    uint8_t s8_nr, s8_kr, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
+    /* rows a tile should have at most (scratch permitting) */
+    uint8_t tile_rows;
+} ek_kernels;
+enum {
+    EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
+    EK_K_MAX_F32, EK_K_SUM_S8, EK_K_SUM_F32, EK_K_QUANTIZE, EK_K_DEQUANTIZE, EK_K_UNARY_F32, EK_K_BINARY_F32,
+    EK_K_COUNT, EK_K_NONE = 255
+};
+enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */
+#define EK_SET(k, slot, SLOT, fn, ISA) ((k)->slot = (fn), (k)->isa[EK_K_##SLOT] = (uint8_t)(ISA))
+
+void ek_kernels_portable(ek_kernels *k);
+/* ek_kernels_<isa>(k) of every folder native/kernels/<isa>: declared in gen/isas.h, called in order of rank */
+#endif

@@ -1,0 +1,264 @@
+/* Reads a package and checks all of its structure.  Bytes are untrusted: no offset is followed before it is checked. */
+#include "session.h"
+#include <string.h>
+
+static const ek_header *header_of(const void *pkg, size_t len, ek_status *e)
+{
+    const ek_header *h = (const ek_header *)pkg;
+    *e = EK_OK;
+    if (!pkg)
+        *e = EK_ERR_ARGUMENT;
+    else if ((uintptr_t)pkg % EK_ALIGN_PACKAGE)
+        *e = EK_ERR_ALIGNMENT;
+    else if (len < sizeof(uint32_t) || h->magic != EK_MAGIC)
+        *e = EK_ERR_MAGIC;
+    else if (len < sizeof(ek_header))
+        *e = EK_ERR_TRUNCATED;
+    else if (h->major != EK_VERSION_MAJOR)
+        *e = EK_ERR_VERSION;
+    else if (h->required)
+        *e = EK_ERR_FEATURE;
+    else if (h->file_bytes > len)
+        *e = EK_ERR_TRUNCATED;
+    else if (h->sections > 64 || sizeof(ek_header) + h->sections * sizeof(ek_section) > h->file_bytes)
+        *e = EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, 0);
+    else {
+        /* the header and section table are small: their CRC is checked at every open */
+        ek_header copy = *h;
+        copy.crc = 0;
+        uint32_t crc = ek_crc32(0, &copy, sizeof copy);
+        crc = ek_crc32(crc, h + 1, h->sections * sizeof(ek_section));
+        if (crc != h->crc)
+            *e = EK_ERR_CRC;
+        for (int i = 0; i < EK_MEM_KINDS; i++)
+            if (h->mem[i] > 0x07ffffffu)
+                *e = EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, i);
+    }
+    return h;
+}
+
+ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t bytes[EK_MEM_KINDS])
+{
+    ek_status e;
+    const ek_header *h = header_of(pkg, len, &e);
+    if (e || !bytes)
+        return e ? e : EK_ERR_ARGUMENT;
+    if (threads > 256)
+        return EK_ERR_ARGUMENT;
+    for (int i = 0; i < EK_MEM_KINDS; i++)
+        bytes[i] = (size_t)h->mem[i] * EK_UNIT;
+    bytes[EK_MEM_SESSION] = (sizeof(ek_session) + EK_ALIGN_MEMORY - 1) / EK_ALIGN_MEMORY * EK_ALIGN_MEMORY;
+    bytes[EK_MEM_SCRATCH] *= threads ? threads : 1;
+    return EK_OK;
+}
+
+static int table_of(ek_table *t, const ek_section *s, const uint8_t *base, size_t record)
+{
+    /* older writers' records are shorter: never, today's are the first */
+    if (s->stride < record || s->stride % 4 || s->bytes % s->stride || s->bytes / s->stride > 0xfffffu)
+        return 0;
+    t->base = base;
+    t->stride = s->stride;
+    t->count = (uint32_t)(s->bytes / s->stride);
+    return 1;
+}
+
+static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
+{
+    switch (s->kind) {
+    case EK_SECT_STRS:
+        p->strs = (const char *)base;
+        p->strs_bytes = (uint32_t)s->bytes;
+        return s->bytes > 0 && s->bytes <= 0x7fffffffu && base[s->bytes - 1] == 0;
+    case EK_SECT_ATTR:
+        p->attr = base;
+        p->attr_bytes = (uint32_t)s->bytes;
+        return s->bytes <= 0x7fffffffu;
+    case EK_SECT_REFS:
+        p->ref = (const uint32_t *)(const void *)base;
+        p->refs = (uint32_t)(s->bytes / 4);
+        return s->bytes <= 0x7fffffffu && s->bytes % 4 == 0;
+    case EK_SECT_DATA: p->data = base; p->data_bytes = s->bytes; return 1;
+    case EK_SECT_STAT: p->stat = base; p->stat_bytes = s->bytes; return 1;
+    case EK_SECT_GDAT: p->gdat = base; p->gdat_bytes = s->bytes; return 1;
+    case EK_SECT_TENS: return table_of(&p->tensors, s, base, sizeof(ek_tensor_rec));
+    case EK_SECT_VARI: return table_of(&p->variants, s, base, sizeof(ek_variant));
+    case EK_SECT_OPS_: return table_of(&p->ops, s, base, sizeof(ek_op_rec));
+    case EK_SECT_ENTR: return table_of(&p->entries, s, base, sizeof(ek_entry_rec));
+    case EK_SECT_GOLD: return table_of(&p->goldens, s, base, sizeof(ek_golden_rec));
+    case EK_SECT_META: return 1;
+    default: return !(s->flags & 1);
+    }
+}
+
+ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
+{
+    ek_status e;
+    memset(p, 0, sizeof *p);
+    const ek_header *h = header_of(pkg, len, &e);
+    if (e)
+        return e;
+    p->header = h;
+    const ek_section *s = (const ek_section *)(const void *)(h + 1);
+    for (uint32_t i = 0; i < h->sections; i++) {
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT_FILE;
+        if (at > h->file_bytes || s[i].bytes > h->file_bytes - at)
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+        for (uint32_t j = 0; j < i; j++)
+            if (s[j].kind == s[i].kind)
+                return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+        if (!take_section(p, &s[i], (const uint8_t *)pkg + at))
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+    }
+    if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->ref)
+        return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, h->sections);
+    return EK_OK;
+}
+
+uint32_t ek_dtype_bytes(uint32_t dtype)
+{
+    static const uint8_t bytes[] = { 4, 1, 1, 2, 4, 8, 1, 2, 2 };
+    return dtype < sizeof bytes ? bytes[dtype] : 0;
+}
+
+static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
+{
+    uint64_t n = 1;
+    if (t->name >= p->strs_bytes || t->rank > EK_MAX_RANK || t->dtype > EK_PACKED)
+        return 0;
+    for (uint32_t i = 0; i < EK_MAX_RANK; i++) {
+        uint32_t d = t->dims[i];
+        if (i < t->rank ? d == 0 : d != 0)
+            return 0;
+        n *= d ? d : 1;
+        if (n > 0x7fffffffu)
+            return 0;
+    }
+    if (t->dtype == EK_PACKED) {
+        if (t->kind != EK_KIND_CONST || !t->variants || (uint64_t)t->variant0 + t->variants > p->variants.count)
+            return 0;
+        return 1;
+    }
+    uint32_t size = ek_dtype_bytes(t->dtype);
+    if (!size || n * size > 0x7fffffffu || t->bytes != n * size)
+        return 0;
+    uint64_t end = (uint64_t)t->offset * EK_UNIT + t->bytes;
+    switch (t->kind) {
+    case EK_KIND_CONST: return end <= p->data_bytes;
+    case EK_KIND_STATE: return end <= p->stat_bytes && end <= (uint64_t)p->header->mem[EK_MEM_STATE] * EK_UNIT;
+    case EK_KIND_MAIN:
+    case EK_KIND_FAST: return end <= (uint64_t)p->header->mem[t->kind] * EK_UNIT;
+    default: return 0;
+    }
+}
+
+static int variant_in_file(const ek_package *p, const ek_variant *v)
+{
+    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr;
+}
+
+static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_ok)
+{
+    if ((uint64_t)first + n > p->refs)
+        return 0;
+    for (uint32_t i = 0; i < n; i++)
+        if (p->ref[first + i] >= p->tensors.count && !(absent_ok && p->ref[first + i] == EK_NONE))
+            return 0;
+    return 1;
+}
+
+static int op_ok(const ek_package *p, const ek_op_rec *o)
+{
+    if (o->name >= p->strs_bytes || o->attr % 4 || (uint64_t)o->attr + o->attr_bytes > p->attr_bytes)
+        return 0;
+    if (o->scratch > (uint64_t)p->header->mem[EK_MEM_SCRATCH] * EK_UNIT || o->scratch % EK_UNIT)
+        return 0;
+    if (!refs_ok(p, o->refs, (uint32_t)o->inputs + o->outputs, 1))
+        return 0;
+    for (uint32_t i = 0; i < o->outputs; i++) {
+        uint32_t r = p->ref[o->refs + o->inputs + i];
+        if (r != EK_NONE && ek_tensor_get(p, r)->kind == EK_KIND_CONST)
+            return 0;
+    }
+    return 1;
+}
+
+static int entry_ok(const ek_package *p, const ek_entry_rec *e)
+{
+    if (e->name >= p->strs_bytes || (uint64_t)e->op0 + e->ops > p->ops.count)
+        return 0;
+    if (!refs_ok(p, e->refs, (uint32_t)e->inputs + e->outputs, 0))
+        return 0;
+    for (uint32_t i = 0; i < (uint32_t)e->inputs + e->outputs; i++) {
+        const ek_tensor_rec *t = ek_tensor_get(p, p->ref[e->refs + i]);
+        if (t->dtype == EK_PACKED || (i < e->inputs && t->kind == EK_KIND_CONST))
+            return 0;
+    }
+    return 1;
+}
+
+static uint64_t golden_bytes(const ek_package *p, const ek_golden_rec *g)
+{
+    const ek_entry_rec *e = ek_entry_get(p, g->entry);
+    uint64_t n = (uint64_t)e->inputs * 8;
+    for (uint32_t i = 0; i < e->outputs; i++)
+        n += g->exact ? 4 : ek_tensor_get(p, p->ref[e->refs + e->inputs + i])->bytes;
+    return n;
+}
+
+ek_status ek_package_check(const ek_package *p)
+{
+    for (uint32_t i = 0; i < p->variants.count; i++)
+        if (!variant_in_file(p, (const ek_variant *)ek_record(&p->variants, i)))
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_NONE, 0);
+    for (uint32_t i = 0; i < p->tensors.count; i++)
+        if (!tensor_ok(p, ek_tensor_get(p, i)))
+            return EK_STATUS(EK_ERR_TENSOR, EK_AT_TENSOR, i);
+    for (uint32_t i = 0; i < p->ops.count; i++)
+        if (!op_ok(p, ek_op_get(p, i)))
+            return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
+    for (uint32_t i = 0; i < p->entries.count; i++)
+        if (!entry_ok(p, ek_entry_get(p, i)))
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_ENTRY, i);
+    for (uint32_t i = 0; i < p->goldens.count; i++) {
+        const ek_golden_rec *g = (const ek_golden_rec *)ek_record(&p->goldens, i);
+        if (g->entry >= p->entries.count || golden_bytes(p, g) != g->data_bytes
+            || (uint64_t)g->data * EK_UNIT + g->data_bytes > p->gdat_bytes)
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_ENTRY, i);
+    }
+    return EK_OK;
+}
+
+uint32_t ek_crc32(uint32_t crc, const void *data, size_t len)
+{
+    /* nibble table: 64 bytes of flash, two steps a byte; a file is read once */
+    static const uint32_t t[16] = {
+        0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
+        0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu,
+    };
+    const uint8_t *p = (const uint8_t *)data;
+    crc = ~crc;
+    for (size_t i = 0; i < len; i++) {
+        crc ^= p[i];
+        crc = t[crc & 15u] ^ crc >> 4;
+        crc = t[crc & 15u] ^ crc >> 4;
+    }
+    return ~crc;
+}
+
+ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
+{
+    ek_package p;
+    ek_status e = ek_package_read(&p, pkg, len);
+    if (e)
+        return e;
+    const ek_section *s = (const ek_section *)(const void *)(p.header + 1);
+    for (uint32_t i = 0; i < p.header->sections; i++)
+        if (ek_crc32(0, (const uint8_t *)pkg + (size_t)s[i].offset * EK_UNIT_FILE, (size_t)s[i].bytes) != s[i].crc)
+            return EK_STATUS(EK_ERR_CRC, EK_AT_SECTION, i);
+    if (key && key->ed25519)
+        return EK_ERR_SIGNATURE; /* this build carries no signature check: never pretend */
+    if (key && p.header->rollback < key->min_rollback)
+        return EK_ERR_ROLLBACK;
+    return EK_OK;
+}

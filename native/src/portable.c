@@ -1,0 +1,207 @@
+/* Portable kernels: complete and the truth.  Every layout, every width; an ISA overlays what it does faster. */
+#include "portable.h"
+#include "fmath.h"
+#include "qmath.h"
+
+/* sum_k (a + xoff) * w over one output of a packed block; *rows gets sum_k (a + xoff) */
+static int32_t dot_s8(const int8_t *a, const int8_t *w, uint32_t k, uint32_t nr, uint32_t kr, int32_t xoff)
+{
+    int32_t acc = 0;
+    for (uint32_t k0 = 0; k0 < k; k0 += kr) {
+        const int8_t *p = w + (size_t)(k0 / kr) * nr * kr;
+        uint32_t n = k - k0 < kr ? k - k0 : kr;
+        for (uint32_t i = 0; i < n; i++)
+            acc += (a[k0 + i] + xoff) * p[i];
+    }
+    return acc;
+}
+
+static int32_t row_sum(const int8_t *a, uint32_t k, int32_t xoff)
+{
+    int32_t s = 0;
+    for (uint32_t i = 0; i < k; i++)
+        s += a[i] + xoff;
+    return s;
+}
+
+static size_t block_bytes_s8(const ek_gemm *g)
+{
+    return (size_t)g->nr * 8 + (size_t)((g->k + g->kr - 1) / g->kr) * g->kr * g->nr;
+}
+
+void ek_gemm_s8_portable(const ek_gemm *g)
+{
+    for (uint32_t m = 0; m < g->m; m++) {
+        const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
+        int8_t *y = (int8_t *)g->y + (ptrdiff_t)m * g->ldy;
+        int32_t adj = g->w_zero ? -g->w_zero * row_sum(a, g->k, g->xoff) : 0;
+        const uint8_t *blk = g->w;
+        for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, blk += block_bytes_s8(g)) {
+            const int32_t *bias = (const int32_t *)(const void *)blk;
+            const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
+            const int8_t *w = (const int8_t *)(blk + g->nr * 8u);
+            for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
+                uint32_t acc = (uint32_t)dot_s8(a, w + j * g->kr, g->k, g->nr, g->kr, g->xoff);
+                acc += (uint32_t)bias[j] + (uint32_t)adj;
+                y[n0 + j] = ek_requant((int32_t)acc, scale[j], g->lo, g->hi, g->zero);
+            }
+        }
+    }
+}
+
+void ek_gemm_dyn_portable(const ek_gemm *g)
+{
+    for (uint32_t m = 0; m < g->m; m++) {
+        const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
+        float *y = (float *)g->y + (ptrdiff_t)m * g->ldy;
+        const uint8_t *blk = g->w;
+        for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, blk += block_bytes_s8(g)) {
+            const float *bias = (const float *)(const void *)blk;
+            const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
+            const int8_t *w = (const int8_t *)(blk + g->nr * 8u);
+            for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
+                int32_t acc = dot_s8(a, w + j * g->kr, g->k, g->nr, g->kr, 0);
+                float s = ek_mul_f32(g->row_scale[m], scale[j]);
+                float v = ek_mul_f32((float)acc, s) + bias[j];
+                y[n0 + j] = ek_clamp_f32(v, g->lo, g->hi);
+            }
+        }
+    }
+}
+
+void ek_gemm_f32_portable(const ek_gemm *g)
+{
+    size_t step = (size_t)g->nr * (1 + (size_t)g->k);
+    for (uint32_t m = 0; m < g->m; m++) {
+        const float *a = (const float *)g->a + (ptrdiff_t)m * g->lda;
+        float *y = (float *)g->y + (ptrdiff_t)m * g->ldy;
+        const float *blk = (const float *)(const void *)g->w;
+        for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, blk += step) {
+            for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
+                float acc = blk[j];
+                const float *w = blk + g->nr + j;
+                for (uint32_t k = 0; k < g->k; k++)
+                    acc += a[k] * w[(size_t)k * g->nr];
+                y[n0 + j] = ek_clamp_f32(acc, g->lo, g->hi);
+            }
+        }
+    }
+}
+
+void ek_dw_s8_portable(const ek_dw *d)
+{
+    uint32_t taps = d->kh * d->kw;
+    for (uint32_t p = 0; p < d->count; p++) {
+        const int8_t *x = (const int8_t *)d->x + (ptrdiff_t)p * d->step;
+        int8_t *y = (int8_t *)d->y + (size_t)p * d->channels;
+        const uint8_t *blk = d->w;
+        for (uint32_t c0 = 0; c0 < d->channels; c0 += d->nr, blk += (size_t)d->nr * (8 + taps)) {
+            const int32_t *bias = (const int32_t *)(const void *)blk;
+            const float *scale = (const float *)(const void *)(blk + d->nr * 4u);
+            const int8_t *w = (const int8_t *)(blk + d->nr * 8u);
+            for (uint32_t j = 0; j < d->nr && c0 + j < d->channels; j++) {
+                int32_t acc = 0;
+                for (uint32_t i = 0; i < d->kh; i++)
+                    for (uint32_t l = 0; l < d->kw; l++)
+                        acc += x[(ptrdiff_t)i * d->dy + (ptrdiff_t)l * d->dx + c0 + j]
+                               * (w[(i * d->kw + l) * d->nr + j] - d->w_zero);
+                acc = (int32_t)((uint32_t)acc + (uint32_t)bias[j]);
+                y[c0 + j] = ek_requant(acc, scale[j], d->lo, d->hi, d->zero);
+            }
+        }
+    }
+}
+
+void ek_dw_f32_portable(const ek_dw *d)
+{
+    uint32_t taps = d->kh * d->kw;
+    for (uint32_t p = 0; p < d->count; p++) {
+        const float *x = (const float *)d->x + (ptrdiff_t)p * d->step;
+        float *y = (float *)d->y + (size_t)p * d->channels;
+        const float *blk = (const float *)(const void *)d->w;
+        for (uint32_t c0 = 0; c0 < d->channels; c0 += d->nr, blk += (size_t)d->nr * (1 + taps)) {
+            for (uint32_t j = 0; j < d->nr && c0 + j < d->channels; j++) {
+                float acc = blk[j];
+                for (uint32_t i = 0; i < d->kh; i++)
+                    for (uint32_t l = 0; l < d->kw; l++)
+                        acc += x[(ptrdiff_t)i * d->dy + (ptrdiff_t)l * d->dx + c0 + j]
+                               * blk[d->nr + (size_t)(i * d->kw + l) * d->nr + j];
+                y[c0 + j] = ek_clamp_f32(acc, d->lo, d->hi);
+            }
+        }
+    }
+}
+
+static void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *p)
+{
+    for (size_t i = 0; i < n; i++) {
+        int32_t v = ek_asr(a[i] * p->ma + b[i] * p->mb + p->bias, p->shift);
+        v = v < p->lo ? p->lo : v > p->hi ? p->hi : v;
+        y[i] = (int8_t)(v + p->zero);
+    }
+}
+
+static void lut_s8(const int8_t *x, const int8_t *table, int8_t *y, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = table[x[i] + 128];
+}
+
+static void max_s8(int8_t *acc, const int8_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        acc[i] = x[i] > acc[i] ? x[i] : acc[i];
+}
+
+static void max_f32(float *acc, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        acc[i] = x[i] > acc[i] ? x[i] : acc[i];
+}
+
+static void sum_s8(int32_t *acc, const int8_t *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        acc[i] += x[i];
+}
+
+static void sum_f32(float *acc, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        acc[i] += x[i];
+}
+
+static void quantize(const float *x, int8_t *y, size_t n, float scale, int32_t zero)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = ek_quantize(x[i], scale, zero);
+}
+
+static void dequantize(const int8_t *x, float *y, size_t n, float scale, int32_t zero)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = ek_dequantize(x[i], scale, zero);
+}
+
+static void unary_f32(const float *x, float *y, size_t n, unsigned kind, float alpha, float beta)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = ek_unary_f32(x[i], kind, alpha, beta);
+}
+
+static void binary_f32(const float *a, const float *b, float *y, size_t n, unsigned kind)
+{
+    for (size_t i = 0; i < n; i++)
+        y[i] = ek_binary_f32(a[i], b[i], kind);
+}
+
+void ek_kernels_portable(ek_kernels *k)
+{
+    *k = (ek_kernels){
+        .gemm_s8 = ek_gemm_s8_portable, .gemm_dyn = ek_gemm_dyn_portable, .gemm_f32 = ek_gemm_f32_portable,
+        .dw_s8 = ek_dw_s8_portable, .dw_f32 = ek_dw_f32_portable, .add_s8 = add_s8, .lut_s8 = lut_s8,
+        .max_s8 = max_s8, .max_f32 = max_f32, .sum_s8 = sum_s8, .sum_f32 = sum_f32, .quantize = quantize,
+        .dequantize = dequantize, .unary_f32 = unary_f32, .binary_f32 = binary_f32,
+        .s8_nr = 0, .s8_kr = 0, .s8_xoff = EK_XOFF_ANY, .f32_nr = 0, .dw_s8_nr = 0, .dw_f32_nr = 0, .tile_rows = 4,
+    };
+}

@@ -1,0 +1,321 @@
+/* Opens, runs and reports: an interpreter over a plan made on the host. */
+#include "session.h"
+#include <string.h>
+#include "oplist.h"
+
+ek_status ek_fail(const ek_session *s, ek_status e)
+{
+    if (e && s->cfg.log)
+        s->cfg.log(s->cfg.ctx, e);
+    return e;
+}
+
+const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r)
+{
+    const ek_op_def *const *list = s->cfg.ops ? s->cfg.ops : ek_ops_all;
+    for (; *list; list++)
+        if ((*list)->code == r->code && (*list)->version == r->version)
+            return *list;
+    return 0;
+}
+
+ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r)
+{
+    ek_ctx c = { s, r, s->p.attr + r->attr, &s->k, (uint8_t *)s->cfg.mem[EK_MEM_SCRATCH], s->cfg.threads };
+    return c;
+}
+
+static uint8_t *tensor_data(const ek_session *s, const ek_tensor_rec *t)
+{
+    if (t->dtype == EK_PACKED)
+        return 0;
+    if (t->kind == EK_KIND_CONST) /* never written: outputs cannot be constants, see op_ok */
+        return (uint8_t *)(uintptr_t)(s->p.data + (size_t)t->offset * EK_UNIT);
+    return (uint8_t *)s->cfg.mem[t->kind] + (size_t)t->offset * EK_UNIT;
+}
+
+static ek_view view_of(const ek_ctx *c, uint32_t at)
+{
+    ek_view v;
+    memset(&v, 0, sizeof v);
+    uint32_t r = c->s->p.ref[at];
+    if (r == EK_NONE)
+        return v;
+    const ek_tensor_rec *t = ek_tensor_get(&c->s->p, r);
+    v.rec = t;
+    v.data = tensor_data(c->s, t);
+    v.dims = t->dims;
+    v.rank = t->rank;
+    v.dtype = t->dtype;
+    v.bytes = t->bytes;
+    v.count = 1;
+    for (uint32_t i = 0; i < t->rank; i++)
+        v.count *= t->dims[i];
+    v.scale = t->scale;
+    v.zero = t->zero;
+    v.is_const = t->kind == EK_KIND_CONST;
+    return v;
+}
+
+ek_view ek_in(const ek_ctx *c, uint32_t i)
+{
+    ek_view none;
+    memset(&none, 0, sizeof none);
+    return i < c->rec->inputs ? view_of(c, c->rec->refs + i) : none;
+}
+
+ek_view ek_out(const ek_ctx *c, uint32_t i)
+{
+    ek_view none;
+    memset(&none, 0, sizeof none);
+    return i < c->rec->outputs ? view_of(c, c->rec->refs + c->rec->inputs + i) : none;
+}
+
+const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, unsigned nr, unsigned kr, unsigned xoff, const ek_variant **v)
+{
+    if (i >= c->rec->inputs || c->s->p.ref[c->rec->refs + i] == EK_NONE)
+        return 0;
+    const ek_package *p = &c->s->p;
+    const ek_tensor_rec *t = ek_tensor_get(p, p->ref[c->rec->refs + i]);
+    if (t->dtype != EK_PACKED)
+        return 0;
+    *v = (const ek_variant *)ek_record(&p->variants, t->variant0);
+    for (uint32_t j = 0; j < t->variants; j++) {
+        const ek_variant *w = (const ek_variant *)ek_record(&p->variants, t->variant0 + j);
+        if (w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
+            *v = w;
+            break;
+        }
+    }
+    return p->data + (size_t)(*v)->offset * EK_UNIT;
+}
+
+void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles)
+{
+    if (c->s->cfg.parallel && c->threads > 1 && tiles > 1) {
+        c->s->cfg.parallel(c->s->cfg.ctx, fn, arg, tiles);
+        return;
+    }
+    for (uint32_t i = 0; i < tiles; i++)
+        fn(arg, i, 0);
+}
+
+static ek_status check_ops(ek_session *s)
+{
+    for (uint32_t i = 0; i < s->p.ops.count; i++) {
+        const ek_op_rec *r = ek_op_get(&s->p, i);
+        const ek_op_def *d = ek_op_def_of(s, r);
+        if (!d)
+            return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
+        if (r->attr_bytes != d->attr_bytes || r->inputs < d->min_in || (d->max_in != 255 && r->inputs > d->max_in)
+            || r->outputs < d->min_out || (d->max_out != 255 && r->outputs > d->max_out))
+            return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
+        ek_ctx c = ek_ctx_of(s, r);
+        if (!d->check(&c))
+            return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
+    }
+    return EK_OK;
+}
+
+ek_status ek_open(ek_session **out, const ek_config *cfg)
+{
+    size_t need[EK_MEM_KINDS];
+    if (!out || !cfg || cfg->size < sizeof(ek_config) || cfg->threads > 256)
+        return EK_ERR_ARGUMENT;
+    *out = 0;
+    ek_status e = ek_arena_size(cfg->package, cfg->package_len, cfg->threads, need);
+    if (e)
+        return e;
+    for (int i = 0; i < EK_MEM_KINDS; i++) {
+        if (cfg->mem_len[i] < need[i] || (need[i] && !cfg->mem[i]))
+            return EK_STATUS(EK_ERR_MEMORY, EK_AT_MEMORY, i);
+        if ((uintptr_t)cfg->mem[i] % EK_ALIGN_MEMORY)
+            return EK_STATUS(EK_ERR_ALIGNMENT, EK_AT_MEMORY, i);
+    }
+    ek_session *s = (ek_session *)cfg->mem[EK_MEM_SESSION];
+    memset(s, 0, sizeof *s);
+    s->cfg = *cfg;
+    s->cfg.threads = cfg->threads ? cfg->threads : 1;
+    ek_kernels_portable(&s->k);
+    uint32_t have = ek_cpu() & cfg->cpu_mask;
+    for (unsigned i = 0; ek_overlays[i].isa; i++)
+        if (have >> ek_overlays[i].isa & 1u)
+            ek_overlays[i].apply(&s->k);
+    if ((e = ek_package_read(&s->p, cfg->package, cfg->package_len)) != EK_OK)
+        return ek_fail(s, e);
+    if ((e = ek_package_check(&s->p)) != EK_OK)
+        return ek_fail(s, e);
+    if ((e = check_ops(s)) != EK_OK)
+        return ek_fail(s, e);
+    *out = s;
+    return ek_reset(s);
+}
+
+ek_status ek_reset(ek_session *s)
+{
+    if (!s)
+        return EK_ERR_ARGUMENT;
+    size_t n = (size_t)s->p.header->mem[EK_MEM_STATE] * EK_UNIT;
+    size_t have = n < s->p.stat_bytes ? n : (size_t)s->p.stat_bytes;
+    if (n)
+        memset((uint8_t *)s->cfg.mem[EK_MEM_STATE] + have, 0, n - have);
+    if (have)
+        memcpy(s->cfg.mem[EK_MEM_STATE], s->p.stat, have);
+    return EK_OK;
+}
+
+ek_status ek_run(ek_session *s, unsigned entry)
+{
+    if (!s || entry >= s->p.entries.count)
+        return EK_ERR_ARGUMENT;
+    const ek_entry_rec *e = ek_entry_get(&s->p, entry);
+    for (uint32_t i = e->op0; i < e->op0 + e->ops; i++) {
+        const ek_op_rec *r = ek_op_get(&s->p, i);
+        ek_ctx c = ek_ctx_of(s, r);
+        uint64_t t0 = s->cfg.trace && s->cfg.clock ? s->cfg.clock(s->cfg.ctx) : 0;
+        if (!ek_op_def_of(s, r)->run(&c))
+            return ek_fail(s, EK_STATUS(EK_ERR_VALUE, EK_AT_OP, i));
+        if (s->cfg.trace)
+            s->cfg.trace(s->cfg.ctx, i, t0, s->cfg.clock ? s->cfg.clock(s->cfg.ctx) : 0);
+        if (s->cfg.cancel && s->cfg.cancel(s->cfg.ctx))
+            return ek_fail(s, EK_STATUS(EK_ERR_CANCELLED, EK_AT_OP, i));
+    }
+    return EK_OK;
+}
+
+/* ---- what is inside ---------------------------------------------------------------------------- */
+ek_status ek_tensor_at(ek_session *s, uint32_t index, ek_tensor *t)
+{
+    if (!s || !t || index >= s->p.tensors.count)
+        return EK_ERR_ARGUMENT;
+    const ek_tensor_rec *r = ek_tensor_get(&s->p, index);
+    memset(t, 0, sizeof *t);
+    t->data = tensor_data(s, r);
+    t->bytes = r->dtype == EK_PACKED ? 0 : r->bytes;
+    memcpy(t->dims, r->dims, sizeof t->dims);
+    t->rank = r->rank;
+    t->dtype = r->dtype;
+    t->quantized = r->flags & EK_TENSOR_QUANTIZED;
+    t->scale = r->scale;
+    t->zero = r->zero;
+    t->name = s->p.strs + r->name;
+    return EK_OK;
+}
+
+static ek_status entry_tensor(ek_session *s, unsigned entry, unsigned i, int output, ek_tensor *t)
+{
+    if (!s || entry >= s->p.entries.count)
+        return EK_ERR_ARGUMENT;
+    const ek_entry_rec *e = ek_entry_get(&s->p, entry);
+    if (i >= (output ? e->outputs : e->inputs))
+        return EK_ERR_ARGUMENT;
+    return ek_tensor_at(s, s->p.ref[e->refs + (output ? e->inputs : 0u) + i], t);
+}
+
+ek_status ek_input(ek_session *s, unsigned entry, unsigned i, ek_tensor *t) { return entry_tensor(s, entry, i, 0, t); }
+ek_status ek_output(ek_session *s, unsigned entry, unsigned i, ek_tensor *t) { return entry_tensor(s, entry, i, 1, t); }
+
+ek_status ek_set_dim(ek_session *s, unsigned entry, unsigned sym, uint32_t n)
+{
+    (void)sym; (void)n;
+    /* no package of format 1.0 has symbols: the table that would name them is absent */
+    return !s || entry >= s->p.entries.count ? EK_ERR_ARGUMENT : EK_STATUS(EK_ERR_VALUE, EK_AT_ENTRY, entry);
+}
+
+/* freestanding: no strcmp */
+static int same_name(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    return *a == *b;
+}
+
+ek_status ek_find(ek_session *s, const char *name, ek_ref *r)
+{
+    if (!s || !name || !r)
+        return EK_ERR_ARGUMENT;
+    memset(r, 0, sizeof *r);
+    for (uint32_t i = 0; i < s->p.entries.count; i++)
+        if (same_name(s->p.strs + ek_entry_get(&s->p, i)->name, name)) {
+            r->kind = EK_REF_ENTRY;
+            r->entry = (uint16_t)i;
+            r->index = i;
+            return EK_OK;
+        }
+    for (uint32_t i = 0; i < s->p.entries.count; i++) {
+        const ek_entry_rec *e = ek_entry_get(&s->p, i);
+        for (uint32_t j = 0; j < (uint32_t)e->inputs + e->outputs; j++)
+            if (same_name(s->p.strs + ek_tensor_get(&s->p, s->p.ref[e->refs + j])->name, name)) {
+                r->kind = j < e->inputs ? EK_REF_INPUT : EK_REF_OUTPUT;
+                r->entry = (uint16_t)i;
+                r->index = j < e->inputs ? j : j - e->inputs;
+                return EK_OK;
+            }
+    }
+    for (uint32_t i = 0; i < s->p.tensors.count; i++)
+        if (same_name(s->p.strs + ek_tensor_get(&s->p, i)->name, name)) {
+            r->kind = EK_REF_TENSOR;
+            r->index = i;
+            return EK_OK;
+        }
+    return EK_ERR_NAME;
+}
+
+ek_status ek_count(ek_session *s, ek_counts *c)
+{
+    if (!s || !c)
+        return EK_ERR_ARGUMENT;
+    c->entries = s->p.entries.count;
+    c->ops = s->p.ops.count;
+    c->tensors = s->p.tensors.count;
+    c->goldens = s->p.goldens.count;
+    return EK_OK;
+}
+
+ek_status ek_entry(ek_session *s, unsigned entry, const char **name, uint32_t *inputs, uint32_t *outputs)
+{
+    if (!s || !name || !inputs || !outputs || entry >= s->p.entries.count)
+        return EK_ERR_ARGUMENT;
+    const ek_entry_rec *e = ek_entry_get(&s->p, entry);
+    *name = s->p.strs + e->name;
+    *inputs = e->inputs;
+    *outputs = e->outputs;
+    return EK_OK;
+}
+
+ek_status ek_op(ek_session *s, uint32_t op, ek_op_info *info)
+{
+    if (!s || !info || op >= s->p.ops.count)
+        return EK_ERR_ARGUMENT;
+    const ek_op_rec *r = ek_op_get(&s->p, op);
+    const ek_op_def *d = ek_op_def_of(s, r);
+    ek_ctx c = ek_ctx_of(s, r);
+    unsigned slot = d->kernel ? d->kernel(&c) : EK_K_NONE;
+    memset(info, 0, sizeof *info);
+    info->name = s->p.strs + r->name;
+    info->type = d->name;
+    info->isa = ek_isa_name(slot < EK_K_COUNT ? s->k.isa[slot] : 0);
+    for (uint32_t i = 0; i < s->p.entries.count; i++) {
+        const ek_entry_rec *e = ek_entry_get(&s->p, i);
+        if (op >= e->op0 && op < e->op0 + e->ops)
+            info->entry = i;
+    }
+    info->version = r->version;
+    info->inputs = r->inputs;
+    info->outputs = r->outputs;
+    info->exact = r->flags & 1u;
+    return EK_OK;
+}
+
+ek_status ek_op_tensor(ek_session *s, uint32_t op, uint32_t i, uint32_t *tensor)
+{
+    if (!s || !tensor || op >= s->p.ops.count)
+        return EK_ERR_ARGUMENT;
+    const ek_op_rec *r = ek_op_get(&s->p, op);
+    if (i >= (uint32_t)r->inputs + r->outputs)
+        return EK_ERR_ARGUMENT;
+    *tensor = s->p.ref[r->refs + i];
+    return EK_OK;
+}
+
+const char *ek_version(void) { return "1.0"; }

@@ -1,0 +1,36 @@
+/* The session: a few pointers into the package and the caller's memories.  Private to native/src. */
+#ifndef EK_SESSION_H
+#define EK_SESSION_H
+#include "edgekit.h"
+#include "op.h"
+
+typedef struct ek_table { const uint8_t *base; uint32_t count, stride; } ek_table;
+
+typedef struct ek_package {
+    const ek_header *header;
+    const char *strs;
+    uint32_t strs_bytes, attr_bytes, refs;
+    uint64_t data_bytes, stat_bytes, gdat_bytes;
+    const uint32_t *ref;
+    const uint8_t *attr, *data, *stat, *gdat;
+    ek_table tensors, variants, ops, entries, goldens;
+} ek_package;
+
+struct ek_session {
+    ek_config cfg;
+    ek_package p;
+    ek_kernels k;
+};
+
+/* Reads header and sections; every table's bytes lie inside the package afterwards. */
+ek_status ek_package_read(ek_package *p, const void *pkg, size_t len);
+/* Checks every record against every other: nothing in the tables can point outside. */
+ek_status ek_package_check(const ek_package *p);
+static inline const void *ek_record(const ek_table *t, uint32_t i) { return t->base + (size_t)i * t->stride; }
+static inline const ek_tensor_rec *ek_tensor_get(const ek_package *p, uint32_t i) { return (const ek_tensor_rec *)ek_record(&p->tensors, i); }
+static inline const ek_op_rec *ek_op_get(const ek_package *p, uint32_t i) { return (const ek_op_rec *)ek_record(&p->ops, i); }
+static inline const ek_entry_rec *ek_entry_get(const ek_package *p, uint32_t i) { return (const ek_entry_rec *)ek_record(&p->entries, i); }
+const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r);
+ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r);
+ek_status ek_fail(const ek_session *s, ek_status e);
+#endif
