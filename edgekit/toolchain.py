@@ -313,7 +313,10 @@ def _objects(
 def _compile(cc: Compiler, flags: Sequence[str], source: Path, out: Path) -> None:
     native = paths.data("native")
     include = [f"-I{native / d}" for d in INCLUDES]
-    include.append(f"-I{paths.data('runtimes', 'bare')}")
+    bare = paths.data("runtimes", "bare")
+    include.append(f"-I{bare}")
+    if "-ffreestanding" in flags:  # such a compiler brings no string.h
+        include += ["-isystem", str(bare / "include")]
     _run([*cc.command, *flags, *include, "-c", str(source), "-o", str(out)])
 
 

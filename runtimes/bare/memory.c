@@ -2,13 +2,8 @@
  *
  * The empty asm keeps the compiler from turning a loop back into a call of the function it is in.
  * Words are copied where both addresses are aligned alike; Cortex-M0 cannot load across. */
-#include <stddef.h>
 #include <stdint.h>
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-void *memset(void *to, int value, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
+#include <string.h>
 
 typedef uint32_t __attribute__((may_alias)) ek_word;
 #define KEEP() __asm__ volatile("" ::: "memory")

@@ -2,7 +2,7 @@
 #include "port.h"
 
 extern uint32_t ek_data_load[], ek_data_start[], ek_data_end[], ek_bss_start[], ek_bss_end[];
-extern uint32_t ek_stack_bottom[], ek_stack_top[];
+extern uint32_t ek_stack_guard[], ek_stack_bottom[], ek_stack_top[];
 extern uint8_t ek_heap_start[], ek_heap_end[], ek_fast_start[], ek_fast_end[];
 void ek_port_reset(void);
 
@@ -11,6 +11,9 @@ void ek_port_reset(void);
 #define CCR 0xe000ed14u
 #define CPACR 0xe000ed88u
 #define CFSR 0xe000ed28u
+#define MPU_CTRL 0xe000ed94u
+#define MPU_RBAR 0xe000ed9cu
+#define MPU_RASR 0xe000eda0u
 #define SYST_CSR 0xe000e010u
 #define SYST_RVR 0xe000e014u
 #define SYST_CVR 0xe000e018u
@@ -19,6 +22,19 @@ void ek_port_reset(void);
 #define SYST_MAX 0xffffffu
 
 static volatile uint32_t wraps; /* of SysTick, counted by its interrupt */
+
+/* Makes the processor fault when the stack grows out of its place, whatever lies there. */
+static void guard_stack(void)
+{
+#if __ARM_ARCH >= 8
+    __asm__ volatile("msr msplim, %0" ::"r"(ek_stack_bottom));
+#elif __ARM_ARCH == 7
+    REG(MPU_RBAR) = (uint32_t)(uintptr_t)ek_stack_guard | 0x10u; /* region 0 */
+    REG(MPU_RASR) = 1u << 28 | 7u << 1 | 1u;                     /* no access, 2^(7+1) bytes */
+    REG(MPU_CTRL) = 5;                                           /* on; elsewhere the default map */
+    __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
+}
 
 /* Not noreturn for the compiler's sake: the processor enters here without a caller. */
 __attribute__((used)) void ek_port_reset(void)
@@ -36,6 +52,7 @@ __attribute__((used)) void ek_port_reset(void)
     uint32_t *sp;
     __asm__ volatile("mov %0, sp" : "=r"(sp));
     for (to = ek_stack_bottom; to < (volatile uint32_t *)(sp - 16);) *to++ = PAINT;
+    guard_stack();
     ek_port_exit(main());
 }
 
@@ -89,6 +106,14 @@ static void on_systick(void) { wraps++; }
 __attribute__((used)) void ek_port_fault(const uint32_t *frame);
 void ek_port_fault(const uint32_t *frame)
 {
+    int overflow = frame < ek_stack_bottom || frame > ek_stack_top - 8; /* it could not be written */
+#if __ARM_ARCH >= 8
+    overflow |= (REG(CFSR) >> 20 & 1u) != 0; /* below MSPLIM */
+#endif
+    if (overflow) {
+        ek_port_print("fault: the stack overflowed\n");
+        ek_port_exit(99);
+    }
     ek_port_print("fault at pc ");
     ek_port_print_u32(frame[6]);
 #if __ARM_ARCH >= 7
@@ -100,7 +125,7 @@ void ek_port_fault(const uint32_t *frame)
 }
 __attribute__((naked)) static void on_fault(void)
 {
-    /* a fresh stack: the fault may be the stack's overflow.  16 words above its bottom are enough. */
+    /* a fresh stack: the fault may be the overflow of this one */
     __asm__ volatile("mrs r0, msp\n ldr r1, =ek_stack_top\n mov sp, r1\n bl ek_port_fault\n .ltorg");
 }
 __attribute__((weak)) void ek_port_irq(void) {}

@@ -1,11 +1,7 @@
 /* Checks the bare-metal port on the (emulated) board itself: exit code 0, or the number of the check. */
 #include "marker.h"
 #include "port.h"
-
-void *memcpy(void *restrict to, const void *restrict from, size_t n);
-void *memmove(void *to, const void *from, size_t n);
-void *memset(void *to, int value, size_t n);
-int memcmp(const void *a, const void *b, size_t n);
+#include <string.h>
 
 static volatile uint32_t initialised = 0x12345678u, zeroed;
 
