@@ -181,6 +181,9 @@ class Remote:
         """Sends until the answer comes; raises LinkDown at `end` or on a lost link."""
         pause, due = self._retry, 0.0
         while True:
+            answer = self._take(kind, fits)
+            if answer is not None:
+                return answer
             now = time.monotonic()
             if now >= end:
                 raise LinkDown("no answer", where=self.where, todo="is the agent running there?")
@@ -188,15 +191,16 @@ class Remote:
                 send()
                 due, pause = now + pause, min(pause * 2, 5.0)
             self._pump(min(due, end) - now)
-            for item in list(self._mail):
-                body = item[1]
-                if isinstance(body, wire.Error):
-                    self._mail.remove(item)
-                    self._refuse(body)
-                elif isinstance(body, kind):
-                    self._mail.remove(item)
-                    if fits(body):
-                        return body
+
+    def _take(self, kind: type[B], fits: Callable[[B], bool]) -> B | None:
+        """The first fitting message in the mail; older ones are dropped."""
+        while self._mail:
+            body = self._mail.pop(0)[1]
+            if isinstance(body, wire.Error):
+                self._refuse(body)
+            elif isinstance(body, kind) and fits(body):
+                return body
+        return None
 
     def _refuse(self, error: wire.Error) -> None:
         code = _code(error.code)

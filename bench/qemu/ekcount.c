@@ -2,6 +2,8 @@
  *
  *   qemu-aarch64 -plugin libekcount.so,out=FILE program
  *   qemu-system-arm -plugin libekcount.so,out=FILE -M mps2-an386 -kernel firmware.elf
+ *   qemu-aarch64 -plugin libekcount.so,out=FILE,counter=SHARED program   the count is a u64 in SHARED,
+ *                                        which the program maps: a clock that counts instructions
  *
  * FILE gets one line `mark N`, the HINT's number and the instructions executed before it, and at exit
  * `total N`.  Marks are not counted.  Counting is exact for one thread; an exception inside a straight
@@ -18,6 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define EXPORT __attribute__((visibility("default")))
 typedef uint64_t qemu_plugin_id_t;
@@ -32,7 +37,7 @@ struct qemu_plugin_insn;
 typedef void (*ek_on_block)(qemu_plugin_id_t, struct qemu_plugin_tb *);
 typedef void (*ek_on_insn)(unsigned vcpu, void *data);
 typedef void (*ek_on_exit)(qemu_plugin_id_t, void *data);
-enum { NO_REGISTERS = 0, INLINE_ADD_U64 = 0 };
+enum { NO_REGISTERS = 0, INLINE_ADD_U64 = 0, CLOCK = 99 /* EK_MARK_CLOCK cuts, and is not recorded */ };
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, ek_on_block);
 void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *, ek_on_insn, int, void *);
 void qemu_plugin_register_vcpu_insn_exec_inline(struct qemu_plugin_insn *, int, void *, uint64_t);
@@ -44,7 +49,7 @@ const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 EXPORT int qemu_plugin_version = 1;
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv);
 
-static uint64_t executed;
+static uint64_t own, *executed = &own;
 static FILE *out;
 static bool thumb;
 
@@ -68,7 +73,7 @@ static unsigned mark_of(struct qemu_plugin_insn *insn)
 static void on_mark(unsigned vcpu, void *data)
 {
     (void)vcpu;
-    fprintf(out, "%u %" PRIu64 "\n", (unsigned)(uintptr_t)data, executed);
+    fprintf(out, "%u %" PRIu64 "\n", (unsigned)(uintptr_t)data, *executed);
 }
 
 static void on_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
@@ -80,9 +85,9 @@ static void on_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
         unsigned mark = insn ? mark_of(insn) : 0;
         if (insn && !mark) continue;
         if (i > first)
-            qemu_plugin_register_vcpu_insn_exec_inline(qemu_plugin_tb_get_insn(tb, first), INLINE_ADD_U64, &executed,
+            qemu_plugin_register_vcpu_insn_exec_inline(qemu_plugin_tb_get_insn(tb, first), INLINE_ADD_U64, executed,
                                                        i - first);
-        if (mark) qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, NO_REGISTERS, (void *)(uintptr_t)mark);
+        if (mark && mark != CLOCK) qemu_plugin_register_vcpu_insn_exec_cb(insn, on_mark, NO_REGISTERS, (void *)(uintptr_t)mark);
         first = i + 1;
     }
 }
@@ -90,15 +95,32 @@ static void on_block(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 static void on_exit_(qemu_plugin_id_t id, void *data)
 {
     (void)id, (void)data;
-    fprintf(out, "total %" PRIu64 "\n", executed);
+    fprintf(out, "total %" PRIu64 "\n", *executed);
     fclose(out);
+}
+
+static bool share(const char *path)
+{
+    int file = open(path, O_RDWR | O_CREAT, 0600);
+    bool sized = file >= 0 && ftruncate(file, 4096) == 0;
+    void *at = sized ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0) : MAP_FAILED;
+    if (file >= 0) close(file);
+    if (at == MAP_FAILED) return false;
+    executed = at;
+    *executed = 0;
+    return true;
 }
 
 int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, char **argv)
 {
     const char *path = NULL;
     for (int i = 0; i < argc; i++)
-        if (!strncmp(argv[i], "out=", 4)) path = argv[i] + 4;
+        if (!strncmp(argv[i], "out=", 4))
+            path = argv[i] + 4;
+        else if (!strncmp(argv[i], "counter=", 8) && !share(argv[i] + 8)) {
+            fprintf(stderr, "ekcount: cannot map %s\n", argv[i] + 8);
+            return -1;
+        }
     out = path ? fopen(path, "w") : NULL;
     if (!out) {
         fprintf(stderr, "ekcount: cannot write %s\n", path ? path : "(no out=FILE given)");

@@ -5,6 +5,7 @@
 #define EK_MARK_BEGIN 96 /* a run begins */
 #define EK_MARK_OP 97    /* an op is done */
 #define EK_MARK_END 98   /* the run is done */
+#define EK_MARK_CLOCK 99 /* the clock is read: makes the counter exact, is not recorded */
 #if defined(__aarch64__)
 #define EK_MARK(n) __asm__ volatile("hint %0" ::"i"(n) : "memory")
 #elif defined(__thumb2__)
