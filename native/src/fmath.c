@@ -132,8 +132,19 @@ float ek_erf_f32(float x)
 
 float ek_sqrt_f32(float x)
 {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__aarch64__) || (defined(__ARM_FP) && (__ARM_FP & 4)))
-    return __builtin_sqrtf(x); /* one instruction; negative x gives NaN without errno (-fno-math-errno or inline check) */
+    /* the instruction itself: __builtin_sqrtf calls libm for negative x unless told that errno is of no interest */
+#if defined(__GNUC__) && defined(__x86_64__)
+    float y;
+    __asm__("sqrtss %1, %0" : "=x"(y) : "x"(x));
+    return y;
+#elif defined(__GNUC__) && defined(__aarch64__)
+    float y;
+    __asm__("fsqrt %s0, %s1" : "=w"(y) : "w"(x));
+    return y;
+#elif defined(__GNUC__) && defined(__ARM_FP) && (__ARM_FP & 4)
+    float y;
+    __asm__("vsqrt.f32 %0, %1" : "=t"(y) : "t"(x));
+    return y;
 #else
     if (!(x > 0))
         return x == 0 ? x : from_bits(0x7fc00000u);
