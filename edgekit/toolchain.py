@@ -107,25 +107,25 @@ def shared_library(board: Board, *, kind: str = "auto", flags: Sequence[str] = (
     return _link(board, with_flags, objects, ["-shared", "-lpthread"], "libedgekit.so")
 
 
-def linux_program(board: Board, main: Path, extra: Sequence[Path] = (), kind: str = "auto") -> Path:
-    """A program for a hosted board from ``main`` and the runtime; static except on the host."""
-    port = [paths.data("native", "port", "posix.c")]
+def linux_program(board: Board, name: str, sources: Sequence[Path], *, kind: str = "auto") -> Path:
+    """A program of ``sources`` and the runtime for a hosted board; static except on the host."""
+    files = [*sources, *runtime_sources()]
     cc = compiler(board, kind)
-    objects = _objects(board, cc, [*runtime_sources(), *port, main, *extra])
     static = [] if board.system == "host" else ["-static", "-s"]
-    return _link(board, cc, objects, [*static, "-Wl,--gc-sections", "-lpthread"], main.stem)
+    flags = [*static, "-Wl,--gc-sections", "-lpthread"]
+    return _link(board, cc, _objects(board, cc, files), flags, name)
 
 
 def run_program(board: Board, kind: str = "auto") -> Path:
     """``ek-run`` (native/port/run_main.c) for a hosted board."""
-    return linux_program(board, paths.data("native", "port", "run_main.c"), kind=kind)
+    return linux_program(board, "ek-run", [paths.data("native", "port", "run_main.c")], kind=kind)
 
 
 def agent_program(board: Board, kind: str = "auto") -> Path:
-    """The agent as a static program for a Linux board without Python."""
+    """``edgekit-agent``: the agent as a static program for a Linux board without Python."""
     agent = paths.data("native", "agent")
-    extra = [agent / name for name in AGENT]
-    return linux_program(board, agent / "main_posix.c", extra, kind=kind)
+    sources = [agent / name for name in (*AGENT, "main_posix.c", "sensors_posix.c")]
+    return linux_program(board, "edgekit-agent", sources, kind=kind)
 
 
 def firmware(
