@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import struct
@@ -53,6 +54,14 @@ class Emulation:
     instructions: list[int]
     op_instructions: list[list[int]]
     sections: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EmulatedAgent:
+    """Where an emulated agent is reached and the token it wants, "" for none."""
+
+    url: str
+    token: str
 
 
 def run_package(
@@ -140,26 +149,47 @@ def counter() -> Path:
 
 
 @contextlib.contextmanager
-def agent(board: Board, package: str | Path | None = None, *, start_s: float = 20) -> Iterator[str]:
-    """Runs the agent's firmware on an emulated bare board; yields its link, ``tcp://host:port``.
+def agent(
+    board: Board, package: str | Path | None = None, *, cpu: str = "", start_s: float = 20
+) -> Iterator[EmulatedAgent]:
+    """Runs the agent on an emulated board until the block ends; its clock counts instructions.
 
-    The port is the board's UART, so frames are COBS. The clock counts instructions.
+    Bare boards are reached over their UART (carried by TCP), Linux boards by TCP with a token made
+    for this run. ``package`` is there without an upload. Raises as ``run_package`` does.
     """
     emulator = require(board)
-    elf = toolchain.firmware(board, "agent", Path(package) if package else None)
     port = free_port()
-    uart = ["-serial", f"tcp:127.0.0.1:{port},server=on,wait=off"]
-    clock = ["-icount", f"shift={toolchain.ICOUNT_SHIFT}"]
-    command = [emulator.program, *emulator.args, *uart, *clock, "-kernel", str(elf)]
-    with process(command, port, start_s):
-        yield f"tcp://127.0.0.1:{port}"
+    source = None if package is None else Path(package).resolve()
+    if board.bare:
+        elf = toolchain.firmware(board, "agent", source)
+        uart = ["-serial", f"tcp:127.0.0.1:{port},server=on,wait=off"]
+        clock = ["-icount", f"shift={toolchain.ICOUNT_SHIFT}"]
+        command = [emulator.program, *emulator.args, *uart, *clock, "-kernel", str(elf)]
+        with process(command, port, start_s):
+            yield EmulatedAgent(f"serial+tcp://127.0.0.1:{port}", "")
+        return
+    token = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        shared = Path(folder) / "instructions"
+        shared.write_bytes(bytes(4096))
+        plugin = f"{counter()},out={Path(folder) / 'marks.txt'},counter={shared}"
+        command = [emulator.program, "-cpu", cpu or emulator.cpu, "-plugin", plugin]
+        command += [str(toolchain.agent_program(board)), "--listen", f"127.0.0.1:{port}"]
+        command += ["--name", board.id, "--counter", str(shared)]
+        command += ["--package", str(source)] if source else []
+        with process(command, port, start_s, {**os.environ, "EDGEKIT_TOKEN": token}):
+            yield EmulatedAgent(f"tcp://127.0.0.1:{port}", token)
 
 
 @contextlib.contextmanager
-def process(command: Sequence[str], port: int, start_s: float) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str], port: int, start_s: float, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a program that listens on a local port, from when it listens until the block ends."""
     with tempfile.TemporaryFile() as log:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
         try:
             deadline = time.monotonic() + start_s
             while not _listening(port):

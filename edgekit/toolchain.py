@@ -214,7 +214,8 @@ def _zig(board: Board) -> Compiler | None:
     # Without it clang stops at undefined behaviour with an illegal instruction.
     code = [*flags, "-fno-sanitize=undefined"]
     if board.bare:
-        code += ["-ffreestanding", "-fno-stack-protector"]
+        code += ["-ffreestanding", "-fno-stack-protector", "-fno-unwind-tables"]
+        code += ["-fno-asynchronous-unwind-tables"]
     command = (sys.executable, "-m", "ziglang", "cc")
     return Compiler(command, "zig", _version(command), tuple(code), tuple(flags))
 
