@@ -44,6 +44,7 @@ int main(void)
     c.clock = ek_port_clock;
 #ifdef EK_ICOUNT_SHIFT
     c.clock_kind = EK_CLOCK_INSTRUCTIONS;
+    c.emulated = 1;
 #else
     c.clock_kind = EK_CLOCK_TIME;
     c.clock_hz = EK_CLOCK_HZ;
