@@ -1,0 +1,23 @@
+"""Graph -> the graph that runs: weights packed for the target, integer constants folded into attributes."""
+
+from __future__ import annotations
+
+from edgekit import ops
+from edgekit.ir import Graph
+from edgekit.layout import Target
+
+
+def lower(graph: Graph, target: Target) -> Graph:
+    """Rewrites every op into its runtime form for the target's ISAs.
+
+    Weights become packed tensors, one variant per layout those ISAs read; bounds, zero points and
+    requantization constants become attributes.  The input graph is not changed.
+    """
+    g = graph.copy()
+    lowered = []
+    for op in g.ops:
+        definition = ops.get(op.type)
+        lowered.append(definition.lower(op, g, target) if definition.lower else op)
+    g.ops = lowered
+    g.drop_unused()
+    return g

@@ -1,0 +1,217 @@
+/* Thread pool, clock and trace for hosted systems.  The one place of the library that allocates.
+ *
+ * Workers spin for a bounded time after a job, so that the next op of the same run finds them awake (a futex wake-up
+ * costs microseconds, and a network has tens of ops), then sleep. */
+#if !defined(_WIN32)
+#define _POSIX_C_SOURCE 200809L
+#endif
+#include "host.h"
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#if defined(_WIN32)
+typedef int ek_thread; /* no threads on Windows yet: ek_host_create gives one */
+#else
+#include <pthread.h>
+typedef pthread_t ek_thread;
+#endif
+
+#define SPIN 4000 /* about 10 to 40 microseconds */
+
+struct ek_host {
+    unsigned threads, started;
+    unsigned trace_room, trace_count;
+    ek_host_op *trace;
+#if !defined(_WIN32)
+    ek_thread *thread;
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+#endif
+    atomic_uint job, stop, next, busy, sleepers;
+    ek_tile_fn fn;
+    void *arg;
+    unsigned tiles;
+};
+
+static uint64_t host_clock(void *ctx)
+{
+    struct timespec t;
+    (void)ctx;
+#if defined(_WIN32)
+    timespec_get(&t, TIME_UTC);
+#else
+    clock_gettime(CLOCK_MONOTONIC, &t);
+#endif
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void host_trace(void *ctx, uint32_t op, uint64_t begin, uint64_t end)
+{
+    ek_host *h = (ek_host *)ctx;
+    if (h->trace_count < h->trace_room)
+        h->trace[h->trace_count++] = (ek_host_op){ op, 0, begin, end };
+}
+
+unsigned ek_host_trace(ek_host *h, const ek_host_op **ops)
+{
+    *ops = h->trace;
+    return h->trace_count;
+}
+
+void ek_host_clear(ek_host *h) { h->trace_count = 0; }
+
+#if !defined(_WIN32)
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void work(ek_host *h, unsigned me)
+{
+    for (;;) {
+        unsigned i = atomic_fetch_add_explicit(&h->next, 1, memory_order_relaxed);
+        if (i >= h->tiles)
+            return;
+        h->fn(h->arg, i, me);
+    }
+}
+
+typedef struct start { ek_host *h; unsigned me; } start;
+
+static void *worker(void *p)
+{
+    start s = *(start *)p;
+    free(p);
+    ek_host *h = s.h;
+    unsigned seen = 0;
+    for (;;) {
+        unsigned spins = 0;
+        while (atomic_load_explicit(&h->job, memory_order_acquire) == seen && !atomic_load(&h->stop)) {
+            if (spins++ < SPIN) {
+                relax();
+                continue;
+            }
+            pthread_mutex_lock(&h->lock);
+            atomic_fetch_add(&h->sleepers, 1);
+            while (atomic_load(&h->job) == seen && !atomic_load(&h->stop))
+                pthread_cond_wait(&h->wake, &h->lock);
+            atomic_fetch_sub(&h->sleepers, 1);
+            pthread_mutex_unlock(&h->lock);
+        }
+        if (atomic_load(&h->stop))
+            return 0;
+        seen = atomic_load_explicit(&h->job, memory_order_acquire);
+        work(h, s.me);
+        atomic_fetch_sub_explicit(&h->busy, 1, memory_order_release);
+    }
+}
+
+static void host_parallel(void *ctx, ek_tile_fn fn, void *arg, unsigned tiles)
+{
+    ek_host *h = (ek_host *)ctx;
+    h->fn = fn;
+    h->arg = arg;
+    h->tiles = tiles;
+    atomic_store_explicit(&h->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&h->busy, h->started, memory_order_relaxed);
+    atomic_fetch_add(&h->job, 1);
+    if (atomic_load(&h->sleepers)) {
+        pthread_mutex_lock(&h->lock);
+        pthread_cond_broadcast(&h->wake);
+        pthread_mutex_unlock(&h->lock);
+    }
+    work(h, 0);
+    while (atomic_load_explicit(&h->busy, memory_order_acquire))
+        relax();
+}
+
+static int start_workers(ek_host *h)
+{
+    if (h->threads < 2)
+        return 1;
+    h->thread = (ek_thread *)calloc(h->threads, sizeof *h->thread);
+    if (!h->thread)
+        return 0;
+    for (unsigned i = 1; i < h->threads; i++) {
+        start *s = (start *)malloc(sizeof *s);
+        if (!s)
+            return 0;
+        *s = (start){ h, i };
+        if (pthread_create(&h->thread[i], 0, worker, s)) {
+            free(s);
+            return 0;
+        }
+        h->started++;
+    }
+    return 1;
+}
+#endif
+
+ek_host *ek_host_create(unsigned threads, unsigned trace_ops)
+{
+    ek_host *h = (ek_host *)calloc(1, sizeof *h);
+    if (!h)
+        return 0;
+#if defined(_WIN32)
+    threads = 1;
+#endif
+    h->threads = threads ? threads : 1;
+    h->trace_room = trace_ops;
+    h->trace = trace_ops ? (ek_host_op *)calloc(trace_ops, sizeof *h->trace) : 0;
+#if !defined(_WIN32)
+    pthread_mutex_init(&h->lock, 0);
+    pthread_cond_init(&h->wake, 0);
+    if ((trace_ops && !h->trace) || !start_workers(h)) {
+        ek_host_destroy(h);
+        return 0;
+    }
+#endif
+    return h;
+}
+
+void ek_host_destroy(ek_host *h)
+{
+    if (!h)
+        return;
+#if !defined(_WIN32)
+    atomic_store(&h->stop, 1);
+    pthread_mutex_lock(&h->lock);
+    pthread_cond_broadcast(&h->wake);
+    pthread_mutex_unlock(&h->lock);
+    for (unsigned i = 1; i <= h->started; i++)
+        pthread_join(h->thread[i], 0);
+    free(h->thread);
+    pthread_cond_destroy(&h->wake);
+    pthread_mutex_destroy(&h->lock);
+#endif
+    free(h->trace);
+    free(h);
+}
+
+void ek_host_attach(ek_host *h, ek_config *cfg)
+{
+    cfg->threads = h->threads;
+    cfg->ctx = h;
+    cfg->clock = host_clock;
+    cfg->trace = h->trace ? host_trace : 0;
+#if !defined(_WIN32)
+    cfg->parallel = h->started ? host_parallel : 0;
+#endif
+}
+
+ek_status ek_host_time(ek_session *s, unsigned entry, unsigned n, uint64_t *ns)
+{
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t t = host_clock(0);
+        ek_status e = ek_run(s, entry);
+        ns[i] = host_clock(0) - t;
+        if (e)
+            return e;
+    }
+    return EK_OK;
+}
