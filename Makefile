@@ -12,6 +12,9 @@ JOBS   ?= 2
 sum = $(shell find $(1) -type f ! -name '*.pyc' ! -name '*.so' ! -path '*/__pycache__/*' 2>/dev/null | LC_ALL=C sort | \
         xargs cksum | cksum | tr -d ' ')
 
+# wheel of the project in $(1) into $(2); `pip wheel` would build it twice, once for its metadata
+wheel = rm -rf $(2) && (cd $(1) && $(abspath $(PY)) -m hatchling build -t wheel -d $(abspath $(2)))
+
 DEPS_STAMP    = $(VENV)/.deps-$(call sum,constraints.txt pyproject.toml)
 RUNTIME_STAMP = $(VENV)/.runtime-$(call sum,native runtimes/python edgekit/agent edgekit/wire.py edgekit/wire_codec.py edgekit/link.py edgekit/errors.py)
 EDGEKIT_STAMP = $(VENV)/.edgekit-$(call sum,edgekit native boards runtimes/bare bench/qemu pyproject.toml README.md)
@@ -23,10 +26,10 @@ help:
 venv:
 	@test -f "$(DEPS_STAMP)" || $(MAKE) --no-print-directory deps
 	@test -f "$(RUNTIME_STAMP)" || { echo "building edgekit-runtime"; \
-	  $(PIP) --no-build-isolation --no-deps --force-reinstall ./runtimes/python && \
+	  $(call wheel,runtimes/python,build/runtime) && $(PIP) --no-deps --force-reinstall build/runtime/*.whl && \
 	  rm -f $(VENV)/.runtime-* && touch "$(RUNTIME_STAMP)"; }
-	@test -f "$(EDGEKIT_STAMP)" || { echo "installing edgekit"; \
-	  $(PIP) --no-build-isolation --no-deps --force-reinstall . && \
+	@test -f "$(EDGEKIT_STAMP)" || { echo "building edgekit"; \
+	  $(call wheel,.,build/edgekit) && $(PIP) --no-deps --force-reinstall build/edgekit/*.whl && \
 	  rm -f $(VENV)/.edgekit-* && touch "$(EDGEKIT_STAMP)"; }
 
 # torch first and alone: its CPU build then settles what the others may ask for
@@ -74,9 +77,9 @@ fuzz: venv
 WHEEL_TARGETS ?= x86_64-linux-gnu.2.17 x86_64-linux-musl aarch64-linux-gnu.2.17 aarch64-linux-musl \
                  arm-linux-gnueabihf.2.17 arm-linux-musleabihf aarch64-macos x86_64-windows-gnu
 wheels: venv
-	$(PY) -m pip wheel -q --no-build-isolation --no-deps -w dist .
+	rm -rf dist && mkdir dist && cp build/edgekit/*.whl dist/
 	for t in $(WHEEL_TARGETS); do echo $$t; \
-	  EDGEKIT_TARGET=$$t $(PY) -m pip wheel -q --no-build-isolation --no-deps -w dist ./runtimes/python || exit 1; done
+	  export EDGEKIT_TARGET=$$t; $(call wheel,runtimes/python,build/cross) && cp build/cross/*.whl dist/ || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
