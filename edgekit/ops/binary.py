@@ -7,14 +7,20 @@ equal scales and zero points on all three tensors.  `lo`, `hi` clamp the result,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit import qmath
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, broadcast, need, sample_graph, scale_zero
+from edgekit.ops.base import (
+    Field, OpDef, TensorType, broadcast, need, onnx, sample_graph, scale_zero, tflite,
+)
 from edgekit.ops.conv2d import CLAMP
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 KINDS = ("add", "sub", "mul", "div", "min", "max", "pow", "prelu")
 INT8 = ("add", "sub", "mul", "min", "max")
@@ -122,3 +128,127 @@ OP = OpDef(
     lower=lower,
     inplace=(0, 1),
 )
+
+
+def _import(imp: Any, kind: str, a: str, b: str, activation: int) -> str:
+    """Quantized: add, sub and mul take any scales; min and max the output's; the rest runs in float32."""
+    attrs = {"kind": kind, **imp.bounds(activation)}
+    quantized = imp.out()[2] == "i8" and imp.is_int8(a, b)
+    if quantized and kind not in INT8:
+        return str(imp.from_float(imp.float_step("binary", [imp.as_float(a), imp.as_float(b)], attrs)))
+    if quantized and kind in ("min", "max"):
+        a, b = (imp.requantized(n, imp.out()[1]) for n in (a, b))
+    return str(imp.emit("binary", [a, b], attrs))
+
+
+@tflite("ADD")
+def tflite_add(imp: Any, a: str, b: str, *, fused_activation_function: int = 0) -> str:
+    return _import(imp, "add", a, b, fused_activation_function)
+
+
+@tflite("SUB")
+def tflite_sub(imp: Any, a: str, b: str, *, fused_activation_function: int = 0) -> str:
+    return _import(imp, "sub", a, b, fused_activation_function)
+
+
+@tflite("MUL")
+def tflite_mul(imp: Any, a: str, b: str, *, fused_activation_function: int = 0) -> str:
+    return _import(imp, "mul", a, b, fused_activation_function)
+
+
+@tflite("DIV")
+def tflite_div(imp: Any, a: str, b: str, *, fused_activation_function: int = 0) -> str:
+    return _import(imp, "div", a, b, fused_activation_function)
+
+
+@tflite("MAXIMUM")
+def tflite_maximum(imp: Any, a: str, b: str) -> str:
+    return _import(imp, "max", a, b, 0)
+
+
+@tflite("MINIMUM")
+def tflite_minimum(imp: Any, a: str, b: str) -> str:
+    return _import(imp, "min", a, b, 0)
+
+
+@tflite("POW")
+def tflite_pow(imp: Any, a: str, b: str) -> str:
+    return _import(imp, "pow", a, b, 0)
+
+
+@tflite("PRELU")
+def tflite_prelu(imp: Any, a: str, b: str) -> str:
+    return _import(imp, "prelu", a, b, 0)
+
+
+@tflite("SQUARED_DIFFERENCE")
+def tflite_squared_difference(imp: Any, a: str, b: str) -> str:
+    d = imp.float_step("binary", [imp.as_float(a), imp.as_float(b)], {"kind": "sub"})
+    return str(imp.from_float(imp.float_step("binary", [d, d], {"kind": "mul"})))
+
+
+@onnx("Add", "Sub", "Mul", "Div", "Pow")
+def import_arithmetic(imp: Importer, a: str, b: str) -> str:
+    if imp.dtype(a) != imp.dtype(b):  # Pow allows an integer exponent
+        b = imp.emit("cast", [b], {"to": imp.dtype(a)}, suffix="cast")
+    return imp.emit("binary", [a, b], {"kind": imp.node.op_type.lower()})
+
+
+@onnx("Min", "Max")
+def import_extreme(imp: Importer, x: str, *others: str) -> str:
+    for other in others:
+        x = imp.emit("binary", [x, other], {"kind": imp.node.op_type.lower()})
+    return x
+
+
+@onnx("Sum", "Mean")
+def import_sum(imp: Importer, x: str, *others: str) -> str:
+    for other in others:
+        x = imp.binary("add", x, other)
+    return imp.binary("mul", x, imp.scalar(1 / (1 + len(others)))) if imp.node.op_type == "Mean" else x
+
+
+@onnx("PRelu")
+def import_prelu(imp: Importer, x: str, slope: str) -> str:
+    return imp.emit("binary", [x, slope], {"kind": "prelu"})
+
+
+@onnx("BatchNormalization")
+def import_batch_norm(
+    imp: Importer,
+    x: str,
+    scale: str,
+    bias: str,
+    mean: str,
+    var: str,
+    *,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+    spatial: int = 1,
+) -> str:
+    """x * a + c per channel; the passes fold both into the convolution before it."""
+    s, b, m, v = (
+        imp.const(n, what).astype(np.float64)
+        for n, what in ((scale, "scale"), (bias, "bias"), (mean, "mean"), (var, "variance"))
+    )
+    a = s / np.sqrt(v + epsilon)
+    dims = (-1,) + (1,) * (imp.rank(x) - 2)
+    x = imp.emit("binary", [x, imp.add_const(a.reshape(dims).astype(F), "scale")], {"kind": "mul"})
+    shift = imp.add_const((b - m * a).reshape(dims).astype(F), "shift")
+    return imp.emit("binary", [x, shift], {"kind": "add"}, suffix="shift")
+
+
+@onnx("Where")
+def import_where(imp: Importer, condition: str, x: str, y: str) -> str:
+    """A constant condition only: x where it holds, else the constant y, as min and max with infinities."""
+    keep = imp.const(condition, "condition").astype(bool)
+    if imp.value(x) is not None:
+        x, y, keep = y, x, ~keep
+    other = imp.const(y, "replacement").astype(F)
+    for kind, free in (("min", np.inf), ("max", -np.inf)):
+        bound = np.where(keep, F(free), other).astype(F)
+        if np.any(bound != F(free)):
+            x = imp.emit("binary", [x, imp.add_const(bound, kind)], {"kind": kind}, suffix=kind)
+    shape = np.broadcast_shapes(imp.shape(x), keep.shape, other.shape)
+    return imp.broadcast(x, shape)

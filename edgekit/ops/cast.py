@@ -7,13 +7,17 @@ What happens follows from the two tensors' types and quantization; there are no 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit import qmath
 from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, scale_zero, tflite
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 PLAIN = ("f32", "i32", "i64", "bool", "u8", "i8")
 
@@ -115,3 +119,83 @@ OP = OpDef(
     lower=lower,
     exact=exact,
 )
+
+
+@tflite("QUANTIZE", "DEQUANTIZE")
+def tflite_quantize(imp: Any, x: str) -> str:
+    """Between float32, int8 and int8 of other scale, as the tensors' types say; nothing where they agree."""
+    quant, to = imp.out()[1:]
+    t = imp.tensor(x)
+    if (t.dtype, t.quant if to != "f32" else None) == (to, quant if to != "f32" else None):
+        return x
+    return str(imp.emit("cast", [x], {"to": to}))
+
+
+@tflite("CAST")
+def tflite_cast(imp: Any, x: str) -> str:
+    to = imp.out()[2]
+    return x if imp.tensor(x).dtype == to else str(imp.emit("cast", [x], {"to": to}))
+
+
+_ONNX_TYPES = {1: "f32", 2: "u8", 3: "i8", 5: "i16", 6: "i32", 7: "i64", 9: "bool", 10: "f32", 11: "f32"}
+
+
+@onnx("Cast", "CastLike")
+def import_cast(
+    imp: Importer, x: str, like: str = "", *, to: int = 0, saturate: int = 1, round_mode: str = "up"
+) -> str:
+    kind = imp.dtype(like) if like else _ONNX_TYPES.get(to)
+    if kind is None:
+        raise ModelError(f"conversion to ONNX type {to} is not supported")
+    return x if kind == imp.dtype(x) else imp.emit("cast", [x], {"to": kind})
+
+
+def _onnx_quant(imp: Importer, x: str, scale: str, zero: str, axis: int) -> tuple[QuantSpec, str]:
+    """(QuantSpec in int8 or int32 terms, ONNX's type): uint8 values are shifted by 128 everywhere."""
+    s = imp.const(scale, "scale").astype(np.float32)
+    z = imp.const(zero, "zero point") if zero else np.zeros(s.shape, np.uint8)
+    kind = {np.dtype(v): k for k, v in NUMPY.items()}.get(z.dtype, str(z.dtype))
+    if kind not in ("i8", "u8", "i32"):
+        raise ModelError(f"quantization to {kind} is not supported")
+    zeros = z.astype(np.int32) - (128 if kind == "u8" else 0)
+    if s.size == 1:
+        return QuantSpec.per_tensor(float(s.item()), int(zeros.item())), kind
+    if s.ndim != 1:
+        raise ModelError("block quantization is not supported")
+    return QuantSpec.per_axis(s, axis % imp.rank(x), zeros), kind
+
+
+@onnx("QuantizeLinear")
+def import_quantize(
+    imp: Importer,
+    x: str,
+    scale: str,
+    zero: str = "",
+    *,
+    axis: int = 1,
+    saturate: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+) -> str:
+    q, kind = _onnx_quant(imp, x, scale, zero, axis)
+    if not zero and output_dtype:
+        kind = _ONNX_TYPES.get(output_dtype, "")
+        q = q if kind == "u8" else QuantSpec(q.scale, q.zero * 0, q.axis)
+    if kind not in ("i8", "u8") or q.axis is not None:
+        raise ModelError("activations are quantized per tensor to int8 or uint8 only")
+    return imp.emit("cast", [x], {"to": "i8"}, quant=q)
+
+
+@onnx("DequantizeLinear")
+def import_dequantize(
+    imp: Importer, x: str, scale: str, zero: str = "", *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+) -> str:
+    q, _ = _onnx_quant(imp, x, scale, zero, axis)
+    kind, data = imp.dtype(x), imp.value(x)
+    if not zero:
+        q = QuantSpec(q.scale, np.full(q.zero.shape, -128 if kind == "u8" else 0, np.int32), q.axis)
+    if data is not None:
+        data = (data.astype(np.int32) - 128).astype(np.int8) if kind == "u8" else data
+        return imp.emit("cast", [imp.graph.const(f"{imp.node_name}.q", data, q)], {"to": "f32"})
+    return imp.emit("cast", [imp.quantized(x, q)], {"to": "f32"})

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit import qmath
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target, Variant, pack_gemm
-from edgekit.ops.base import INF, Field, OpDef, TensorType, conv_out, need, sample_graph, scale_zero
+from edgekit.ops.base import (
+    INF, Field, OpDef, TensorType, conv_out, need, onnx, sample_graph, scale_zero, tflite,
+)
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 WINDOW = (
     Field("stride", "u16", 2, (1, 1), "rows, columns"),
@@ -226,3 +231,49 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
 )
+
+
+@tflite("CONV_2D")
+def tflite_conv2d(
+    imp: Any, x: str, w: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
+    dilation_h_factor: int = 1, dilation_w_factor: int = 1, fused_activation_function: int = 0,
+) -> str:  # fmt: skip
+    """Weights are OHWI already; float activations on int8 weights (hybrid) take dequantized weights."""
+    _, kh, kw, ci = imp.dims(w)
+    stride, dilation = (stride_h, stride_w), (dilation_h_factor, dilation_w_factor)
+    attrs = {
+        "stride": stride,
+        "dilation": dilation,
+        "pad": imp.padding(padding, imp.dims(x)[1:3], (kh, kw), stride, dilation),
+        "groups": imp.dims(x)[3] // ci,
+        **imp.bounds(fused_activation_function),
+    }
+    return str(imp.emit("conv2d", [x, imp.weights(w, x), b], attrs))
+
+
+@onnx("Conv")
+def import_onnx(
+    imp: Importer,
+    x: str,
+    w: str,
+    b: str = "",
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] = (),
+    group: int = 1,
+    kernel_shape: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> str:
+    rank = imp.rank(x)
+    nhwc = imp.nhwc(x)
+    o, ci, *kernel = imp.shape(w)
+    kh, kw = (1, kernel[0]) if len(kernel) == 1 else kernel
+    attrs = imp.window((kh, kw), imp.shape(nhwc)[1:3], strides, dilations, pads, auto_pad)
+    bias = [b] if b else []
+    if group == o == imp.shape(nhwc)[3] and ci == 1:
+        y = imp.emit("depthwise_conv2d", [nhwc, imp.weight(w, (1, 2, 0), (o, kh, kw)), *bias], attrs)
+    else:
+        wt = imp.weight(w, (0, 2, 3, 1), (o, ci, kh, kw))
+        y = imp.emit("conv2d", [nhwc, wt, *bias], dict(attrs, groups=group))
+    return imp.nchw(y, rank)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from edgekit import qmath
+from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target, Variant, pack_dw
-from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_graph, tflite
 from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, uniform_zero, windows
 
 
@@ -126,3 +127,30 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
 )
+
+
+@tflite("DEPTHWISE_CONV_2D")
+def tflite_depthwise_conv2d(
+    imp: Any, x: str, w: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
+    dilation_h_factor: int = 1, dilation_w_factor: int = 1, fused_activation_function: int = 0,
+) -> str:  # fmt: skip
+    """Weights (1, kh, kw, c * multiplier); a multiplier above 1 makes it a convolution of c groups."""
+    _, kh, kw, co = imp.dims(w)
+    c = imp.dims(x)[3]
+    stride, dilation = (stride_h, stride_w), (dilation_h_factor, dilation_w_factor)
+    attrs = {
+        "stride": stride,
+        "dilation": dilation,
+        "pad": imp.padding(padding, imp.dims(x)[1:3], (kh, kw), stride, dilation),
+        **imp.bounds(fused_activation_function),
+    }
+    w = imp.weights(w, x)
+    data, quant = imp.value(w), imp.tensor(w).quant
+    if data is None or co % c:
+        raise ModelError(f"needs constant weights for a multiple of {c} channels")
+    if co == c:
+        quant = quant if quant is None or quant.axis is None else QuantSpec(quant.scale, quant.zero, 2)
+        return str(imp.emit("depthwise_conv2d", [x, imp.const("weights", data[0], quant), b], attrs))
+    quant = quant if quant is None or quant.axis is None else QuantSpec(quant.scale, quant.zero, 0)
+    wide = imp.const("weights", data.transpose(3, 1, 2, 0), quant)
+    return str(imp.emit("conv2d", [x, wide, b], dict(attrs, groups=c)))

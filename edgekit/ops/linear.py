@@ -7,6 +7,7 @@ float32: dynamic quantization, for matmul-type models without calibration data.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +15,11 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
 from edgekit.ops.conv2d import CLAMP, int_parts, pack_float, pack_int8, uniform_zero
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 F = np.float32
 
@@ -135,3 +139,49 @@ OP = OpDef(
     macs=macs,
     exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or is_dynamic(op, g),
 )
+
+
+@tflite("FULLY_CONNECTED")
+def tflite_linear(
+    imp: Any, x: str, w: str, b: str = "", *, fused_activation_function: int = 0, keep_num_dims: bool = False,
+    weights_format: int = 0,
+) -> str:  # fmt: skip
+    """Rows are the input folded to (m, k); the result is (m, n) unless keep_num_dims."""
+    n, k = imp.dims(w)
+    if weights_format != 0:
+        raise ModelError("shuffled weights are not supported")
+    if imp.value(w) is None:
+        raise ModelError("weights must be constant")
+    attrs = imp.bounds(fused_activation_function)
+    if not keep_num_dims or imp.dims(x)[-1] != k:
+        x = imp.reshaped(x, (imp.tensor(x).size // k, k))
+    return str(imp.emit("linear", [x, imp.weights(w, x), b], attrs))
+
+
+@onnx("Gemm")
+def import_gemm(
+    imp: Importer,
+    a: str,
+    b: str,
+    c: str = "",
+    *,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    transA: int = 0,
+    transB: int = 0,
+) -> str:
+    if transA:
+        a = imp.transpose(a, (1, 0))
+    if alpha != 1.0:
+        a = imp.binary("mul", a, imp.scalar(alpha))
+    if imp.is_weight(b):
+        n = imp.shape(b)[0 if transB else 1]
+        w = imp.weight(b, (0, 1) if transB else (1, 0))
+        if c and imp.is_weight(c) and beta == 1.0 and imp.shape(c) in ((n,), (1, n)):
+            return imp.emit("linear", [a, w, imp.weight(c, (0,), (n,)) if imp.shape(c) != (n,) else c])
+        y = imp.emit("linear", [a, w])
+    else:
+        y = imp.emit("matmul", [a, imp.transpose(b, (1, 0)) if transB else b])
+    if c and beta != 1.0:
+        c = imp.binary("mul", c, imp.scalar(beta))
+    return imp.binary("add", y, c) if c else y

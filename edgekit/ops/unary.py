@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, Tensor
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 KINDS = (
     "clamp", "sigmoid", "tanh", "exp", "log", "sqrt", "rsqrt", "neg", "abs", "erf", "gelu", "gelu_tanh", "silu",
@@ -88,3 +93,105 @@ OP = OpDef(
     samples=samples,
     inplace=(0,),
 )
+
+
+def _import(imp: Any, x: str, kind: str, alpha: float = 0.0, beta: float = 0.0) -> str:
+    """float32: unary; int8: a table between the two quantizations."""
+    t, quant = imp.tensor(x), imp.out()[1]
+    if t.dtype != "i8":
+        return str(imp.emit("unary", [x], {"kind": kind, "alpha": alpha, "beta": beta}))
+    from edgekit.ops.lut import table_of
+
+    if t.quant is None or quant is None:
+        raise ModelError("int8 tensors need a scale")
+    return str(imp.emit("lut", [x, imp.const("table", table_of(kind, alpha, beta, t.quant, quant))]))
+
+
+_TFLITE = {
+    "RELU": ("clamp", 0.0, math.inf), "RELU6": ("clamp", 0.0, 6.0), "RELU_N1_TO_1": ("clamp", -1.0, 1.0),
+    "RELU_0_TO_1": ("clamp", 0.0, 1.0), "LOGISTIC": ("sigmoid",), "TANH": ("tanh",), "HARD_SWISH": ("hardswish",),
+    "ELU": ("elu", 1.0), "EXP": ("exp",), "LOG": ("log",), "SQRT": ("sqrt",), "RSQRT": ("rsqrt",), "NEG": ("neg",),
+    "ABS": ("abs",), "FLOOR": ("floor",), "CEIL": ("ceil",), "ROUND": ("round",), "SIN": ("sin",), "COS": ("cos",),
+    "SIGN": ("sign",),
+}  # fmt: skip
+
+
+def _register(code: str, kind: str, alpha: float = 0.0, beta: float = 0.0) -> None:
+    @tflite(code)
+    def function_of(imp: Any, x: str) -> str:
+        return _import(imp, x, kind, alpha, beta)
+
+
+for _code, _args in _TFLITE.items():
+    _register(_code, *_args)  # type: ignore[arg-type]
+
+
+@tflite("LEAKY_RELU")
+def tflite_leaky_relu(imp: Any, x: str, *, alpha: float = 0.0) -> str:
+    return _import(imp, x, "leaky_relu", alpha)
+
+
+@tflite("GELU")
+def tflite_gelu(imp: Any, x: str, *, approximate: bool = False) -> str:
+    return _import(imp, x, "gelu_tanh" if approximate else "gelu")
+
+
+@tflite("SQUARE")
+def tflite_square(imp: Any, x: str) -> str:
+    y = imp.as_float(x)
+    return str(imp.from_float(imp.float_step("binary", [y, y], {"kind": "mul"})))
+
+
+@onnx("Sigmoid", "Tanh", "Exp", "Log", "Sqrt", "Neg", "Abs", "Erf", "Reciprocal", "Floor", "Ceil", "Round", "Sin", "Cos",
+      "Sign", "Softplus", "Mish", "HardSwish")
+def import_plain(imp: Importer, x: str) -> str:
+    return imp.emit("unary", [x], {"kind": imp.node.op_type.lower()})
+
+
+@onnx("Relu")
+def import_relu(imp: Importer, x: str) -> str:
+    return imp.emit("unary", [x], {"kind": "clamp", "alpha": 0.0, "beta": math.inf})
+
+
+@onnx("Clip")
+def import_clip(
+    imp: Importer, x: str, lo: str = "", hi: str = "", *, min: float = -math.inf, max: float = math.inf
+) -> str:
+    low = float(imp.const(lo, "minimum").item()) if lo else min
+    high = float(imp.const(hi, "maximum").item()) if hi else max
+    # ONNX: a minimum above the maximum gives the maximum
+    low = low if low < high else high
+    return imp.emit("unary", [x], {"kind": "clamp", "alpha": low, "beta": high})
+
+
+@onnx("LeakyRelu")
+def import_leaky_relu(imp: Importer, x: str, *, alpha: float = 0.01) -> str:
+    return imp.emit("unary", [x], {"kind": "leaky_relu", "alpha": alpha})
+
+
+@onnx("Elu")
+def import_elu(imp: Importer, x: str, *, alpha: float = 1.0) -> str:
+    return imp.emit("unary", [x], {"kind": "elu", "alpha": alpha})
+
+
+@onnx("HardSigmoid")
+def import_hardsigmoid(imp: Importer, x: str, *, alpha: float = 0.2, beta: float = 0.5) -> str:
+    return imp.emit("unary", [x], {"kind": "hardsigmoid", "alpha": alpha, "beta": beta})
+
+
+@onnx("Gelu", "FastGelu", "BiasGelu")
+def import_gelu(imp: Importer, x: str, bias: str = "", *, approximate: str = "none") -> str:
+    if bias:
+        x = imp.binary("add", x, bias)
+    tanh = approximate == "tanh" or imp.node.op_type == "FastGelu"
+    return imp.emit("unary", [x], {"kind": "gelu_tanh" if tanh else "gelu"})
+
+
+@onnx("Swish", "QuickGelu")
+def import_swish(imp: Importer, x: str, *, alpha: float | None = None) -> str:
+    if alpha is None:
+        alpha = 1.702 if imp.node.op_type == "QuickGelu" else 1.0
+    if alpha == 1.0:
+        return imp.emit("unary", [x], {"kind": "silu"})
+    scaled = imp.binary("mul", x, imp.scalar(alpha))
+    return imp.binary("mul", x, imp.emit("unary", [scaled], {"kind": "sigmoid"}, suffix="sigmoid"))
