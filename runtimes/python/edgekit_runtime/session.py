@@ -38,7 +38,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class OpInfo:
-    """One op: node name, type, the ISA whose kernel runs it, whether its bits are the same everywhere."""
+    """One op: node name, type, the ISA whose kernel runs it, whether its bits are the same everywhere.
+
+    kernel: EK_K_* of native/src/kernels.h, 255 where the op has loops of its own.
+    """
 
     name: str
     type: str
@@ -47,17 +50,19 @@ class OpInfo:
     exact: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    kernel: int = 255
 
 
 @dataclass(frozen=True)
 class OpTime:
-    """One op of the last run."""
+    """One op of the last run; `start_us` counts from the first op's begin."""
 
     index: int
     name: str
     type: str
     isa: str
     latency_us: float
+    start_us: float = 0.0
 
 
 def _aligned(size: int) -> tuple[Any, int]:
@@ -327,7 +332,7 @@ class Session:
             out.append(
                 OpInfo(
                     o.name.decode(), o.type.decode(), o.isa.decode(), o.entry, bool(o.exact),
-                    tuple(refs[: o.inputs]), tuple(refs[o.inputs :]),
+                    tuple(refs[: o.inputs]), tuple(refs[o.inputs :]), int(o.kernel),
                 )
             )  # fmt: skip
         return out
@@ -338,7 +343,10 @@ class Session:
         count = n.lib().ek_host_trace(self._host, c.byref(first))
         ops = self.ops() if count else []
         return [
-            OpTime(r.op, ops[r.op].name, ops[r.op].type, ops[r.op].isa, (r.end - r.begin) / 1000.0)
+            OpTime(
+                r.op, ops[r.op].name, ops[r.op].type, ops[r.op].isa,
+                (r.end - r.begin) / 1000.0, (r.begin - first[0].begin) / 1000.0,
+            )  # fmt: skip
             for r in (first[i] for i in range(count))
         ]
 
