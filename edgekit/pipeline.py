@@ -2,13 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edgekit import package, plan
-from edgekit.ir import Graph
+import numpy as np
+
+from edgekit import __version__, boards, data, frontends, ops, package, passes, plan
+from edgekit.compress import calibrate
+from edgekit.compress import quantize as quant
+from edgekit.compress import sqnr as noise
+from edgekit.errors import UsageError
+from edgekit.ir import Array, Graph
 from edgekit.layout import Target
 from edgekit.package import Golden
 from edgekit.passes.lower import lower
+from edgekit_runtime import Session
+
+PRECISIONS = ("auto", "float32", "int8", "dynamic")
+GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
+TOLERANCE = 1e-4  # of the largest value, for float outputs
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A package and everything that was decided on the way.
+
+    `reference` is the simplified graph before compression; `graph` after it; `lowered` what is in the package.
+    """
+
+    data: bytes
+    graph: Graph
+    lowered: Graph
+    plan: plan.Plan
+    reference: Graph
+    log: tuple[str, ...]
+    sqnr: tuple[noise.LayerSqnr, ...]
+    board: boards.Board
+    target: Target
+
+
+def target_of(board: boards.Board, isa: Sequence[str] | None = None) -> Target:
+    """Layouts and tile sizes for a board; `isa` narrows its list.  The host takes this machine's family."""
+    known = list(board.isa)
+    if board.system == "host":
+        x86 = platform.machine() in ("x86_64", "AMD64")
+        known = [i for i in known if i.startswith("avx") == x86]
+    if isa is not None:
+        unknown = [i for i in isa if i not in board.isa]
+        if unknown:
+            raise UsageError(f"board {board.id!r} has no ISA {unknown[0]!r}", todo=f"it has {', '.join(board.isa) or 'none'}")
+        known = list(isa)
+    bare = board.system == "bare"
+    return Target(tuple(known), tile_rows=4 if bare else 16, linux=not bare)
 
 
 def package_graph(
@@ -28,3 +79,194 @@ def package_graph(
     lowered = lower(graph, target)
     p = plan.make(lowered, target, keep=keep)
     return package.write([("main", lowered, p)], meta=meta or {}, model_id=model_id, goldens=goldens)
+
+
+@contextmanager
+def every_tensor(graph: Graph, target: Target) -> Iterator[calibrate.Runner]:
+    """A function inputs -> {tensor: value} that runs the graph natively and reads every activation."""
+    with Session(package_graph(graph, target, keep=True)) as s:
+        names = [*graph.inputs, *(o for op in graph.ops for o in op.outputs)]
+
+        def run(inputs: dict[str, Array]) -> dict[str, Array]:
+            s.run(inputs)
+            return {n: s.tensor(n) for n in names}
+
+        yield run
+
+
+def build(
+    model: Any,
+    *,
+    board: str | boards.Board = "host",
+    precision: str = "auto",
+    calibration: Any = None,
+    method: str = "minmax",
+    samples: int = 128,
+    exclude: Sequence[str] = (),
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    io: str = "model",
+    preprocess: dict[str, Any] | None = None,
+    isa: Sequence[str] | None = None,
+    keep: bool = False,
+    bias_correction: bool = True,
+    progress: Progress | None = None,
+) -> Built:
+    """Reads a model, compresses it, plans its memory and returns the package.
+
+    model: path of .onnx, .tflite or .pt2, a torch module, or a Graph.  precision "auto": quantized models as they are,
+    int8 where there is calibration data, else float32.  samples: how many calibration samples to use.
+    Raises ModelError, DataError, BoardError, UsageError with what to do.
+    """
+    target_board = boards.load(board) if isinstance(board, str) else board
+    target = target_of(target_board, isa)
+    log: list[str] = []
+    loaded = model if isinstance(model, Graph) else frontends.load(model, shapes=shapes)
+    log.append(f"read {loaded.name}: {len(loaded.ops)} ops")
+    reference, notes = passes.simplify_all(loaded)
+    log += notes
+    chosen = _precision(precision, reference, calibration)
+    graph, layers = reference, ()
+    spec = dict(preprocess or {})
+    host = target_of(boards.load("host"))
+    if chosen == "int8":
+        graph, layers = _int8(reference, host, calibration, method, samples, exclude, io, spec, bias_correction, log, progress)
+    elif chosen == "dynamic":
+        graph = quant.dynamic(reference, exclude)
+        log.append(f"dynamic int8: {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of weights")
+    elif exclude:
+        raise UsageError("--exclude has an effect only with int8 or dynamic precision")
+    lowered = lower(graph, target)
+    p = plan.make(lowered, target, keep=keep)
+    log.append(f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), scratch {p.scratch_bytes} B per thread")
+    source = Path(model) if isinstance(model, (str, Path)) else None
+    meta = {
+        "name": reference.name,
+        "edgekit": __version__,
+        "board": target_board.id,
+        "precision": chosen,
+        "macs": macs(graph),
+        "preprocess": spec,
+        "source": source.name if source else type(model).__name__,
+    }
+    model_id = hashlib.sha256(source.read_bytes()).digest() if source else hashlib.sha256(reference.name.encode()).digest()
+    goldens = make_goldens(graph, host)
+    blob = package.write([("main", lowered, p)], meta=meta, model_id=model_id, goldens=goldens)
+    log.append(f"package: {len(blob)} B, {len(goldens)} golden vector(s)")
+    return Built(blob, graph, lowered, p, reference, tuple(log), layers, target_board, target)
+
+
+def _precision(asked: str, g: Graph, calibration: Any) -> str:
+    if asked not in PRECISIONS:
+        raise UsageError(f"precision {asked!r} is unknown", todo=f"known: {', '.join(PRECISIONS)}")
+    quantized = is_quantized(g)
+    if asked == "auto":
+        return "as is" if quantized else "int8" if calibration is not None else "float32"
+    if quantized:
+        raise UsageError(f"the model is quantized already: --precision {asked} cannot be applied", todo="leave --precision out")
+    if asked == "int8" and calibration is None:
+        raise UsageError("int8 needs calibration data", todo="give --calibrate DATA, or --precision dynamic")
+    return asked
+
+
+def is_quantized(g: Graph) -> bool:
+    """Whether activations are int8 already."""
+    return any(g.tensors[o].dtype == "i8" for op in g.ops for o in op.outputs if op.type != "cast")
+
+
+def _int8(
+    reference: Graph,
+    target: Target,
+    calibration: Any,
+    method: str,
+    samples: int,
+    exclude: Sequence[str],
+    io: str,
+    spec: dict[str, Any],
+    bias_correction: bool,
+    log: list[str],
+    progress: Progress | None,
+) -> tuple[Graph, tuple[noise.LayerSqnr, ...]]:
+    """Calibration, quantization and the SQNR of every layer, all on the native runtime."""
+    d = calibration if isinstance(calibration, data.Dataset) else data.load(calibration)
+    d = d.take(data.spread(len(d), samples))
+    infos = data.input_infos(reference)
+
+    def feed() -> Iterator[dict[str, Array]]:
+        for i, x in enumerate(data.feed(d, infos, spec)):
+            if progress:
+                progress("calibrate", i + 1, len(d))
+            yield x
+
+    with every_tensor(reference, target) as run_float:
+        seen = calibrate.observe(reference, run_float, feed, method)
+        graph, names = quant.quantize(reference, seen, exclude=exclude, io=io, bias_correction=bias_correction)
+        log.append(
+            f"int8 ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in int8, "
+            f"{weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
+        )
+        if weight_bytes(graph) >= weight_bytes(reference):
+            raise AssertionError("int8 quantization did not make the constants smaller")
+        few = [x for _, x in zip(range(8), data.feed(d, infos, spec), strict=False)]
+        with every_tensor(graph, target) as run_int:
+            def run_q(x: dict[str, Array]) -> dict[str, Array]:
+                return run_int({n: _as_input(graph, n, x[n]) for n in graph.inputs})
+
+            layers = noise.compare(graph, names, run_float, run_q, few)
+    return graph, layers
+
+
+def _as_input(g: Graph, name: str, x: Array) -> Array:
+    """A float sample as the (possibly int8) input of the quantized graph wants it."""
+    t = g.tensors[name]
+    if t.dtype == "i8" and x.dtype == np.float32 and t.quant is not None:
+        return np.clip(np.rint(x / t.quant.scale) + t.quant.zero, -128, 127).astype(np.int8)
+    return x
+
+
+def int8_ops(g: Graph) -> int:
+    """Ops whose first output is int8."""
+    return sum(g.tensors[op.outputs[0]].dtype == "i8" for op in g.ops)
+
+
+def weight_bytes(g: Graph) -> int:
+    """Bytes of all constants that ops use."""
+    return sum(t.nbytes for t in g.tensors.values() if t.data is not None)
+
+
+def macs(g: Graph) -> int:
+    """Multiply-accumulates of one run."""
+    return sum(ops.get(op.type).macs(op, g) for op in g.ops)
+
+
+def make_goldens(graph: Graph, target: Target) -> list[Golden]:
+    """A golden vector per entry: made inputs, outputs computed here by the portable kernels.
+
+    Exact graphs store a CRC per output; others store float outputs up to GOLDEN_FLOAT_BYTES, beyond that none.
+    """
+    exact = all(ops.get(op.type).exact(op, graph) for op in graph.ops)
+    out_bytes = sum(graph.tensors[n].nbytes for n in graph.outputs)
+    if not exact and out_bytes > GOLDEN_FLOAT_BYTES:
+        return []
+    ranges = []
+    for n in graph.inputs:
+        t = graph.tensors[n]
+        if t.dtype == "f32":
+            ranges.append(_float_range(graph, n))
+        else:
+            ranges.append({"i8": (-128.0, 127.0), "u8": (0.0, 255.0)}.get(t.dtype, (0.0, 1.0)))
+    arrays = package.golden_inputs(1, [(graph.tensors[n], r) for n, r in zip(graph.inputs, ranges, strict=True)])
+    with Session(package_graph(graph, target), isa=[]) as s:
+        got = s.run(dict(zip(graph.inputs, arrays, strict=True)))
+    outputs = tuple(np.ascontiguousarray(got[n]).tobytes() for n in graph.outputs)
+    return [Golden(0, 1, tuple(ranges), outputs, exact, 0.0 if exact else TOLERANCE)]
+
+
+def _float_range(graph: Graph, name: str) -> tuple[float, float]:
+    """Range of made float inputs: what the quantized input holds, else [-1, 1)."""
+    for op in graph.ops:
+        if op.type == "cast" and op.inputs[0] == name:
+            q = graph.tensors[op.outputs[0]].quant
+            if q is not None:
+                s, z = float(q.scale), int(q.zero)
+                return s * (-128 - z), s * (127 - z)
+    return -1.0, 1.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import ModelError
-from edgekit.ir import Array, Graph, Op, Tensor
+from edgekit.ir import NUMPY, Array, Graph, Op, Tensor
 
 INF = math.inf
 _STRUCT = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f"}
@@ -60,6 +60,9 @@ class OpDef:
     `lower(op, graph, target)` rewrites the op into its runtime form (packed weights, constants);
     absent: the op runs as it is.  `scratch(op, graph, target)` -> bytes per thread.
     `exact(op, graph)`: whether every runtime gives the same bits.
+    `int8(op)`: how the quantizer treats it: "weights" (operand 1 per channel, operand 2 bias), "free" (every operand
+    and the output have scales of their own), "same" (all share one), "same0" (operand 0 and the output share one), "lut",
+    "softmax", or "" (stays float).
     `inplace`: inputs whose memory output 0 may take over when they die here.
     """
 
@@ -77,6 +80,7 @@ class OpDef:
     )
     inplace: tuple[int, ...] = ()
     macs: Callable[[Op, Graph], int] = lambda op, g: 0
+    int8: Callable[[Op], str] = lambda op: ""
 
     def fill(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Attributes with defaults; ModelError on unknown or missing ones."""
@@ -190,6 +194,17 @@ def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(np.broadcast_shapes(a, b))
     except ValueError:
         raise ModelError(f"shapes {a} and {b} do not broadcast") from None
+
+
+def sample_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array:
+    """Random values of any IR type: normal floats, integers over the type's range."""
+    kind = np.dtype(NUMPY[dtype])
+    if kind == np.float32:
+        return np.asarray(rng.normal(size=shape), np.float32)
+    if kind == np.bool_:
+        return np.asarray(rng.integers(0, 2, shape), np.bool_)
+    info = np.iinfo(kind)
+    return np.asarray(rng.integers(info.min, info.max, shape, dtype=kind, endpoint=True))
 
 
 def sample_graph(

@@ -110,6 +110,11 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             yield f"i8_{kind}_{len(sa)}{len(sb)}", g, {"a": ints[0], "b": ints[1]}
 
 
+def int8(op: Op) -> str:
+    kind = op.attrs["kind"]
+    return "same" if kind in ("min", "max") else "free" if kind in INT8 else ""
+
+
 OP = OpDef(
     name="binary",
     code=5,
@@ -226,6 +231,7 @@ def import_batch_norm(
     momentum: float = 0.9,
     training_mode: int = 0,
     spatial: int = 1,
+    int8=int8,
 ) -> str:
     """x * a + c per channel; the passes fold both into the convolution before it."""
     s, b, m, v = (

@@ -1,0 +1,1 @@
+"""Compression: Graph -> smaller Graph, each step proven on the native runtime."""

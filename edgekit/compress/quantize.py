@@ -1,0 +1,310 @@
+"""Float graph + observed ranges -> int8 graph: per-channel symmetric weights, asymmetric activations.
+
+Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
+(2018), with per-channel weights in [-127, 127]; bias correction after Nagel et al., "Data-Free Quantization" (2019),
+from the observed channel means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgekit import ops
+from edgekit.compress.calibrate import Observed
+from edgekit.errors import ModelError, UsageError
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ops.lut import table_of
+
+F = np.float32
+CHANNEL_AXIS = {"depthwise_conv2d": 2}  # of the weights; 0 elsewhere
+FIXED = {"sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0), "hardsigmoid": (1 / 256, -128)}
+
+
+def spec_of(lo: float, hi: float) -> QuantSpec:
+    """Asymmetric int8 of a range, widened to hold 0 exactly."""
+    lo, hi = min(lo, 0.0), max(hi, 0.0)
+    scale = F(max((hi - lo) / 255, 2.0**-30))
+    zero = int(np.clip(np.rint(-128 - lo / float(scale)), -128, 127))
+    return QuantSpec.per_tensor(float(scale), zero)
+
+
+def quantize_weights(w: Array, axis: int) -> tuple[Array, QuantSpec]:
+    """Symmetric int8 in [-127, 127] with one scale per index of `axis`."""
+    other = tuple(i for i in range(w.ndim) if i != axis)
+    top = np.max(np.abs(w), axis=other)
+    scale = np.where(top > 0, top / 127, 1.0).astype(F)
+    spec = QuantSpec.per_axis(scale, axis)
+    s, _ = spec.broadcast(w.ndim)
+    return np.clip(np.rint(w / s), -127, 127).astype(np.int8), spec
+
+
+def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
+    """int8 weights for every linear op; activations are quantized row by row when the model runs.
+
+    ModelError where the graph has no such op: nothing would have changed.
+    """
+    skip = _excluded(graph, exclude)
+    g = graph.copy()
+    count = 0
+    for i, op in enumerate(g.ops):
+        w = g.value(op.inputs[1]) if op.type == "linear" else None
+        if w is None or w.dtype != F or op.name in skip:
+            continue
+        q, spec = quantize_weights(w, 0)
+        g.ops[i] = op.with_(inputs=(op.inputs[0], g.const(op.inputs[1] + ".i8", q, spec), *op.inputs[2:]))
+        count += 1
+    if not count:
+        raise ModelError("dynamic quantization changed nothing: the model has no matrix product with constant weights",
+                         todo="use --precision int8 with calibration data")
+    g.drop_unused()
+    return g
+
+
+def _excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+    names = [op.name for op in graph.ops]
+    out: set[str] = set()
+    for p in patterns:
+        hit = fnmatch.filter(names, p)
+        if not hit:
+            near = difflib.get_close_matches(p, names, 3)
+            raise UsageError(f"--exclude {p!r} matches no op", todo=f"near: {', '.join(near)}" if near else "see `edgekit inspect`")
+        out.update(hit)
+    return out
+
+
+def _covers(spec: QuantSpec, lo: float, hi: float) -> bool:
+    """Whether the range lies inside what the spec can hold, up to one step."""
+    s, z = float(spec.scale), int(spec.zero)
+    return lo >= s * (-129 - z) and hi <= s * (128 - z)
+
+
+@dataclass
+class _Quantizer:
+    src: Graph
+    seen: dict[str, Observed]
+    skip: set[str]
+    correct: bool
+    out: Graph = field(init=False)
+    specs: dict[str, QuantSpec] = field(default_factory=dict)
+    i8: dict[str, str] = field(default_factory=dict)  # float tensor -> its int8 name in `out`
+    f32: dict[str, str] = field(default_factory=dict)
+
+    def mode(self, op: Op) -> str:
+        """How this op is quantized; "" keeps it float."""
+        if op.name in self.skip or self.src.tensors[op.outputs[0]].dtype != "f32":
+            return ""
+        mode = ops.get(op.type).int8(op)
+        if mode == "weights" and self.src.value(op.inputs[1]) is None:
+            return ""
+        if mode == "softmax":
+            return mode
+        return mode if all(o in self.seen or o in self.specs for o in op.outputs) else ""
+
+    def ranges(self) -> None:
+        """A spec for every activation; tensors that must share one get the union of their ranges."""
+        parent: dict[str, str] = {}
+
+        def find(a: str) -> str:
+            while parent.setdefault(a, a) != a:
+                parent[a] = parent[parent[a]]
+                a = parent[a]
+            return a
+
+        g = self.src
+        for op in g.ops:
+            mode = self.mode(op)
+            if mode in ("same", "same0"):
+                tied = [n for n in (op.inputs if mode == "same" else op.inputs[:1]) if n and g.tensors[n].dtype == "f32"]
+                for n in tied:
+                    parent[find(n)] = find(op.outputs[0])
+                for o in op.outputs:
+                    parent[find(o)] = find(op.outputs[0])
+        fixed = self.fixed()
+        groups: dict[str, list[str]] = {}
+        for n, t in g.tensors.items():
+            if t.dtype == "f32" and (n in self.seen or n in parent):
+                groups.setdefault(find(n), []).append(n)
+        for members in groups.values():
+            lo = min(self._lo(n) for n in members)
+            hi = max(self._hi(n) for n in members)
+            pinned = {fixed[n] for n in members if n in fixed}
+            spec = pinned.pop() if len(pinned) == 1 else None
+            self.specs.update(dict.fromkeys(members, spec if spec and _covers(spec, lo, hi) else spec_of(lo, hi)))
+
+    def _lo(self, n: str) -> float:
+        t = self.src.tensors[n]
+        return self.seen[n].lo if n in self.seen else float(np.min(t.data)) if t.data is not None else 0.0
+
+    def _hi(self, n: str) -> float:
+        t = self.src.tensors[n]
+        return self.seen[n].hi if n in self.seen else float(np.max(t.data)) if t.data is not None else 0.0
+
+    def fixed(self) -> dict[str, QuantSpec]:
+        """Outputs whose range is known from the function itself."""
+        out: dict[str, QuantSpec] = {}
+        for op in self.src.ops:
+            mode = self.mode(op)
+            if mode == "softmax":
+                out[op.outputs[0]] = QuantSpec.per_tensor(1 / 256, -128)
+            elif mode == "lut" and op.attrs["kind"] in FIXED:
+                out[op.outputs[0]] = QuantSpec.per_tensor(*FIXED[op.attrs["kind"]])
+        return out
+
+    def as_i8(self, name: str) -> str:
+        """The int8 version of a float tensor in the output graph, made where there is none."""
+        if name in self.i8:
+            return self.i8[name]
+        t = self.src.tensors[name]
+        data = self.src.value(name)
+        if data is not None:
+            spec = self.specs.get(name) or spec_of(float(data.min()), float(data.max()))
+            q = np.clip(np.rint(data / spec.scale) + spec.zero, -128, 127).astype(np.int8)
+            self.i8[name] = self.out.const(name + ".i8", q, spec)
+        else:
+            if name not in self.specs:
+                raise ModelError(f"no range was observed for {name!r}")
+            target = self.out.unique(name + ".i8")
+            self.i8[name] = self.out.emit(
+                "cast", [self.f32[name]], {"to": "i8"}, name=t.name + "/quantize", outputs=[target], quant=self.specs[name]
+            )
+        return self.i8[name]
+
+    def as_f32(self, name: str) -> str:
+        """The float version of a tensor in the output graph, made where there is none."""
+        if not name or name in self.f32:
+            return self.f32.get(name, name)
+        t = self.src.tensors[name]
+        if t.data is not None:
+            if name not in self.out.tensors:
+                self.out.add_tensor(t)
+            self.f32[name] = name
+        else:
+            target = name if name not in self.out.tensors else self.out.unique(name + ".f32")
+            self.f32[name] = self.out.emit(
+                "cast", [self.i8[name]], {"to": "f32"}, name=t.name + "/dequantize", outputs=[target]
+            )
+        return self.f32[name]
+
+    def out_name(self, name: str) -> str:
+        """int8 tensors keep the float tensor's name, except outputs of the graph, which stay float."""
+        return self.out.unique(name + ".i8") if name in self.src.outputs else name
+
+    def weights(self, op: Op) -> None:
+        g = self.src
+        w = g.value(op.inputs[1])
+        assert w is not None
+        x = op.inputs[0]
+        q, spec = quantize_weights(w, CHANNEL_AXIS.get(op.type, 0))
+        n = q.shape[CHANNEL_AXIS.get(op.type, 0)]
+        bias_name = op.inputs[2] if len(op.inputs) > 2 else ""
+        b = g.value(bias_name) if bias_name else None
+        bias = np.zeros(n, np.float64) if b is None else b.astype(np.float64)
+        xi = self.as_i8(x)
+        if self.correct and x in self.seen:
+            bias = bias - _shift(op, w, spec.dequantize(q), self.seen[x].mean)
+        sx = self.out.tensors[xi].quant
+        assert sx is not None
+        unit = float(sx.scale) * spec.scale.astype(np.float64)
+        bi = np.clip(np.rint(bias / unit), -(2**30), 2**30).astype(np.int32)
+        inputs = [xi, self.out.const(op.inputs[1] + ".i8", q, spec), self.out.const((bias_name or op.name + ".bias") + ".i32", bi)]
+        self.emit(op, op.type, inputs, op.attrs)
+
+    def emit(self, op: Op, type: str, inputs: Sequence[str], attrs: dict[str, object]) -> None:
+        """Appends the int8 form of an op."""
+        names = [self.out_name(o) for o in op.outputs]
+        spec = self.specs[op.outputs[0]]
+        self.out.emit(type, inputs, attrs, name=op.name, outputs=names, quant=spec, dtype="i8")
+        for o, n in zip(op.outputs, names, strict=True):
+            self.i8[o] = n
+
+    def op(self, op: Op) -> None:
+        g, mode = self.src, self.mode(op)
+        if mode == "weights":
+            self.weights(op)
+        elif mode == "lut":
+            xi = self.as_i8(op.inputs[0])
+            sx = self.out.tensors[xi].quant
+            assert sx is not None
+            a = op.attrs
+            table = table_of(a["kind"], a["alpha"], a["beta"], sx, self.specs[op.outputs[0]])
+            self.emit(op, "lut", [xi, self.out.const(op.name + ".table", table)], {})
+        elif mode in ("free", "same", "same0", "softmax"):
+            first = op.inputs[:1] if mode in ("same0", "softmax") or op.type == "layer_norm" else op.inputs
+            inputs = [self._operand(n, n in first) for n in op.inputs]
+            self.emit(op, op.type, inputs, op.attrs)
+        else:
+            inputs = [self._operand(n, False) for n in op.inputs]
+            self.out.emit(op.type, inputs, op.attrs, name=op.name, outputs=op.outputs)
+            for o in op.outputs:
+                self.f32[o] = o
+
+    def _operand(self, name: str, int8: bool) -> str:
+        if not name:
+            return ""
+        if self.src.tensors[name].dtype != "f32":
+            if name not in self.out.tensors:
+                self.out.add_tensor(self.src.tensors[name])
+            return name
+        return self.as_i8(name) if int8 else self.as_f32(name)
+
+    def run(self, io: str) -> Graph:
+        g = self.src
+        self.out = Graph(g.name, meta=dict(g.meta), states=list(g.states))
+        self.ranges()
+        for n in g.inputs:
+            t = g.tensors[n]
+            if io == "int8" and t.dtype == "f32":
+                self.out.add_tensor(Tensor(n, t.shape, "i8", None, self.specs[n]))
+                self.i8[n] = n
+            else:
+                self.out.add_tensor(t)
+                self.f32[n] = n
+            self.out.inputs.append(n)
+        for op in g.ops:
+            self.op(op)
+        for n in g.outputs:
+            if io == "int8" and n in self.i8:
+                self.out.outputs.append(self.i8[n])
+            else:
+                self.out.outputs.append(self._operand(n, False))
+        self.out.drop_unused()
+        self.out.check()
+        return self.out
+
+
+def _shift(op: Op, w: Array, wq: Array, mean: Array) -> Array:
+    """Expected change of each output channel by the rounding of its weights, given channel means of the input."""
+    d = (wq - w).astype(np.float64)
+    if op.type == "depthwise_conv2d":
+        return np.asarray(d.sum((0, 1)) * mean)
+    groups = int(op.attrs.get("groups", 1))
+    per = d.reshape(d.shape[0], -1, d.shape[-1]).sum(1)  # (o, ci)
+    if groups == 1:
+        return np.asarray(per @ mean)
+    og, ci = len(per) // groups, d.shape[-1]
+    return np.concatenate([per[i * og : (i + 1) * og] @ mean[i * ci : (i + 1) * ci] for i in range(groups)])
+
+
+def quantize(
+    graph: Graph,
+    seen: dict[str, Observed],
+    *,
+    exclude: Sequence[str] = (),
+    io: str = "model",
+    bias_correction: bool = True,
+) -> tuple[Graph, dict[str, str]]:
+    """int8 graph, and the map float tensor -> int8 tensor for comparing the two.
+
+    Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and outputs, "model" keeps the
+    model's own.  ModelError where no op could be quantized.
+    """
+    q = _Quantizer(graph, seen, _excluded(graph, exclude), bias_correction)
+    out = q.run(io)
+    if not any(t.dtype == "i8" for t in out.tensors.values()):
+        raise ModelError("quantization changed nothing: no op of this model has an int8 form")
+    return out, {f: n for f, n in q.i8.items() if n in out.tensors and not out.is_const(n)}
