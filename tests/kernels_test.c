@@ -1,0 +1,528 @@
+/* Every slot of every ISA this CPU has, against the portable kernels, on random shapes with tails.
+ *
+ * Exact kernels must give the same bits; float ones stay within 1e-5 of the sum of |products|.  Operands end at an
+ * unreadable page on Linux, so a read or write past them faults; elsewhere writes past the output are seen by the
+ * bytes behind it.  usage: kernels_test [trials [seed]]; exit code 1 after any difference. */
+#if defined(__linux__)
+#define _GNU_SOURCE
+#include <sys/mman.h>
+#endif
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "attrs.h"
+#include "edgekit.h"
+#include "kernels.h"
+#include "oplist.h"
+#include "portable.h"
+
+uint32_t ek_cpu(void);
+
+enum { BUFFERS = 6, BUFFER_BYTES = 1 << 15 };
+static uint32_t seed = 1;
+static unsigned failures;
+static const char *isa_name = "portable";
+
+static uint32_t rnd(void)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 17;
+    seed ^= seed << 5;
+    return seed;
+}
+
+static uint32_t range(uint32_t lo, uint32_t hi) { return lo + rnd() % (hi - lo + 1); }
+static float uniform(float lo, float hi) { return lo + (hi - lo) * (float)(rnd() >> 8) * 0x1p-24f; }
+
+/* buffer i of n bytes, ending where reading faults (Linux) */
+static uint8_t *buffer(unsigned i, size_t n)
+{
+#if defined(__linux__)
+    static uint8_t *base[BUFFERS];
+    if (!base[i]) {
+        void *p = mmap(0, BUFFER_BYTES + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (p == MAP_FAILED || mprotect((char *)p + BUFFER_BYTES, 65536, PROT_NONE))
+            exit(2);
+        base[i] = p;
+    }
+    if (n > BUFFER_BYTES)
+        exit(2);
+    return base[i] + BUFFER_BYTES - n;
+#else
+    static uint32_t base[BUFFERS][BUFFER_BYTES / 4];
+    if (n > BUFFER_BYTES)
+        exit(2);
+    return (uint8_t *)base[i] + BUFFER_BYTES - n;
+#endif
+}
+
+static void fail(const char *what, const char *detail, long at, double got, double want)
+{
+    if (failures++ < 20)
+        printf("%s %s (%s): at %ld got %.9g, portable gives %.9g\n", isa_name, what, detail, at, got, want);
+}
+
+static void fill_s8(uint8_t *p, size_t n, int extreme)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = extreme ? (rnd() & 7 ? 0x80 : 0x7f) : (uint8_t)rnd();
+}
+
+static void fill_f32(uint8_t *p, size_t n, float lo, float hi)
+{
+    for (size_t i = 0; i < n; i++) {
+        float v = uniform(lo, hi);
+        memcpy(p + 4 * i, &v, 4);
+    }
+}
+
+static void same_bytes(const char *what, const char *detail, const uint8_t *got, const uint8_t *want, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (got[i] != want[i]) {
+            fail(what, detail, (long)i, (int8_t)got[i], (int8_t)want[i]);
+            return;
+        }
+}
+
+/* floats of got and want within tol[i] (tol 0: the same bits) */
+static void near(const char *what, const char *detail, const float *got, const float *want, const double *tol, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!memcmp(got + i, want + i, 4) || (isnan(got[i]) && isnan(want[i])))
+            continue;
+        if (!tol || !(fabs((double)got[i] - (double)want[i]) <= tol[i])) {
+            fail(what, detail, (long)i, got[i], want[i]);
+            return;
+        }
+    }
+}
+
+/* scales of a row of blocks: ordinary ones, or powers of two, where ties are frequent */
+static void fill_scales(uint8_t *p, uint32_t nr, float top, int ties)
+{
+    for (uint32_t j = 0; j < nr; j++) {
+        float s = ties ? (rnd() & 1 ? 0.5f : 0.0009765625f) : uniform(0.1f, 1.0f) * top;
+        memcpy(p + 4 * j, &s, 4);
+    }
+}
+
+static void bounds(float *lo, float *hi, int32_t *zero)
+{
+    *zero = (int32_t)range(0, 255) - 128;
+    *lo = (float)(-128 - *zero);
+    *hi = (float)(127 - *zero);
+    if (rnd() & 1)
+        *lo = *lo > 0 ? *lo : 0;
+}
+
+static uint32_t up(uint32_t n, uint32_t to) { return (n + to - 1) / to * to; }
+
+/* packed int8 weights of n outputs and k inputs; bias int32, or float for gemm_dyn */
+static uint8_t *weights_s8(const ek_gemm *g, int extreme, int ties, int dyn)
+{
+    uint32_t blocks = (g->n + g->nr - 1u) / g->nr, kp = up(g->k, g->kr);
+    size_t block = (size_t)g->nr * (8 + kp);
+    uint8_t *w = buffer(1, blocks * block);
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint8_t *p = w + b * block;
+        for (uint32_t j = 0; j < g->nr; j++) {
+            int32_t bias = (int32_t)range(0, 20000) - 10000;
+            float real = uniform(-3, 3);
+            memcpy(p + 4 * j, dyn ? (void *)&real : (void *)&bias, 4);
+        }
+        fill_scales(p + 4u * g->nr, g->nr, 0.02f / (float)(4 + g->k / 8), ties);
+        fill_s8(p + 8u * g->nr, (size_t)g->nr * kp, extreme);
+        for (uint32_t k = g->k; k < kp; k++)
+            for (uint32_t j = 0; j < g->nr; j++)
+                p[8u * g->nr + ((size_t)(k / g->kr) * g->nr + j) * g->kr + k % g->kr] = 0;
+    }
+    return w;
+}
+
+static void shape(ek_gemm *g, uint32_t top_k)
+{
+    g->m = range(1, rnd() & 3 ? 19 : 3);
+    g->n = range(1, rnd() & 1 ? 20 : 70);
+    g->k = range(1, rnd() & 1 ? 20 : top_k);
+}
+
+static void test_gemm_s8(const ek_kernels *k)
+{
+    ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .xoff = k->s8_xoff };
+    if (!g.nr) {
+        g.nr = (uint16_t)(4 * range(1, 4));
+        g.kr = (uint16_t)(1u << range(0, 4));
+    }
+    if (k->s8_xoff == EK_XOFF_ANY)
+        g.xoff = rnd() & 1 ? 128 : 0;
+    shape(&g, rnd() & 15 ? 150 : 380);
+    int extreme = !(rnd() & 3), ties = !(rnd() & 3);
+    g.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
+    bounds(&g.lo, &g.hi, &g.zero);
+    uint32_t kp = up(g.k, g.kr), ldy = g.n + range(0, 3);
+    g.lda = (ptrdiff_t)(kp + range(0, 5));
+    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + kp, yn = (size_t)(g.m - 1) * ldy + g.n;
+    uint8_t *a = buffer(0, an), *y = buffer(2, yn), *want = buffer(3, yn);
+    fill_s8(a, an, extreme);
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    g.a = a;
+    g.w = weights_s8(&g, extreme, ties, 0);
+    g.ldy = (ptrdiff_t)ldy;
+    char detail[80];
+    snprintf(detail, sizeof detail, "m %u n %u k %u xoff %d w_zero %d", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k,
+             (int)g.xoff, (int)g.w_zero);
+    g.y = want;
+    ek_gemm_s8_portable(&g);
+    g.y = y;
+    k->gemm_s8(&g);
+    same_bytes("gemm_s8", detail, y, want, yn);
+}
+
+static void test_gemm_dyn(const ek_kernels *k)
+{
+    ek_gemm g = { .nr = k->s8_nr ? k->s8_nr : 8, .kr = k->s8_kr ? k->s8_kr : 4, .lo = -1e9f, .hi = 1e9f };
+    shape(&g, 150);
+    if (rnd() & 1) {
+        g.lo = -1.0f;
+        g.hi = 6.0f;
+    }
+    uint32_t kp = up(g.k, g.kr), ldy = g.n + range(0, 3);
+    g.lda = (ptrdiff_t)(kp + range(0, 5));
+    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + kp, yn = (size_t)(g.m - 1) * ldy + g.n;
+    uint8_t *a = buffer(0, an), *y = buffer(2, 4 * yn), *want = buffer(3, 4 * yn), *scale = buffer(4, 4 * g.m);
+    int extreme = !(rnd() & 3);
+    fill_s8(a, an, extreme);
+    fill_s8(y, 4 * yn, 0);
+    memcpy(want, y, 4 * yn);
+    fill_scales(scale, g.m, 2.0f, 0);
+    g.row_scale = (const float *)(const void *)scale;
+    g.a = a;
+    g.w = weights_s8(&g, extreme, 0, 1);
+    g.ldy = (ptrdiff_t)ldy;
+    char detail[64];
+    snprintf(detail, sizeof detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
+    g.y = want;
+    ek_gemm_dyn_portable(&g);
+    g.y = y;
+    k->gemm_dyn(&g);
+    same_bytes("gemm_dyn", detail, y, want, 4 * yn);
+}
+
+static void test_gemm_f32(const ek_kernels *k)
+{
+    ek_gemm g = { .nr = k->f32_nr ? k->f32_nr : 12, .kr = 1, .lo = -1e30f, .hi = 1e30f };
+    shape(&g, 60);
+    if (rnd() & 1) {
+        g.lo = 0.0f;
+        g.hi = 6.0f;
+    }
+    uint32_t ldy = g.n + range(0, 3), blocks = (g.n + g.nr - 1u) / g.nr;
+    g.lda = (ptrdiff_t)(g.k + range(0, 5));
+    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + g.k, yn = (size_t)(g.m - 1) * ldy + g.n;
+    size_t wn = (size_t)blocks * g.nr * (1 + g.k);
+    uint8_t *a = buffer(0, 4 * an), *w = buffer(1, 4 * wn), *y = buffer(2, 4 * yn), *want = buffer(3, 4 * yn);
+    static double tol[BUFFER_BYTES / 4];
+    fill_f32(a, an, -2, 2);
+    fill_f32(w, wn, -1, 1);
+    fill_f32(y, yn, -1, 1);
+    memcpy(want, y, 4 * yn);
+    g.a = a;
+    g.w = w;
+    g.ldy = (ptrdiff_t)ldy;
+    memset(tol, 0, yn * sizeof *tol);
+    for (uint32_t m = 0; m < g.m; m++)
+        for (uint32_t n = 0; n < g.n; n++) {
+            const float *b = (const float *)(const void *)w + (size_t)(n / g.nr) * g.nr * (1 + g.k) + n % g.nr;
+            const float *x = (const float *)(const void *)a + (ptrdiff_t)m * g.lda;
+            double sum = fabs((double)b[0]);
+            for (uint32_t i = 0; i < g.k; i++)
+                sum += fabs((double)x[i] * (double)b[(size_t)(1 + i) * g.nr]);
+            tol[(size_t)m * ldy + n] = 1e-5 * sum;
+        }
+    char detail[64];
+    snprintf(detail, sizeof detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
+    g.y = want;
+    ek_gemm_f32_portable(&g);
+    g.y = y;
+    k->gemm_f32(&g);
+    near("gemm_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, yn);
+}
+
+static size_t dw_shape(ek_dw *d)
+{
+    int square = rnd() & 1;
+    d->kh = square ? 3 : range(1, rnd() & 7 ? 5 : 9);
+    d->kw = square ? 3 : range(1, rnd() & 7 ? 5 : 9);
+    d->count = range(1, 9);
+    d->channels = range(1, rnd() & 1 ? 40 : 20);
+    d->dx = (ptrdiff_t)(d->channels * range(1, 2));
+    d->dy = d->dx * (ptrdiff_t)(d->kw + range(0, 3));
+    d->step = (ptrdiff_t)(d->channels * range(1, 2));
+    return (size_t)((d->count - 1) * d->step + (d->kh - 1) * d->dy + (d->kw - 1) * d->dx) + d->channels;
+}
+
+static void test_dw_s8(const ek_kernels *k)
+{
+    ek_dw d = { .nr = k->dw_s8_nr ? k->dw_s8_nr : 4 * range(1, 4) };
+    size_t xn = dw_shape(&d), yn = (size_t)d.count * d.channels;
+    uint32_t taps = d.kh * d.kw, blocks = (d.channels + d.nr - 1) / d.nr;
+    size_t block = (size_t)d.nr * (8 + taps);
+    int extreme = !(rnd() & 3), ties = !(rnd() & 3);
+    d.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
+    bounds(&d.lo, &d.hi, &d.zero);
+    uint8_t *x = buffer(0, xn), *w = buffer(1, blocks * block), *y = buffer(2, yn), *want = buffer(3, yn);
+    fill_s8(x, xn, extreme);
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint8_t *p = w + b * block;
+        for (uint32_t j = 0; j < d.nr; j++) {
+            int32_t bias = (int32_t)range(0, 20000) - 10000;
+            memcpy(p + 4 * j, &bias, 4);
+        }
+        fill_scales(p + 4 * d.nr, d.nr, 0.01f, ties);
+        fill_s8(p + 8 * d.nr, (size_t)d.nr * taps, extreme);
+    }
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    d.x = x;
+    d.w = w;
+    char detail[96];
+    snprintf(detail, sizeof detail, "%ux%u, %u channels, %u pixels, w_zero %d", (unsigned)d.kh, (unsigned)d.kw,
+             (unsigned)d.channels, (unsigned)d.count, (int)d.w_zero);
+    d.y = want;
+    ek_dw_s8_portable(&d);
+    d.y = y;
+    k->dw_s8(&d);
+    same_bytes("dw_s8", detail, y, want, yn);
+}
+
+static void test_dw_f32(const ek_kernels *k)
+{
+    ek_dw d = { .nr = k->dw_f32_nr ? k->dw_f32_nr : 4 * range(1, 4), .lo = -1e30f, .hi = 1e30f };
+    size_t xn = dw_shape(&d), yn = (size_t)d.count * d.channels;
+    if (xn * 4 > BUFFER_BYTES)
+        return;
+    if (rnd() & 1) {
+        d.lo = 0;
+        d.hi = 6;
+    }
+    uint32_t taps = d.kh * d.kw, blocks = (d.channels + d.nr - 1) / d.nr;
+    size_t wn = (size_t)blocks * d.nr * (1 + taps);
+    uint8_t *x = buffer(0, 4 * xn), *w = buffer(1, 4 * wn), *y = buffer(2, 4 * yn), *want = buffer(3, 4 * yn);
+    static double tol[BUFFER_BYTES / 4];
+    fill_f32(x, xn, -2, 2);
+    fill_f32(w, wn, -1, 1);
+    fill_f32(y, yn, -1, 1);
+    memcpy(want, y, 4 * yn);
+    for (size_t i = 0; i < yn; i++)
+        tol[i] = 1e-5 * (1 + 2 * (double)taps);
+    d.x = x;
+    d.w = w;
+    char detail[80];
+    snprintf(detail, sizeof detail, "%ux%u, %u channels, %u pixels", (unsigned)d.kh, (unsigned)d.kw, (unsigned)d.channels,
+             (unsigned)d.count);
+    d.y = want;
+    ek_dw_f32_portable(&d);
+    d.y = y;
+    k->dw_f32(&d);
+    near("dw_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, yn);
+}
+
+static void test_add_s8(const ek_kernels *k, const ek_kernels *ref)
+{
+    size_t n = range(0, 300);
+    uint8_t *a = buffer(0, n), *b = buffer(1, n), *y = buffer(2, n), *want = buffer(3, n);
+    ek_add_s8 p;
+    float lo, hi;
+    p.shift = range(1, 24);
+    int32_t top = p.shift > 20 ? 1 << 21 : 1 << (p.shift + 1);
+    p.ma = (int32_t)range(0, 2 * (uint32_t)top) - top;
+    p.mb = (int32_t)range(0, 2 * (uint32_t)top) - top;
+    p.bias = (int32_t)range(0, 1u << 30) - (1 << 29);
+    if (rnd() & 1)
+        p.bias >>= 29 - p.shift + 1;
+    bounds(&lo, &hi, &p.zero);
+    p.lo = (int32_t)lo;
+    p.hi = (int32_t)hi;
+    fill_s8(a, n, !(rnd() & 7));
+    fill_s8(b, n, !(rnd() & 7));
+    fill_s8(y, n, 0);
+    int in_place = rnd() & 1;
+    if (in_place)
+        memcpy(y, a, n);
+    memcpy(want, y, n);
+    ref->add_s8((const int8_t *)a, (const int8_t *)b, (int8_t *)want, n, &p);
+    k->add_s8((const int8_t *)(in_place ? y : a), (const int8_t *)b, (int8_t *)y, n, &p);
+    same_bytes("add_s8", in_place ? "in place" : "apart", y, want, n);
+}
+
+static void test_bytes(const ek_kernels *k, const ek_kernels *ref)
+{
+    size_t n = range(0, 300);
+    uint8_t *x = buffer(0, n), *table = buffer(1, 256), *y = buffer(2, n), *want = buffer(3, n);
+    fill_s8(x, n, 0);
+    fill_s8(table, 256, 0);
+    fill_s8(y, n, 0);
+    memcpy(want, y, n);
+    if (rnd() & 1) {
+        memcpy(y, x, n);
+        ref->lut_s8((int8_t *)x, (int8_t *)table, (int8_t *)want, n);
+        k->lut_s8((int8_t *)y, (int8_t *)table, (int8_t *)y, n);
+        same_bytes("lut_s8", "in place", y, want, n);
+    } else {
+        ref->lut_s8((int8_t *)x, (int8_t *)table, (int8_t *)want, n);
+        k->lut_s8((int8_t *)x, (int8_t *)table, (int8_t *)y, n);
+        same_bytes("lut_s8", "apart", y, want, n);
+    }
+    memcpy(want, y, n);
+    ref->max_s8((int8_t *)want, (int8_t *)x, n);
+    k->max_s8((int8_t *)y, (int8_t *)x, n);
+    same_bytes("max_s8", "", y, want, n);
+    uint8_t *sum = buffer(4, 4 * n), *sum_want = buffer(5, 4 * n);
+    fill_s8(sum, 4 * n, 0);
+    for (size_t i = 0; i < n; i++)
+        sum[4 * i + 3] = 0;
+    memcpy(sum_want, sum, 4 * n);
+    ref->sum_s8((int32_t *)(void *)sum_want, (int8_t *)x, n);
+    k->sum_s8((int32_t *)(void *)sum, (int8_t *)x, n);
+    same_bytes("sum_s8", "", sum, sum_want, 4 * n);
+}
+
+static void test_floats(const ek_kernels *k, const ek_kernels *ref)
+{
+    size_t n = range(0, 200);
+    float scale = uniform(0.001f, 0.1f);
+    if (rnd() & 1)
+        scale = 0.25f;
+    int32_t zero = (int32_t)range(0, 255) - 128;
+    uint8_t *x = buffer(0, 4 * n), *q = buffer(1, n), *q_want = buffer(2, n);
+    uint8_t *y = buffer(3, 4 * n), *want = buffer(4, 4 * n);
+    fill_f32(x, n, -20, 20);
+    float *xf = (float *)(void *)x;
+    for (size_t i = 0; i < n; i++) {
+        if (!(rnd() & 3))
+            xf[i] = (float)((int32_t)range(0, 400) - 200) * scale * 0.5f;
+        if (!(rnd() & 31))
+            xf[i] = rnd() & 1 ? INFINITY : rnd() & 1 ? -INFINITY : NAN;
+    }
+    fill_s8(q, n, 0);
+    memcpy(q_want, q, n);
+    ref->quantize(xf, (int8_t *)q_want, n, scale, zero);
+    k->quantize(xf, (int8_t *)q, n, scale, zero);
+    same_bytes("quantize", "", q, q_want, n);
+    fill_f32(y, n, -1, 1);
+    memcpy(want, y, 4 * n);
+    ref->dequantize((int8_t *)q, (float *)(void *)want, n, scale, zero);
+    k->dequantize((int8_t *)q, (float *)(void *)y, n, scale, zero);
+    same_bytes("dequantize", "", y, want, 4 * n);
+    ref->max_f32((float *)(void *)want, xf, n);
+    k->max_f32((float *)(void *)y, xf, n);
+    near("max_f32", "", (float *)(void *)y, (float *)(void *)want, 0, n);
+    fill_f32(x, n, -20, 20);
+    ref->sum_f32((float *)(void *)want, xf, n);
+    k->sum_f32((float *)(void *)y, xf, n);
+    near("sum_f32", "", (float *)(void *)y, (float *)(void *)want, 0, n);
+}
+
+/* inputs of every size class; 16 ulp: the two sides may differ in fused steps, each within 4 ulp of the truth */
+static void test_unary(const ek_kernels *k, const ek_kernels *ref)
+{
+    static double tol[300];
+    size_t n = range(0, 200);
+    unsigned kind = range(0, EK_UNARY_KIND_COUNT - 1);
+    float wide = rnd() & 3 ? 8.0f : rnd() & 1 ? 100.0f : 0.01f, alpha = uniform(-1, 1), beta = uniform(1, 2);
+    uint8_t *x = buffer(0, 4 * n), *y = buffer(1, 4 * n), *want = buffer(2, 4 * n);
+    fill_f32(x, n, -wide, wide);
+    float *xf = (float *)(void *)x;
+    for (size_t i = 0; i < n; i++)
+        if (!(rnd() & 31))
+            xf[i] = rnd() & 1 ? 0.0f : rnd() & 1 ? INFINITY : rnd() & 1 ? -INFINITY : NAN;
+    ref->unary_f32(xf, (float *)(void *)want, n, kind, alpha, beta);
+    int in_place = rnd() & 1;
+    if (in_place)
+        memcpy(y, x, 4 * n);
+    k->unary_f32(in_place ? (float *)(void *)y : xf, (float *)(void *)y, n, kind, alpha, beta);
+    for (size_t i = 0; i < n; i++) {
+        double v = fabs((double)((float *)(void *)want)[i]), in = isfinite(xf[i]) ? fabs((double)xf[i]) : 1;
+        int cancels = kind == EK_UNARY_KIND_GELU || kind == EK_UNARY_KIND_GELU_TANH || kind == EK_UNARY_KIND_ELU
+                      || kind == EK_UNARY_KIND_LOG || kind == EK_UNARY_KIND_SOFTPLUS || kind == EK_UNARY_KIND_MISH
+                      || kind == EK_UNARY_KIND_SIN || kind == EK_UNARY_KIND_COS || kind == EK_UNARY_KIND_HARDSIGMOID;
+        tol[i] = 2e-6 * (v + (cancels ? 1 + in : 0)) + 1e-37;
+    }
+    char detail[80];
+    snprintf(detail, sizeof detail, "kind %u, alpha %.9g, beta %.9g", kind, (double)alpha, (double)beta);
+    near("unary_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, n);
+}
+
+static void test_binary(const ek_kernels *k, const ek_kernels *ref)
+{
+    size_t n = range(0, 200);
+    unsigned kind = range(0, EK_BINARY_KIND_COUNT - 1);
+    uint8_t *a = buffer(0, 4 * n), *b = buffer(1, 4 * n), *y = buffer(2, 4 * n), *want = buffer(3, 4 * n);
+    static double tol[300];
+    fill_f32(a, n, kind == EK_BINARY_KIND_POW ? 0.1f : -8, 8);
+    fill_f32(b, n, -3, 3);
+    ref->binary_f32((float *)(void *)a, (float *)(void *)b, (float *)(void *)want, n, kind);
+    if (rnd() & 1) {
+        memcpy(y, a, 4 * n);
+        a = y;
+    }
+    k->binary_f32((float *)(void *)a, (float *)(void *)b, (float *)(void *)y, n, kind);
+    for (size_t i = 0; i < n; i++)
+        tol[i] = kind == EK_BINARY_KIND_POW ? 1e-5 * fabs((double)((float *)(void *)want)[i]) : 0;
+    char detail[16];
+    snprintf(detail, sizeof detail, "kind %u", kind);
+    near("binary_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, n);
+}
+
+static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned trials)
+{
+    for (unsigned i = 0; i < trials; i++) {
+        test_gemm_s8(k);
+        test_gemm_dyn(k);
+        test_gemm_f32(k);
+        test_dw_s8(k);
+        test_dw_f32(k);
+        test_add_s8(k, ref);
+        test_bytes(k, ref);
+        test_floats(k, ref);
+        test_unary(k, ref);
+        test_binary(k, ref);
+    }
+}
+
+/* the layouts the table asks for, one line a table: the host's isa.toml must say the same */
+static void print_table(const ek_kernels *k)
+{
+    unsigned own = 0;
+    for (unsigned i = 0; i < EK_K_COUNT; i++)
+        own += k->isa[i] != EK_ISA_PORTABLE;
+    printf("%s: %u of %u slots, s8 %u %u %u, f32 %u, dw %u %u, tile %u\n", isa_name, own, (unsigned)EK_K_COUNT, k->s8_nr,
+           k->s8_kr, k->s8_xoff, k->f32_nr, k->dw_s8_nr, k->dw_f32_nr, k->tile_rows);
+}
+
+int main(int argc, char **argv)
+{
+    unsigned trials = argc > 1 ? (unsigned)strtoul(argv[1], 0, 10) : 300;
+    if (argc > 2)
+        seed = (uint32_t)strtoul(argv[2], 0, 10) | 1u;
+    ek_kernels k, ref;
+    ek_kernels_portable(&ref);
+    k = ref;
+    print_table(&k);
+    test_table(&k, &ref, trials);
+    for (const ek_overlay *o = ek_overlays; o->apply; o++) {
+        isa_name = ek_isa_name(o->isa);
+        if (!(ek_cpu() >> o->isa & 1)) {
+            printf("%s: absent\n", isa_name);
+            continue;
+        }
+        o->apply(&k);
+        print_table(&k);
+        test_table(&k, &ref, trials);
+    }
+    printf("%u failures\n", failures);
+    return failures != 0;
+}
