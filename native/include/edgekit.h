@@ -160,6 +160,7 @@ typedef struct ek_op_info {
     const char *isa;     /* whose kernel runs it: "portable", "avx2", ... */
     uint32_t entry, version, inputs, outputs;
     uint32_t exact;      /* 1: the same bits on every runtime */
+    uint32_t kernel;     /* EK_K_* of native/src/kernels.h, 255: the op's own loops */
 } ek_op_info;
 ek_status ek_op(ek_session *s, uint32_t op, ek_op_info *info);
 ek_status ek_op_tensor(ek_session *s, uint32_t op, uint32_t i, uint32_t *tensor); /* inputs, then outputs; absent = 0xffffffff */

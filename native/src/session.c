@@ -304,6 +304,7 @@ ek_status ek_op(ek_session *s, uint32_t op, ek_op_info *info)
     info->inputs = r->inputs;
     info->outputs = r->outputs;
     info->exact = r->flags & 1u;
+    info->kernel = slot;
     return EK_OK;
 }
 

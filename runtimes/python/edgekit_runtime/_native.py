@@ -46,6 +46,7 @@ class OpInfo(c.Structure):
     _fields_ = [
         ("name", c.c_char_p), ("type", c.c_char_p), ("isa", c.c_char_p), ("entry", c.c_uint32),
         ("version", c.c_uint32), ("inputs", c.c_uint32), ("outputs", c.c_uint32), ("exact", c.c_uint32),
+        ("kernel", c.c_uint32),
     ]  # fmt: skip
 
 
