@@ -45,6 +45,11 @@ def requant_scale(*, num: Array | float, den: float) -> npt.NDArray[np.float32]:
     return np.clip(s, SCALE_MIN, SCALE_MAX).astype(F)
 
 
+def mean_scale(scale: Array | float, count: Array | int) -> npt.NDArray[np.float32]:
+    """Requantization scale of a mean: float32(scale) / float32(count), one division, as ek_div_f32."""
+    return np.asarray(np.asarray(scale, F) / np.asarray(count).astype(F), F)
+
+
 def quantize(x: Array, scale: float, zero: int) -> npt.NDArray[np.int8]:
     """float32 -> int8: x / scale in float32, clamp, half to even, add zero (NaN -> qmin)."""
     y = np.asarray(x, F) / F(scale)

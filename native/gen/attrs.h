@@ -63,6 +63,60 @@ enum { EK_CAST_TO_F32, EK_CAST_TO_I8, EK_CAST_TO_U8, EK_CAST_TO_I16, EK_CAST_TO_
 enum { EK_CAST_MODE_PLAIN, EK_CAST_MODE_QUANTIZE, EK_CAST_MODE_DEQUANTIZE, EK_CAST_MODE_REQUANTIZE, EK_CAST_MODE_SHIFT, EK_CAST_MODE_COUNT };
 _Static_assert(sizeof(ek_attr_cast) == 12, "generated layout");
 
+typedef struct ek_attr_max_pool2d {
+    uint16_t stride[2]; /* rows, columns */
+    uint16_t dilation[2]; /* rows, columns */
+    uint16_t pad[4]; /* top, left, bottom, right */
+    uint16_t kernel[2]; /* rows, columns */
+} ek_attr_max_pool2d;
+_Static_assert(sizeof(ek_attr_max_pool2d) == 20, "generated layout");
+
+typedef struct ek_attr_avg_pool2d {
+    uint16_t stride[2]; /* rows, columns */
+    uint16_t dilation[2]; /* rows, columns */
+    uint16_t pad[4]; /* top, left, bottom, right */
+    uint16_t kernel[2]; /* rows, columns */
+    uint16_t counted[4]; /* padding that counts as zeros: top, left, bottom, right */
+    float lo; /* lower bound of the output; int8: relative to the zero point */
+    float hi; /* upper bound of the output; int8: relative to the zero point */
+    float scale; /* int8: sx / sy */
+} ek_attr_avg_pool2d;
+_Static_assert(sizeof(ek_attr_avg_pool2d) == 40, "generated layout");
+
+typedef struct ek_attr_concat {
+    uint32_t axis; /* not negative */
+} ek_attr_concat;
+_Static_assert(sizeof(ek_attr_concat) == 4, "generated layout");
+
+typedef struct ek_attr_slice {
+    uint32_t begin[8]; /* first index of each axis */
+    int32_t step[8]; /* of each axis, not 0 */
+} ek_attr_slice;
+_Static_assert(sizeof(ek_attr_slice) == 64, "generated layout");
+
+typedef struct ek_attr_pad {
+    uint32_t before[8]; /* of each axis */
+    uint32_t mode; /* (constant, reflect, edge, symmetric) */
+    uint32_t fill[2]; /* bytes of that value in the element type */
+} ek_attr_pad;
+enum { EK_PAD_MODE_CONSTANT, EK_PAD_MODE_REFLECT, EK_PAD_MODE_EDGE, EK_PAD_MODE_SYMMETRIC, EK_PAD_MODE_COUNT };
+_Static_assert(sizeof(ek_attr_pad) == 44, "generated layout");
+
+typedef struct ek_attr_transpose {
+    uint32_t perm[8]; /* input axis of each output axis */
+} ek_attr_transpose;
+_Static_assert(sizeof(ek_attr_transpose) == 32, "generated layout");
+
+typedef struct ek_attr_gather {
+    uint32_t axis; /* not negative */
+} ek_attr_gather;
+_Static_assert(sizeof(ek_attr_gather) == 4, "generated layout");
+
+typedef struct ek_attr_tile {
+    uint32_t repeats[8]; /* of each axis */
+} ek_attr_tile;
+_Static_assert(sizeof(ek_attr_tile) == 32, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -72,5 +126,13 @@ enum {
     EK_OP_LUT = 6,
     EK_OP_CAST = 7,
     EK_OP_RESHAPE = 8,
+    EK_OP_MAX_POOL2D = 9,
+    EK_OP_AVG_POOL2D = 10,
+    EK_OP_CONCAT = 13,
+    EK_OP_SLICE = 14,
+    EK_OP_PAD = 15,
+    EK_OP_TRANSPOSE = 16,
+    EK_OP_GATHER = 17,
+    EK_OP_TILE = 18,
 };
 #endif

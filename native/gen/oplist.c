@@ -10,5 +10,13 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_lut,
     &ek_op_cast,
     &ek_op_reshape,
+    &ek_op_max_pool2d,
+    &ek_op_avg_pool2d,
+    &ek_op_concat,
+    &ek_op_slice,
+    &ek_op_pad,
+    &ek_op_transpose,
+    &ek_op_gather,
+    &ek_op_tile,
     0,
 };

@@ -36,6 +36,13 @@ static inline float ek_mul_f32(float a, float b)
     return y;
 }
 
+static inline float ek_div_f32(float a, float b)
+{
+    float y = a / b;
+    EK_ROUND(y);
+    return y;
+}
+
 /* Bounds as comparisons that send NaN to lo. */
 static inline float ek_clamp_f32(float y, float lo, float hi)
 {

@@ -1,0 +1,58 @@
+"""Largest element of each window, NHWC.  Padding never wins; int8 input and output share scale and zero point."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_array, sample_graph
+from edgekit.ops.conv2d import WINDOW, windows
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    x, a = need(xs, 0, "input"), op.attrs
+    n, h, w, c = x.shape
+    (kh, kw), (sh, sw), (dh, dw), (t, left, b, r) = (a[k] for k in ("kernel", "stride", "dilation", "pad"))
+    return [((n, conv_out(h, kh, sh, dh, t, b), conv_out(w, kw, sw, dw, left, r), c), x.dtype)]
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x = xs[0]
+    assert x is not None
+    _, oh, ow, _ = g.tensors[op.outputs[0]].shape
+    lowest = -np.inf if x.dtype == np.float32 else -128
+    return [windows(x, op, *op.attrs["kernel"], lowest, oh, ow).max(axis=(3, 4))]
+
+
+CASES: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
+    ("2x2", (1, 8, 6, 8), {"kernel": (2, 2), "stride": (2, 2)}),
+    ("3x3_same", (2, 7, 9, 13), {"kernel": (3, 3), "pad": (1, 1, 1, 1)}),
+    ("3x3_stride2", (1, 11, 12, 33), {"kernel": (3, 3), "stride": (2, 2), "pad": (0, 0, 1, 1)}),
+    ("global", (1, 5, 4, 70), {"kernel": (5, 4)}),
+    ("one_row", (2, 1, 40, 3), {"kernel": (1, 4), "stride": (1, 3)}),
+    ("dilated", (1, 9, 10, 4), {"kernel": (2, 3), "dilation": (3, 2), "pad": (2, 1, 1, 2)}),
+    ("empty_window", (1, 2, 2, 5), {"kernel": (2, 2), "stride": (2, 2), "pad": (3, 3, 3, 3)}),
+)
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(9)
+    for dtype in ("f32", "i8"):
+        for label, dims, attrs in CASES:
+            q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
+            g = sample_graph("max_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=q)
+            yield f"{dtype}_{label}", g, {"x": sample_array(rng, dims, dtype)}
+
+
+OP = OpDef(
+    name="max_pool2d",
+    code=9,
+    fields=(*WINDOW, Field("kernel", "u16", 2, None, "rows, columns")),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    exact=lambda op, g: True,
+)
