@@ -19,13 +19,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit import paths, toolchain
+from edgekit import layout, paths, toolchain
 from edgekit.boards import Board, Emulator
-from edgekit.errors import BoardError, PackageError, ToolchainError
+from edgekit.errors import BoardError, PackageError, ToolchainError, UsageError
 
 MARK_BEGIN, MARK_OP, MARK_END = 96, 97, 98  # native/port/marker.h
 FAULT = 99  # exit code of the firmware's fault handler
-ALL_ISAS = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -69,28 +68,28 @@ def run_package(
     package: str | Path,
     inputs: Sequence[bytes] = (),
     *,
-    entry: int = 0,
+    entry: int | Sequence[int] = 0,
+    isa: Sequence[str] | None = None,
     count: bool = False,
     compiler: str = "auto",
     cpu: str = "",
-    isa_mask: int = ALL_ISAS,
     timeout_s: float = 300,
 ) -> Emulation:
     """Runs the package's golden vectors and then each of ``inputs`` on an emulated board.
 
-    One of ``inputs`` is the bytes of all inputs of the entry, one after the other. ``cpu`` is
-    another CPU of the emulator, ``isa_mask`` the allowed ISAs (bit 1 << ek_isa); both only on Linux
-    boards.
+    One of ``inputs`` is the bytes of all inputs of its entry, one after the other; ``entry`` is one
+    for all or one for each. ``cpu`` is another CPU of the emulator, ``isa`` the allowed ISAs (None:
+    all that the CPU has, []: portable C); both only on Linux boards.
     Raises BoardError for a board without emulator, ToolchainError where a tool is missing or the
     program crashes, PackageError with the runtime's sentence where it refuses the package.
     """
     emulator = require(board)
-    if board.bare and (cpu or isa_mask != ALL_ISAS):
+    if board.bare and (cpu or isa is not None):
         raise BoardError("its firmware is compiled for one CPU", where=board.id)
     source = Path(package)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         work = Path(folder)
-        (work / "in.bin").write_bytes(struct.pack("<II", entry, len(inputs)) + b"".join(inputs))
+        (work / "in.bin").write_bytes(_job(entry, inputs))
         sections: dict[str, int] = {}
         if board.bare:
             elf = toolchain.firmware(board, "selftest", source, kind=compiler)
@@ -99,16 +98,16 @@ def run_package(
             command = [*emulator.args, "-serial", "null", *semihosting, "-kernel", str(elf)]
         else:
             program = toolchain.run_program(board, compiler)
-            isa = ["--isa", str(isa_mask)]
+            mask = ["--isa", str(_mask(isa))]
             files = [str(source.resolve()), "in.bin", "out.bin"]
-            command = ["-cpu", cpu or emulator.cpu, str(program), *files, *isa]
+            command = ["-cpu", cpu or emulator.cpu, str(program), *files, *mask]
         plugin = ["-plugin", f"{counter()},out=marks.txt"] if count else []
         console = _execute(board, [emulator.program, *plugin, *command], work, timeout_s)
         out = (work / "out.bin").read_bytes()
         marks = (work / "marks.txt").read_text() if count else ""
     totals, per_op = _read_marks(marks)
     return Emulation(
-        outputs=_split(out, len(inputs), board),
+        outputs=_split(out),
         console=console,
         ops=[EmulatedOp(*fields) for fields in _console(console, "op", 3)],
         memory_bytes=[int(fields[0]) for fields in _console(console, "memory", 1)],
@@ -257,14 +256,33 @@ def _execute(board: Board, command: Sequence[str], work: Path, timeout_s: float)
     return console
 
 
-def _split(out: bytes, samples: int, board: Board) -> list[bytes]:
-    """The outputs of each sample; all samples give the same number of bytes."""
-    if samples == 0:
-        return []
-    size, rest = divmod(len(out), samples)
-    if rest:
-        raise ToolchainError(f"{len(out)} bytes of output for {samples} samples", where=board.id)
-    return [out[i * size : (i + 1) * size] for i in range(samples)]
+def _job(entry: int | Sequence[int], inputs: Sequence[bytes]) -> bytes:
+    """in.bin of the programs: number of samples, then entry and input bytes of each."""
+    entries = [entry] * len(inputs) if isinstance(entry, int) else entry
+    parts = [struct.pack("<I", e) + data for e, data in zip(entries, inputs, strict=True)]
+    return struct.pack("<I", len(inputs)) + b"".join(parts)
+
+
+def _mask(isa: Sequence[str] | None) -> int:
+    """Bits (1 << ek_isa) of the ISAs, all for None."""
+    if isa is None:
+        return 0xFFFFFFFF
+    known = layout.isas()
+    unknown = [name for name in isa if name not in known]
+    if unknown:
+        raise UsageError(f"no ISA {unknown[0]!r}", todo=f"known: {', '.join(known)}")
+    return sum(1 << known[name].id for name in isa)
+
+
+def _split(out: bytes) -> list[bytes]:
+    """The outputs of each sample from out.bin: size and bytes of each."""
+    found = []
+    at = 0
+    while at < len(out):
+        (size,) = struct.unpack_from("<I", out, at)
+        found.append(out[at + 4 : at + 4 + size])
+        at += 4 + size
+    return found
 
 
 def _console(console: str, word: str, fields: int) -> list[list[str]]:

@@ -2,9 +2,9 @@
  *
  *   ek-run package in.bin out.bin [--isa MASK] [--bench N]
  *
- * in.bin is a u32 entry, a u32 number of samples, then for each sample the bytes of all inputs, one
- * after the other; out.bin gets for each sample the bytes of all outputs.  The console tells what
- * was opened and which ISA runs each op.  --isa: bits (1 << ek_isa) that may be used.  --bench: the
+ * in.bin is a u32 number of samples, then for each sample a u32 entry and the bytes of all inputs, one
+ * after the other; out.bin gets for each sample a u32 size and the bytes of all outputs.  The console
+ * tells what was opened and which ISA runs each op.  --isa: bits (1 << ek_isa) that may be used.  --bench: the
  * last sample is run N times more and each time is printed.  Exit code: 0, or 1 with a sentence. */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -94,10 +94,15 @@ static ek_status print_ops(ek_session *s)
     return e;
 }
 
-static int run_sample(ek_session *s, unsigned entry, uint32_t inputs, uint32_t outputs, FILE *in, FILE *out)
+/* Leaves the entry in *entry_run for the benchmark. */
+static int run_sample(ek_session *s, FILE *in, FILE *out, uint32_t *entry_run)
 {
     ek_tensor t;
-    ek_status e = EK_OK;
+    const char *name;
+    uint32_t entry, inputs, outputs, bytes = 0;
+    if (fread(&entry, sizeof entry, 1, in) != 1) return fail_file("inputs");
+    ek_status e = ek_entry(s, entry, &name, &inputs, &outputs);
+    if (e != EK_OK) return fail("entry", e);
     for (uint32_t i = 0; i < inputs; i++) {
         e = ek_input(s, entry, i, &t);
         if (e != EK_OK) return fail("input", e);
@@ -107,6 +112,13 @@ static int run_sample(ek_session *s, unsigned entry, uint32_t inputs, uint32_t o
     e = ek_run(s, entry);
     EK_MARK(EK_MARK_END);
     if (e != EK_OK) return fail("run", e);
+    *entry_run = entry;
+    for (uint32_t i = 0; i < outputs; i++) {
+        e = ek_output(s, entry, i, &t);
+        if (e != EK_OK) return fail("output", e);
+        bytes += (uint32_t)t.bytes;
+    }
+    if (fwrite(&bytes, sizeof bytes, 1, out) != 1) return fail_file("outputs");
     for (uint32_t i = 0; i < outputs; i++) {
         e = ek_output(s, entry, i, &t);
         if (e != EK_OK) return fail("output", e);
@@ -117,17 +129,14 @@ static int run_sample(ek_session *s, unsigned entry, uint32_t inputs, uint32_t o
 
 static int run_samples(ek_session *s, const options *o, FILE *in, FILE *out)
 {
-    uint32_t head[2], inputs, outputs; /* entry, samples */
-    const char *name;
-    if (fread(head, sizeof head, 1, in) != 1) return fail_file(o->in);
-    ek_status e = ek_entry(s, head[0], &name, &inputs, &outputs);
-    if (e != EK_OK) return fail("entry", e);
-    for (uint32_t n = 0; n < head[1]; n++)
-        if (run_sample(s, head[0], inputs, outputs, in, out)) return 1;
-    printf("samples %u\n", (unsigned)head[1]);
+    uint32_t samples, entry = 0;
+    if (fread(&samples, sizeof samples, 1, in) != 1) return fail_file(o->in);
+    for (uint32_t n = 0; n < samples; n++)
+        if (run_sample(s, in, out, &entry)) return 1;
+    printf("samples %u\n", (unsigned)samples);
     for (uint32_t n = 0; n < o->bench; n++) {
         uint64_t begin = now_ns(NULL);
-        e = ek_run(s, head[0]);
+        ek_status e = ek_run(s, entry);
         if (e != EK_OK) return fail("run", e);
         printf("run_ns %llu\n", (unsigned long long)(now_ns(NULL) - begin));
     }

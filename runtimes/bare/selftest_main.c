@@ -1,9 +1,9 @@
 /* Firmware for tests: opens the package in flash, runs its golden vectors, then every sample of
  * in.bin, and writes the outputs to out.bin (semihosting files in the emulator's folder).
  *
- * in.bin is a u32 entry, a u32 number of samples, then for each sample the bytes of all inputs, one
- * after the other.  out.bin holds for each sample the bytes of all outputs.  Without in.bin only the
- * golden vectors are run.  Exit code: 0, 1 (a line on the console says why), 99 (fault). */
+ * in.bin is a u32 number of samples, then for each sample a u32 entry and the bytes of all inputs, one
+ * after the other.  out.bin holds for each sample a u32 size and the bytes of all outputs.  Without
+ * in.bin only the golden vectors are run.  Exit code: 0, 1 (a line on the console says why), 99 (fault). */
 #include "edgekit.h"
 #include "marker.h"
 #include "port.h"
@@ -64,18 +64,29 @@ static ek_status open_package(ek_session **s)
     return ek_open(s, &c);
 }
 
-static int run_sample(ek_session *s, unsigned entry, uint32_t inputs, uint32_t outputs, int in, int out)
+static int run_sample(ek_session *s, int in, int out)
 {
     ek_tensor t;
+    const char *name;
+    uint32_t entry, inputs, outputs, bytes = 0;
+    if (!ek_port_read(in, &entry, sizeof entry)) return fail("in.bin is too short", EK_OK);
+    ek_status e = ek_entry(s, entry, &name, &inputs, &outputs);
+    if (e != EK_OK) return fail("entry", e);
     for (uint32_t i = 0; i < inputs; i++) {
-        ek_status e = ek_input(s, entry, i, &t);
+        e = ek_input(s, entry, i, &t);
         if (e != EK_OK) return fail("input", e);
         if (t.bytes && !ek_port_read(in, t.data, t.bytes)) return fail("in.bin is too short", EK_OK);
     }
     EK_MARK(EK_MARK_BEGIN);
-    ek_status e = ek_run(s, entry);
+    e = ek_run(s, entry);
     EK_MARK(EK_MARK_END);
     if (e != EK_OK) return fail("run", e);
+    for (uint32_t i = 0; i < outputs; i++) {
+        e = ek_output(s, entry, i, &t);
+        if (e != EK_OK) return fail("output", e);
+        bytes += (uint32_t)t.bytes;
+    }
+    if (!ek_port_write(out, &bytes, sizeof bytes)) return fail("out.bin cannot be written", EK_OK);
     for (uint32_t i = 0; i < outputs; i++) {
         e = ek_output(s, entry, i, &t);
         if (e != EK_OK) return fail("output", e);
@@ -86,17 +97,14 @@ static int run_sample(ek_session *s, unsigned entry, uint32_t inputs, uint32_t o
 
 static int run_file(ek_session *s, int in)
 {
-    uint32_t head[2], inputs, outputs; /* entry, samples */
-    const char *name;
-    if (!ek_port_read(in, head, sizeof head)) return fail("in.bin is too short", EK_OK);
-    ek_status e = ek_entry(s, head[0], &name, &inputs, &outputs);
-    if (e != EK_OK) return fail("entry", e);
+    uint32_t samples;
+    if (!ek_port_read(in, &samples, sizeof samples)) return fail("in.bin is too short", EK_OK);
     int out = ek_port_open("out.bin", 5);
     if (out < 0) return fail("out.bin cannot be opened", EK_OK);
-    for (uint32_t n = 0; n < head[1]; n++)
-        if (run_sample(s, head[0], inputs, outputs, in, out)) return 1;
+    for (uint32_t n = 0; n < samples; n++)
+        if (run_sample(s, in, out)) return 1;
     ek_port_close(out);
-    say("samples", head[1]);
+    say("samples", samples);
     return 0;
 }
 

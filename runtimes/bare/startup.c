@@ -106,7 +106,8 @@ static void on_systick(void) { wraps++; }
 __attribute__((used)) void ek_port_fault(const uint32_t *frame);
 void ek_port_fault(const uint32_t *frame)
 {
-    int overflow = frame < ek_stack_bottom || frame > ek_stack_top - 8; /* it could not be written */
+    const uintptr_t at = (uintptr_t)frame; /* 32 bytes that could not be written */
+    int overflow = at < (uintptr_t)ek_stack_bottom || at > (uintptr_t)ek_stack_top - 32;
 #if __ARM_ARCH >= 8
     overflow |= (REG(CFSR) >> 20 & 1u) != 0; /* below MSPLIM */
 #endif
