@@ -12,7 +12,7 @@ import hashlib
 import secrets
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -440,22 +440,22 @@ class Remote:
             raise LinkError("the tensor changed while it was read", where=self.where)
         return bytes(out)
 
-    def stream(
-        self,
-        sink: Callable[[wire.Frame, wire.Body], None],
-        done: Callable[[], bool],
-        limit_s: float,
-    ) -> None:
-        """Takes data frames until `done()`; raises LinkError after `limit_s` without progress."""
-        self._sink = sink
+    @contextlib.contextmanager
+    def sink(self, take: Callable[[wire.Frame, wire.Body], None]) -> Iterator[None]:
+        """Within: every data frame goes to `take`, in order, once, before it is acknowledged."""
+        self._sink = take
         try:
-            end = time.monotonic() + limit_s
-            while not done():
-                self._persist(lambda _: self._listen())
-                if time.monotonic() > end:
-                    raise LinkError(f"not finished within {limit_s:g} s", where=self.where)
+            yield
         finally:
             self._sink = None
+
+    def follow(self, done: Callable[[], bool], limit_s: float) -> None:
+        """Takes data frames until `done()`; raises LinkError after `limit_s`."""
+        end = time.monotonic() + limit_s
+        while not done():
+            self._persist(lambda _: self._listen())
+            if time.monotonic() > end:
+                raise LinkError(f"not finished within {limit_s:g} s", where=self.where)
 
     def _listen(self) -> wire.Body:
         self._pump(0.25)
