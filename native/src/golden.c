@@ -66,7 +66,7 @@ ek_status ek_selftest(ek_session *s)
         for (uint32_t j = 0; j < e->inputs; j++, d += 8) {
             float range[2];
             memcpy(range, d, 8);
-            if (!ek_finite(range[0]) || !ek_finite(range[1]) || range[0] < -2147483648.0f || range[1] > 2147483520.0f)
+            if (!(range[0] <= range[1]) || range[0] < -2147483648.0f || range[1] > 2147483520.0f)
                 return ek_fail(s, EK_STATUS(EK_ERR_STRUCTURE, EK_AT_ENTRY, g->entry));
             ek_input(s, g->entry, j, &t);
             fill(&t, range[0], range[1], &seed);
