@@ -1,0 +1,203 @@
+"""Reads .ekp packages back: sections, tables, and the lowered graph of every entry.
+
+The native loader is the judge of what may run (`edgekit_runtime.verify`, `Session`); this reader is for
+people and for `explain`.  native/FORMAT.md describes the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgekit import ops, package
+from edgekit.errors import PackageError
+from edgekit.ir import NUMPY, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Layout, Variant
+
+DTYPES = {code: name for name, code in package.DTYPES.items()}
+MEMORIES = ("session", "main", "fast", "state", "scratch")
+_STRUCT = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: four-letter kind, offset and length in bytes, whether its CRC is right."""
+
+    kind: str
+    offset: int
+    bytes: int
+    critical: bool
+    intact: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry point as the lowered graph it runs.
+
+    `offsets`: tensor name -> bytes from the start of its memory.  `memory`: tensor name -> "const", "main",
+    "fast" or "state".  `scratch`, `attr_bytes`: bytes per op.  `exact`: per op.
+    """
+
+    name: str
+    graph: Graph
+    offsets: dict[str, int]
+    memory: dict[str, str]
+    scratch: tuple[int, ...]
+    attr_bytes: tuple[int, ...]
+    exact: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A package taken apart; `memory` is bytes per kind as the header states them (session 0)."""
+
+    version: str
+    file_bytes: int
+    model_id: str
+    rollback: int
+    memory: dict[str, int]
+    sections: tuple[Section, ...]
+    entries: tuple[Entry, ...]
+    goldens: int
+    meta: dict[str, Any]
+
+
+def read(data: bytes, where: str = "package") -> Contents:
+    """Takes a package apart.  PackageError where it is not one or its tables do not add up."""
+    try:
+        return _read(data)
+    except PackageError as e:
+        raise PackageError(e.what, where=e.where or where, todo=e.todo) from None
+    except (struct.error, IndexError, KeyError, ValueError, UnicodeDecodeError) as e:
+        raise PackageError(f"its tables do not add up ({e})", where=where, todo="copy or build it again") from None
+
+
+def _read(data: bytes) -> Contents:
+    parts = package.sections(data)
+    _, major, minor, _, _, size, count, _, *mem = struct.unpack_from("<IHHIIQII5I", data)
+    rollback, model_id = struct.unpack_from("<Q32s", data, 56)
+    found = []
+    for i in range(count):
+        kind, flags, at, _, length, crc, _ = struct.unpack_from("<4sIIIQII", data, 128 + 32 * i)
+        begin = at * package.UNIT_FILE
+        intact = zlib.crc32(data[begin : begin + length]) == crc
+        found.append(Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact))
+    strides = {s.kind: struct.unpack_from("<I", data, 128 + 32 * i + 12)[0] for i, s in enumerate(found)}
+    tables = _Tables(parts, strides)
+    meta = json.loads(parts.get("META", b"{}"))
+    return Contents(
+        version=f"{major}.{minor}",
+        file_bytes=size,
+        model_id=model_id.hex(),
+        rollback=rollback,
+        memory=dict(zip(MEMORIES, (m * package.UNIT for m in mem))),
+        sections=tuple(found),
+        entries=tuple(tables.entry(i) for i in range(tables.count("ENTR"))),
+        goldens=tables.count("GOLD"),
+        meta=meta if isinstance(meta, dict) else {},
+    )
+
+
+class _Tables:
+    """The record tables of a package and how they refer to each other."""
+
+    def __init__(self, parts: dict[str, bytes], strides: dict[str, int]) -> None:
+        self.parts, self.strides = parts, strides
+        self.defs = {(d.code, d.version): d for d in ops.table().values()}
+
+    def count(self, kind: str) -> int:
+        stride = self.strides.get(kind, 0)
+        return len(self.parts.get(kind, b"")) // stride if stride else 0
+
+    def record(self, kind: str, fmt: str, index: int) -> tuple[Any, ...]:
+        if not 0 <= index < self.count(kind):
+            raise PackageError(f"record {index} of {kind} is out of range")
+        return struct.unpack_from(fmt, self.parts[kind], index * self.strides[kind])
+
+    def string(self, at: int) -> str:
+        strs = self.parts["STRS"]
+        return strs[at : strs.index(b"\0", at)].decode("utf-8", "replace")
+
+    def refs(self, at: int, n: int) -> list[int]:
+        return list(struct.unpack_from(f"<{n}I", self.parts["REFS"], 4 * at))
+
+    def variants(self, first: int, n: int) -> tuple[Variant, ...]:
+        out = []
+        for i in range(first, first + n):
+            nr, kr, xoff, dtype, at, size, _ = self.record("VARI", "<BBBBIII", i)
+            begin = at * package.UNIT
+            out.append(Variant(Layout(nr, kr, xoff), DTYPES[dtype], self.parts["DATA"][begin : begin + size]))
+        return tuple(out)
+
+    def tensor(self, index: int) -> tuple[Tensor, str, int]:
+        """(tensor, memory, offset in bytes)."""
+        name, dtype, rank, kind, flags, offset, size, *rest = self.record("TENS", "<IBBBBII8IfiHHI", index)
+        dims, (scale, zero, variants, _, first) = rest[:8], rest[8:]
+        shape = tuple(dims[:rank])
+        quant = QuantSpec.per_tensor(scale, zero) if flags & 1 else None
+        memory = {0: "const", 1: "main", 2: "fast", 3: "state"}[kind]
+        at = offset * package.UNIT
+        data = None
+        source = {"const": "DATA", "state": "STAT"}.get(memory)
+        if source and DTYPES[dtype] != "packed":
+            raw = self.parts[source][at : at + size]
+            data = np.frombuffer(raw, NUMPY[DTYPES[dtype]]).reshape(shape)
+        packed = self.variants(first, variants) if DTYPES[dtype] == "packed" else ()
+        return Tensor(self.string(name), shape, DTYPES[dtype], data, quant, packed), memory, at
+
+    def attrs(self, definition: ops.OpDef, at: int, size: int) -> dict[str, Any]:
+        """Attributes from their C structure: the inverse of OpDef.pack."""
+        raw = self.parts["ATTR"][at : at + size]
+        out: dict[str, Any] = {f.name: f.default for f in definition.fields if f.host}
+        pos = 0
+        for f in definition.c_fields:
+            item = f.nbytes // f.count
+            pos += -pos % item
+            values = struct.unpack_from(f"<{f.count}{_STRUCT[f.type]}", raw, pos)
+            pos += f.nbytes
+            value: Any = values[0] if f.count == 1 else values
+            out[f.name] = f.choices[value] if f.choices else value
+        return out
+
+    def entry(self, index: int) -> Entry:
+        name, op0, n, refs, ins, outs, *_ = self.record("ENTR", "<IIIIHH3I", index)
+        g = Graph(self.string(name))
+        offsets: dict[str, int] = {}
+        memory: dict[str, str] = {}
+        seen: dict[int, str] = {package.NONE: ""}
+
+        def names(indices: list[int]) -> tuple[str, ...]:
+            for i in indices:
+                if i in seen:
+                    continue
+                t, where, at = self.tensor(i)
+                seen[i] = g.add_tensor(t if t.name not in g.tensors else _renamed(t, g.unique(t.name)))
+                offsets[seen[i]], memory[seen[i]] = at, where
+                if where == "state":
+                    g.states.append(seen[i])
+            return tuple(seen[i] for i in indices)
+
+        io = names(self.refs(refs, ins + outs))
+        g.inputs, g.outputs = list(io[:ins]), list(io[ins:])
+        scratch, attr_bytes, exact = [], [], []
+        for i in range(op0, op0 + n):
+            label, code, version, at, n_in, n_out, attr, size, work, flags = self.record("OPS ", "<IHHIHHIIII", i)
+            definition = self.defs.get((code, version))
+            if definition is None:
+                raise PackageError(f"op code {code} version {version} is not known", todo="update edgekit")
+            operands = names(self.refs(at, n_in + n_out))
+            attrs = self.attrs(definition, attr, size)
+            g.ops.append(Op(definition.name, self.string(label), operands[:n_in], operands[n_in:], attrs))
+            scratch.append(work)
+            attr_bytes.append(size)
+            exact.append(bool(flags & 1))
+        return Entry(g.name, g, offsets, memory, tuple(scratch), tuple(attr_bytes), tuple(exact))
+
+
+def _renamed(t: Tensor, name: str) -> Tensor:
+    return Tensor(name, t.shape, t.dtype, t.data, t.quant, t.variants)
