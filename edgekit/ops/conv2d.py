@@ -230,6 +230,7 @@ OP = OpDef(
     lower=lower,
     scratch=scratch,
     macs=macs,
+    int8=lambda op: "weights",
 )
 
 

@@ -138,6 +138,7 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
     exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or is_dynamic(op, g),
+    int8=lambda op: "weights",
 )
 
 

@@ -44,6 +44,7 @@ OP = OpDef(
     samples=samples,
     exact=lambda op, g: True,
     inplace=(0,),
+    int8=lambda op: "same",
 )
 
 

@@ -92,6 +92,7 @@ OP = OpDef(
     reference=reference,
     samples=samples,
     inplace=(0,),
+    int8=lambda op: "lut",
 )
 
 
