@@ -6,12 +6,13 @@ import socket
 import subprocess
 from pathlib import Path
 
+import op_cases
 import pytest
 from conftest import ROOT, need, need_program
 
-from edgekit import boards, emulate, toolchain
+from edgekit import boards, emulate, pipeline, remote, toolchain, wire
 from edgekit.boards import Board
-from edgekit.errors import BoardError, ToolchainError
+from edgekit.errors import BoardError, PackageError, ToolchainError
 
 pytestmark = pytest.mark.emulator
 FIRMWARE = ROOT / "tests" / "firmware"
@@ -93,3 +94,79 @@ def test_wrong_boards_are_refused() -> None:
         toolchain.firmware(boards.load("nrf52840dk"), "agent")
     with pytest.raises(BoardError, match="no \\[emulator\\]"):
         emulate.run_package(boards.load("nrf52840dk"), "x.ekp")
+
+
+@pytest.mark.parametrize(
+    ("name", "compiler", "cpu"),
+    [
+        ("qemu_mps2_an386", "zig", ""),
+        ("qemu_mps2_an386", "gcc", ""),
+        ("qemu_mps3_an547", "zig", ""),
+        ("qemu_mps3_an547", "gcc", ""),
+        ("qemu_arm64", "auto", "cortex-a53"),
+        ("qemu_arm64", "auto", "neoverse-n1"),
+        ("qemu_arm64", "auto", "max,sve=off,sme=off"),
+    ],
+)
+def test_every_op_gives_the_reference_bits(
+    name: str, compiler: str, cpu: str, tmp_path: Path
+) -> None:
+    """All samples of all ops on the device against numpy: equal where exact, else within 1e-4."""
+    board = boards.load(name)
+    need(emulate.missing(board))
+    if compiler == "gcc":
+        need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    package, cases = op_cases.all_cases(pipeline.target_of(board))
+    path = tmp_path / "ops.ekp"
+    path.write_bytes(package)
+    inputs = [case.inputs for case in cases]
+    done = emulate.run_package(
+        board, path, inputs, entry=range(len(cases)), compiler=compiler, cpu=cpu
+    )
+    assert op_cases.differences(cases, done.outputs) == []
+    assert len(done.ops) >= len(cases)
+    assert {op.isa for op in done.ops} <= {"portable", *board.isa}
+
+
+def test_instructions_are_counted_per_op_and_repeat_exactly(board: Board, tmp_path: Path) -> None:
+    package, cases = op_cases.all_cases(pipeline.target_of(board))
+    path = tmp_path / "ops.ekp"
+    path.write_bytes(package)
+    some = range(0, len(cases), 20)
+    inputs = [cases[i].inputs for i in some]
+    first, again = (
+        emulate.run_package(board, path, inputs, entry=some, count=True) for _ in range(2)
+    )
+    assert first.instructions == again.instructions
+    assert len(first.instructions) == len(inputs)
+    for total, per_op in zip(first.instructions, first.op_instructions, strict=True):
+        assert 0 < sum(per_op) <= total
+    assert first.stack_bytes is not None and 0 < first.stack_bytes < 8192
+    assert first.sections[".package"] >= len(package)
+    assert first.memory_bytes[0] > 0 and len(first.memory_bytes) == 5
+
+
+def test_a_damaged_package_is_refused_with_a_sentence(board: Board, tmp_path: Path) -> None:
+    package, _ = op_cases.all_cases(pipeline.target_of(board))
+    path = tmp_path / "damaged.ekp"
+    path.write_bytes(package[:-100] + bytes([package[-100] ^ 1]) + package[-99:])
+    with pytest.raises(PackageError, match="verify: "):
+        emulate.run_package(board, path)
+
+
+def test_the_agent_answers(board: Board, tmp_path: Path) -> None:
+    """The whole way: UART, COBS, session, outputs as the reference gives them."""
+    package, cases = op_cases.all_cases(pipeline.target_of(board))
+    path = tmp_path / "ops.ekp"
+    path.write_bytes(package)
+    exact = next(i for i, case in enumerate(cases) if case.exact and case.name.startswith("conv2d"))
+    with emulate.agent(board, path) as there, remote.Remote(there.url) as device:
+        assert device.hello.name == board.id
+        device.open(wire.Source.RESIDENT)
+        at = 0
+        for i in range(device.entry(exact).inputs):
+            size = device.info(wire.TensorInfo, wire.Info.INPUT, i, exact).bytes
+            device.set_input(i, cases[exact].inputs[at : at + size], exact)
+            at += size
+        device.run(exact)
+        assert device.output(0, exact) == cases[exact].outputs[0].tobytes()
