@@ -9,7 +9,7 @@ A window where nothing counts gives 0.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,14 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops import max_pool2d
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_array, sample_graph, scale_zero
+from edgekit.ops.base import (
+    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero,
+    tflite,
+)
 from edgekit.ops.conv2d import CLAMP, WINDOW, windows
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -92,3 +98,38 @@ OP = OpDef(
     samples=samples,
     lower=lower,
 )
+
+
+@onnx("AveragePool")
+def import_onnx(
+    imp: Importer,
+    x: str,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> str:
+    rank, nhwc = imp.rank(x), imp.nhwc(x)
+    kernel = (1, kernel_shape[0]) if len(kernel_shape) == 1 else tuple(kernel_shape)
+    size = imp.shape(nhwc)[1:3]
+    attrs = dict(imp.window(kernel, size, strides, dilations, pads, auto_pad), kernel=kernel)
+    counted = attrs["pad"] if count_include_pad else (0, 0, 0, 0)
+    attrs = max_pool2d.ceil_pad(attrs, size) if ceil_mode else attrs
+    counted = tuple(min(c, p) for c, p in zip(counted, attrs["pad"]))
+    return imp.nchw(imp.emit("avg_pool2d", [nhwc], dict(attrs, counted=counted)), rank)
+
+
+@tflite("AVERAGE_POOL_2D")
+def tflite_avg_pool2d(
+    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1, filter_height: int = 1,
+    filter_width: int = 1, fused_activation_function: int = 0,
+) -> str:  # fmt: skip
+    """Padding never counts in the mean."""
+    kernel, stride = (filter_height, filter_width), (stride_h, stride_w)
+    pad = imp.padding(padding, imp.dims(x)[1:3], kernel, stride)
+    attrs = {"kernel": kernel, "stride": stride, "pad": pad, **imp.bounds(fused_activation_function)}
+    return str(imp.emit("avg_pool2d", [x], attrs))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_array, sample_graph
+from edgekit.ops.base import (
+    Field, OpDef, TensorType, conv_out, need, onnx, sample_array, sample_graph,
+    tflite,
+)
 from edgekit.ops.conv2d import WINDOW, windows
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -56,3 +62,54 @@ OP = OpDef(
     samples=samples,
     exact=lambda op, g: True,
 )
+
+
+def ceil_pad(attrs: dict[str, Any], size: Sequence[int]) -> dict[str, Any]:
+    """Pads rows and columns at the end so that the last, partial window counts (ceil_mode).
+
+    A window that would begin in the padding at the end is dropped, as torch and onnxruntime do.
+    """
+    pad = list(attrs["pad"])
+    for i in range(2):
+        n, k, s = size[i] + pad[i], (attrs["kernel"][i] - 1) * attrs["dilation"][i] + 1, attrs["stride"][i]
+        out = -(-(n + pad[i + 2] - k) // s) + 1
+        if (out - 1) * s >= n:
+            out -= 1
+        pad[i + 2] = max((out - 1) * s + k - n, 0)
+    return dict(attrs, pad=tuple(pad))
+
+
+@onnx("MaxPool")
+def import_onnx(
+    imp: Importer,
+    x: str,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    storage_order: int = 0,
+    strides: Sequence[int] = (),
+) -> str:
+    rank, nhwc = imp.rank(x), imp.nhwc(x)
+    kernel = (1, kernel_shape[0]) if len(kernel_shape) == 1 else tuple(kernel_shape)
+    size = imp.shape(nhwc)[1:3]
+    attrs = dict(imp.window(kernel, size, strides, dilations, pads, auto_pad), kernel=kernel)
+    attrs = ceil_pad(attrs, size) if ceil_mode else attrs
+    return imp.nchw(imp.emit("max_pool2d", [nhwc], attrs), rank)
+
+
+@tflite("MAX_POOL_2D")
+def tflite_max_pool2d(
+    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1, filter_height: int = 1,
+    filter_width: int = 1, fused_activation_function: int = 0,
+) -> str:  # fmt: skip
+    x = imp.requantized(x, imp.out()[1])
+    kernel, stride = (filter_height, filter_width), (stride_h, stride_w)
+    attrs = {
+        "kernel": kernel,
+        "stride": stride,
+        "pad": imp.padding(padding, imp.dims(x)[1:3], kernel, stride),
+    }
+    return str(imp.clamped("max_pool2d", [x], attrs, fused_activation_function))
