@@ -83,6 +83,21 @@ typedef struct ek_attr_avg_pool2d {
 } ek_attr_avg_pool2d;
 _Static_assert(sizeof(ek_attr_avg_pool2d) == 40, "generated layout");
 
+typedef struct ek_attr_softmax {
+    float beta; /* factor of the input */
+    uint32_t log; /* 1: the logarithm */
+    float scale; /* int8: 2^-24 / sy */
+} ek_attr_softmax;
+_Static_assert(sizeof(ek_attr_softmax) == 12, "generated layout");
+
+typedef struct ek_attr_reduce {
+    uint32_t kind; /* (mean, sum, max, min, prod, argmax) */
+    uint32_t axes; /* bit i: axis i of the input */
+    float scale; /* int8 sum, mean: sx / sy */
+} ek_attr_reduce;
+enum { EK_REDUCE_KIND_MEAN, EK_REDUCE_KIND_SUM, EK_REDUCE_KIND_MAX, EK_REDUCE_KIND_MIN, EK_REDUCE_KIND_PROD, EK_REDUCE_KIND_ARGMAX, EK_REDUCE_KIND_COUNT };
+_Static_assert(sizeof(ek_attr_reduce) == 12, "generated layout");
+
 typedef struct ek_attr_concat {
     uint32_t axis; /* not negative */
 } ek_attr_concat;
@@ -117,6 +132,15 @@ typedef struct ek_attr_tile {
 } ek_attr_tile;
 _Static_assert(sizeof(ek_attr_tile) == 32, "generated layout");
 
+typedef struct ek_attr_lstm {
+    uint32_t reverse; /* 1: time runs backwards */
+    float cell_clip; /* bound of the cell's magnitude, 0: none */
+    uint32_t cell_bits; /* int8: fraction bits of the int16 cell, 6..15 */
+    float scale; /* int8: 2^-30 / sy */
+    int32_t limit; /* int8: bound of the cell's magnitude, 32768: none */
+} ek_attr_lstm;
+_Static_assert(sizeof(ek_attr_lstm) == 20, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -128,11 +152,14 @@ enum {
     EK_OP_RESHAPE = 8,
     EK_OP_MAX_POOL2D = 9,
     EK_OP_AVG_POOL2D = 10,
+    EK_OP_SOFTMAX = 11,
+    EK_OP_REDUCE = 12,
     EK_OP_CONCAT = 13,
     EK_OP_SLICE = 14,
     EK_OP_PAD = 15,
     EK_OP_TRANSPOSE = 16,
     EK_OP_GATHER = 17,
     EK_OP_TILE = 18,
+    EK_OP_LSTM = 23,
 };
 #endif
