@@ -97,6 +97,7 @@ OP = OpDef(
     reference=reference,
     samples=samples,
     lower=lower,
+    int8=lambda op: "free",
 )
 
 

@@ -132,6 +132,7 @@ OP = OpDef(
     samples=samples,
     lower=lower,
     inplace=(0, 1),
+    int8=int8,
 )
 
 
@@ -231,7 +232,6 @@ def import_batch_norm(
     momentum: float = 0.9,
     training_mode: int = 0,
     spatial: int = 1,
-    int8=int8,
 ) -> str:
     """x * a + c per channel; the passes fold both into the convolution before it."""
     s, b, m, v = (

@@ -100,6 +100,7 @@ OP = OpDef(
     samples=samples,
     lower=lower,
     exact=lambda op, g: True,
+    int8=lambda op: "same",
 )
 
 

@@ -56,6 +56,7 @@ OP = OpDef(
     reference=reference,
     samples=samples,
     exact=lambda op, g: True,
+    int8=lambda op: "same",
 )
 
 
