@@ -494,6 +494,16 @@ class Importer:
             return self.emit("reshape", [x], {"shape": tuple(shape)})
         return self.step("reshape", [x], {"shape": tuple(shape)}, quant=self.tensor(x).quant)
 
+    def clamped(self, type: str, inputs: Sequence[str], attrs: dict[str, Any], activation: int) -> str:
+        """The operator's result from an op without lo and hi: its activation becomes an op of its own."""
+        bounds = self.bounds(activation)
+        if bounds == self.bounds(0):
+            return self.emit(type, inputs, attrs)
+        from edgekit.ops.unary import import_tflite
+
+        quant = self.out()[1] if self.out()[2] == "i8" else None
+        return import_tflite(self, self.step(type, inputs, attrs, quant=quant), "clamp", bounds["lo"], bounds["hi"])
+
     def requantized(self, x: str, quant: QuantSpec | None) -> str:
         """x with that quantization: a cast where it differs."""
         t = self.tensor(x)

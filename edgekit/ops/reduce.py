@@ -119,6 +119,7 @@ OP = OpDef(
     samples=samples,
     lower=lower,
     exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or op.attrs["kind"] in ("max", "min", "argmax"),
+    int8=lambda op: {"mean": "free", "sum": "free", "max": "same", "min": "same"}.get(op.attrs["kind"], ""),
 )
 
 

@@ -91,6 +91,7 @@ OP = OpDef(
     samples=samples,
     lower=lower,
     inplace=(0,),
+    int8=lambda op: "softmax" if not op.attrs["log"] else "",
 )
 
 

@@ -96,7 +96,7 @@ OP = OpDef(
 )
 
 
-def _import(imp: Any, x: str, kind: str, alpha: float = 0.0, beta: float = 0.0) -> str:
+def import_tflite(imp: Any, x: str, kind: str, alpha: float = 0.0, beta: float = 0.0) -> str:
     """float32: unary; int8: a table between the two quantizations."""
     t, quant = imp.tensor(x), imp.out()[1]
     if t.dtype != "i8":
@@ -120,7 +120,7 @@ _TFLITE = {
 def _register(code: str, kind: str, alpha: float = 0.0, beta: float = 0.0) -> None:
     @tflite(code)
     def function_of(imp: Any, x: str) -> str:
-        return _import(imp, x, kind, alpha, beta)
+        return import_tflite(imp, x, kind, alpha, beta)
 
 
 for _code, _args in _TFLITE.items():
@@ -129,12 +129,12 @@ for _code, _args in _TFLITE.items():
 
 @tflite("LEAKY_RELU")
 def tflite_leaky_relu(imp: Any, x: str, *, alpha: float = 0.0) -> str:
-    return _import(imp, x, "leaky_relu", alpha)
+    return import_tflite(imp, x, "leaky_relu", alpha)
 
 
 @tflite("GELU")
 def tflite_gelu(imp: Any, x: str, *, approximate: bool = False) -> str:
-    return _import(imp, x, "gelu_tanh" if approximate else "gelu")
+    return import_tflite(imp, x, "gelu_tanh" if approximate else "gelu")
 
 
 @tflite("SQUARE")

@@ -132,6 +132,12 @@ typedef struct ek_attr_tile {
 } ek_attr_tile;
 _Static_assert(sizeof(ek_attr_tile) == 32, "generated layout");
 
+typedef struct ek_attr_resize {
+    uint32_t mode; /* (nearest, bilinear) */
+} ek_attr_resize;
+enum { EK_RESIZE_MODE_NEAREST, EK_RESIZE_MODE_BILINEAR, EK_RESIZE_MODE_COUNT };
+_Static_assert(sizeof(ek_attr_resize) == 4, "generated layout");
+
 typedef struct ek_attr_lstm {
     uint32_t reverse; /* 1: time runs backwards */
     float cell_clip; /* bound of the cell's magnitude, 0: none */
@@ -160,6 +166,7 @@ enum {
     EK_OP_TRANSPOSE = 16,
     EK_OP_GATHER = 17,
     EK_OP_TILE = 18,
+    EK_OP_RESIZE = 19,
     EK_OP_LSTM = 23,
 };
 #endif

@@ -20,6 +20,7 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_transpose,
     &ek_op_gather,
     &ek_op_tile,
+    &ek_op_resize,
     &ek_op_lstm,
     0,
 };

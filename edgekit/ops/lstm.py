@@ -1,0 +1,274 @@
+"""LSTM over a sequence: x (batch, time, in) -> y (batch, time, units); with `final` also h, c (batch, units).
+
+Operands: x, w (4u, in), r (4u, u), b (4u), h0 (batch, u), c0 (batch, u); b, h0 and c0 may be absent (zeros).  The gates
+lie in the order i, f, g, o (input, forget, cell, output), u rows each:
+
+    a = w x + b + r h;   i, f, o = sigmoid(a_i, a_f, a_o);   g = tanh(a_g)
+    c' = f c + i g, clipped to +-cell_clip where that is not 0;   h' = o tanh(c')
+
+int8 is exact.  x and h are int8 (h has the quantization of y), w and r symmetric int8 with one scale per row, b is
+int32 in units of sx * sw, c is int16 in units of 2^-cell_bits.  Steps are rounded to float32 one by one:
+
+    p = float32(sum x w) * S + B;   S = float32(sx * sw * 2^12),  B = float32((b - zx * sum w) * S)
+    q = the same of h, r, without b;   a = int16, half to even, of p + q clamped to int16: Q3.12
+    s(a), t(a): tables of 513 int16 (units of 2^-15) over [0, 8], interpolated: see `table_lookup`
+    c' = clip(sat16(((f c + 2^14) >> 15) + ((i g + 2^(29 - cell_bits)) >> (30 - cell_bits))))
+    h' = requantize(o * t(c'), float32(2^-30 / sy), zy)
+
+This is TFLite's integer LSTM (Q3.12 gates, int16 cell, separate int8 hidden) with our one rounding rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit import qmath
+from edgekit.errors import ModelError
+from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.layout import Layout, Target, Variant, pack_gemm
+from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero
+from edgekit.ops.conv2d import pack_float
+
+F = np.float32
+GATE_BITS = 12  # fraction bits of a gate's argument
+TABLE = 512  # intervals over [0, 8]
+
+
+def tables() -> npt.NDArray[np.int16]:
+    """(2, 513): sigmoid and tanh at 0, 1/64 .. 8 in units of 2^-15."""
+    x = np.arange(TABLE + 1) / 64.0
+    both = np.stack([1 / (1 + np.exp(-x)), np.tanh(x)]) * 32768.0
+    return np.minimum(np.rint(both), 32767).astype(np.int16)
+
+
+def table_lookup(table: Array, x: Array, bits: int, *, sigmoid: bool) -> Array:
+    """int32 value in 2^-15 of the function at x (int32) * 2^-bits, bits 6..15.
+
+    Linear between entries, half up; the end value from |x| >= 8 on.  Negative x by symmetry: 2^15 - s(|x|), -t(|x|).
+    """
+    a, n = np.abs(x.astype(np.int32)), bits - 6
+    at = np.minimum(a >> n, TABLE)
+    lo, hi = (table[np.minimum(at + d, TABLE)].astype(np.int32) for d in (0, 1))
+    frac = a & ((1 << n) - 1)
+    y = lo + (((hi - lo) * frac + ((1 << n) >> 1)) >> n)
+    return np.where(x < 0, (32768 if sigmoid else 0) - y, y)
+
+
+def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
+    x, r = need(xs, 0, "input"), need(xs, 2, "recurrent weights")
+    if len(x.shape) != 3 or len(r.shape) != 2:
+        raise ModelError(f"LSTM of {x.shape} with recurrent weights {r.shape}")
+    n, t, _ = x.shape
+    u = r.shape[1]
+    if r.shape[0] != 4 * u:
+        raise ModelError(f"LSTM: recurrent weights {r.shape} are not (4 units, units)")
+    final: list[TensorType] = [((n, u), x.dtype), ((n, u), "i16" if x.dtype == "i8" else "f32")]
+    return [((n, t, u), x.dtype), *(final if op.attrs["final"] else [])]
+
+
+def gate_constants(
+    w: Array, wq: QuantSpec, b: Array | None, sx: float, zx: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """(S, B) of int8 gates, float32 (4u,)."""
+    scale = qmath.requant_scale(num=np.broadcast_to(wq.scale, (len(w),)).astype(np.float64) * sx, den=2.0**-GATE_BITS)
+    offset = -zx * w.astype(np.int64).sum(1) + (0 if b is None else b.astype(np.int64))
+    return scale, (offset * scale.astype(np.float64)).astype(F)
+
+
+def _steps(op: Op, time: int) -> list[int]:
+    return list(range(time))[:: -1 if op.attrs["reverse"] else 1]
+
+
+def _float(op: Op, xs: Sequence[Array | None]) -> list[Array]:
+    x, w, r, b, h, c = (*xs, None, None, None)[:6]
+    assert x is not None and w is not None and r is not None
+    n, time, _ = x.shape
+    u = r.shape[1]
+    h = np.zeros((n, u), F) if h is None else h
+    c = np.zeros((n, u), F) if c is None else c
+    y = np.empty((n, time, u), F)
+    clip = op.attrs["cell_clip"]
+    for t in _steps(op, time):
+        a = x[:, t].astype(np.float64) @ w.T + h.astype(np.float64) @ r.T + (0 if b is None else b)
+        i, f, g, o = np.split(a, 4, axis=1)
+        i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+        c = f * c + i * np.tanh(g)
+        c = np.clip(c, -clip, clip) if clip > 0 else c
+        c = c.astype(F)
+        h = (o * np.tanh(c.astype(np.float64))).astype(F)
+        y[:, t] = h
+    return [y, h, c]
+
+
+def _gemm(a: Array, w: Array, scale: Array, offset: Array) -> Array:
+    """float32(sum) * scale + offset, each step rounded."""
+    acc = np.rint(a.astype(np.float64) @ w.astype(np.float64).T).astype(np.int32)
+    return (acc.astype(F) * scale).astype(F) + offset
+
+
+def _int8(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    x, w, r, b, h, c = (*xs, None, None, None)[:6]
+    assert x is not None and w is not None and r is not None
+    (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
+    wq, rq = (g.tensors[op.inputs[k]].quant for k in (1, 2))
+    assert wq is not None and rq is not None
+    n, time, _ = x.shape
+    u, bits = r.shape[1], op.attrs["cell_bits"]
+    h = np.full((n, u), zy, np.int8) if h is None else h
+    c = np.zeros((n, u), np.int16) if c is None else c
+    sig, tan = tables()
+    hidden = qmath.requant_scale(num=2.0**-30, den=sy)
+    limit = cell_limit(op)
+    px, ph = gate_constants(w, wq, b, sx, zx), gate_constants(r, rq, None, sy, zy)
+    y = np.empty((n, time, u), np.int8)
+    for t in _steps(op, time):
+        a = (_gemm(x[:, t], w, *px) + _gemm(h, r, *ph)).astype(F)
+        a = np.rint(np.minimum(np.maximum(a, F(-32768)), F(32767))).astype(np.int32)
+        i, f, cell, o = np.split(a, 4, axis=1)
+        i, f, o = (table_lookup(sig, v, GATE_BITS, sigmoid=True) for v in (i, f, o))
+        cell = table_lookup(tan, cell, GATE_BITS, sigmoid=False)
+        kept = (f * c.astype(np.int32) + (1 << 14)) >> 15
+        new = (i * cell + (1 << (29 - bits))) >> (30 - bits)
+        c = np.clip(np.clip(kept + new, -32768, 32767), -limit, limit).astype(np.int16)
+        out = o * table_lookup(tan, c.astype(np.int32), bits, sigmoid=False)
+        h = qmath.requantize(out, hidden, qmath.QMIN - zy, qmath.QMAX - zy, zy)
+        y[:, t] = h
+    return [y, h, c]
+
+
+def cell_limit(op: Op) -> int:
+    """Largest magnitude of an int16 cell; 32768: no clipping."""
+    clip = op.attrs["cell_clip"]
+    return min(32768, round(clip * 2.0 ** op.attrs["cell_bits"])) if clip > 0 else 32768
+
+
+def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
+    assert xs[0] is not None
+    results = _float(op, xs) if xs[0].dtype == F else _int8(op, g, xs)
+    return results[: len(op.outputs)]
+
+
+def pack_dynamic(g: Graph, name: str, w: Array, scale: Array, offset: Array, target: Target) -> str:
+    """Weights (n, k) int8 for gemm_dyn: float32(sum) * scale + offset, one variant per layout."""
+    layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
+    variants = tuple(Variant(la, "i8", pack_gemm(w, offset.view(np.int32), scale, la)) for la in layouts)
+    return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
+
+
+def lower(op: Op, g: Graph, target: Target) -> Op:
+    """Operands become x, packed w, packed r, tables (int8), h0, c0."""
+    x, wn, rn, bn, h, c = (*op.inputs, "", "", "")[:6]
+    w, r, b = g.value(wn), g.value(rn), g.value(bn) if bn else None
+    if w is None or r is None or (bn and b is None):
+        raise ModelError("the weights of an LSTM must be constant", where=op.name)
+    if g.tensors[x].dtype == "f32":
+        zeros = np.zeros(len(w), F)
+        packed = pack_float(g, wn, w, zeros if b is None else b, 1, target)
+        return op.with_(inputs=(x, packed, pack_float(g, rn, r, zeros, 1, target), "", h, c))
+    (sx, zx), (sy, zy) = scale_zero(g, x), scale_zero(g, op.outputs[0])
+    wq, rq = g.tensors[wn].quant, g.tensors[rn].quant
+    if wq is None or rq is None or np.any(wq.zero) or np.any(rq.zero):
+        raise ModelError("an int8 LSTM needs symmetric weights", where=op.name)
+    packed = pack_dynamic(g, wn, w, *gate_constants(w, wq, b, sx, zx), target)
+    packed_r = pack_dynamic(g, rn, r, *gate_constants(r, rq, None, sy, zy), target)
+    inputs = (x, packed, packed_r, g.const(f"{op.name}.tables", tables()), h, c)
+    scale = float(qmath.requant_scale(num=2.0**-30, den=sy))
+    return op.with_(inputs=inputs, attrs=dict(op.attrs, scale=scale, limit=cell_limit(op)))
+
+
+def scratch(op: Op, g: Graph, target: Target) -> int:
+    """Bytes: a block of projected inputs, the recurrent projection, c and h.  Twin of `bytes` in native/ops/lstm.c."""
+    x, w, r = (g.tensors[n] for n in op.inputs[:3])
+    return rnn_scratch(x, w, r, 4, min(x.shape[1], target.tile_rows))
+
+
+def rnn_scratch(x: Tensor, w: Tensor, r: Tensor, gates: int, rows: int) -> int:
+    """Scratch of a recurrent op with that many gates, projecting `rows` time steps at once."""
+    size = 4 if x.dtype == "f32" else 1
+    u, k = r.shape[1], x.shape[2]
+    kr = max(v.layout.kr for t in (w, r) for v in t.variants)
+    kp, up = (-(-n // kr) * kr for n in (k, u))
+
+    def align(n: int) -> int:
+        return (n + 15) // 16 * 16
+
+    fixed = align(gates * u * 4) + align(u * 4) + align(up * size) + align(rows * 4)
+    return fixed + align(rows * gates * u * 4) + align(0 if kp == k else rows * kp * size)
+
+
+def macs(op: Op, g: Graph) -> int:
+    x, u = g.tensors[op.inputs[0]], g.tensors[op.outputs[0]].shape[2]
+    n, t, k = x.shape
+    return n * t * 4 * u * (k + u)
+
+
+def _case(rng: np.random.Generator, dims: tuple[int, int, int, int], int8: bool, attrs: dict[str, Any], start: bool) -> Graph:
+    n, t, k, u = dims
+    g = Graph("lstm")
+    if int8:
+        ws, rs = (np.repeat(rng.uniform(0.002, 0.01, 4), u).astype(F) for _ in range(2))
+        qx, qh = QuantSpec.per_tensor(0.03, -7), QuantSpec.per_tensor(1 / 127.5, -1)
+        w = g.const("w", rng.integers(-127, 128, (4 * u, k)).astype(np.int8), QuantSpec.per_axis(ws, 0))
+        r = g.const("r", rng.integers(-127, 128, (4 * u, u)).astype(np.int8), QuantSpec.per_axis(rs, 0))
+        b = g.const("b", rng.integers(-3000, 3000, 4 * u).astype(np.int32))
+        qc = QuantSpec.per_tensor(2.0 ** -attrs.get("cell_bits", 11), 0)
+        kinds: tuple[tuple[str, QuantSpec | None], ...] = (("i8", qx), ("i8", qh), ("i16", qc))
+    else:
+        w, r = (g.const(m, rng.normal(scale=0.4, size=(4 * u, q)).astype(F)) for m, q in (("w", k), ("r", u)))
+        b = g.const("b", rng.normal(size=4 * u).astype(F))
+        qh = None
+        kinds = (("f32", None),) * 3
+    names = [("x", (n, t, k)), ("h0", (n, u)), ("c0", (n, u))]
+    for (name, s), (dtype, quant) in list(zip(names, kinds, strict=True))[: 3 if start else 1]:
+        g.add_tensor(Tensor(name, s, dtype, None, quant))
+        g.inputs.append(name)
+    inputs = ["x", w, r, b, *(("h0", "c0") if start else ())]
+    g.emit("lstm", inputs, attrs, name="y", quant=qh, dtype=kinds[0][0])
+    g.outputs = list(g.ops[0].outputs)
+    return g
+
+
+def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    rng = np.random.default_rng(23)
+    cases: tuple[tuple[str, tuple[int, int, int, int], dict[str, Any], bool], ...] = (
+        ("plain", (1, 6, 13, 10), {}, False),
+        ("aligned", (1, 20, 16, 16), {"final": 1}, False),
+        ("batch", (3, 5, 7, 6), {"final": 1, "reverse": 1}, True),
+        ("clip", (1, 9, 33, 5), {"cell_clip": 0.25, "final": 1}, True),
+        ("one", (2, 1, 1, 1), {}, False),
+    )
+    for label, dims, attrs, start in cases:
+        for int8 in (False, True):
+            for bits in ((11, 15, 6) if int8 and label == "batch" else (11,)):
+                g = _case(rng, dims, int8, {**attrs, "cell_bits": bits}, start)
+                feed: dict[str, Array] = {}
+                for name in g.inputs:
+                    t = g.tensors[name]
+                    top = {"i8": 128, "i16": 20000}.get(t.dtype, 0)
+                    data = rng.integers(-top, top, t.shape) if top else rng.normal(size=t.shape)
+                    feed[name] = data.astype({"i8": np.int8, "i16": np.int16}.get(t.dtype, F))
+                yield f"{'i8' if int8 else 'f32'}_{label}_{bits}", g, feed
+
+
+OP = OpDef(
+    name="lstm",
+    code=23,
+    fields=(
+        Field("reverse", "u32", 1, 0, "1: time runs backwards"),
+        Field("cell_clip", "f32", 1, 0.0, "bound of the cell's magnitude, 0: none"),
+        Field("cell_bits", "u32", 1, 11, "int8: fraction bits of the int16 cell, 6..15"),
+        Field("final", "u32", 1, 0, "1: the last h and c are outputs too", host=True),
+        Field("scale", "f32", 1, None, "int8: 2^-30 / sy", lowered=True),
+        Field("limit", "i32", 1, None, "int8: bound of the cell's magnitude, 32768: none", lowered=True),
+    ),
+    shape=shape,
+    reference=reference,
+    samples=samples,
+    lower=lower,
+    scratch=scratch,
+    macs=macs,
+)
