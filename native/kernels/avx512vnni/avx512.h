@@ -2,7 +2,10 @@
 #ifndef EK_AVX512_H
 #define EK_AVX512_H
 #include <immintrin.h>
+#include "kernels.h"
 #include "simd.h"
+
+void ek_dw_avx512vnni(ek_kernels *k);
 
 #define EK_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,fma")))
 /* a vector that has been rounded to float32: hides it from contraction */

@@ -2,8 +2,6 @@
 #if defined(__x86_64__)
 #include "avx512.h"
 #include "kernels.h"
-#include "simd.h"
-
 
 /* Up to 2 blocks of 16 outputs of one tile. */
 typedef struct tile {
@@ -200,6 +198,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->s8_xoff = EK_XOFF_ANY;
     k->f32_nr = 16;
     k->tile_rows = 16;
+    ek_dw_avx512vnni(k);
 }
 #else
 typedef int ek_no_avx512vnni; /* a translation unit must not be empty */
