@@ -8,7 +8,7 @@ argmax: int32, over one axis, the first of equals.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,12 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_array, sample_graph, scale_zero, tflite
+from edgekit.ops.base import (
+    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero, tflite,
+)
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 KINDS = ("mean", "sum", "max", "min", "prod", "argmax")
 INT8 = ("mean", "sum", "max", "min", "argmax")
@@ -167,3 +172,63 @@ def tflite_arg_max(imp: Any, x: str, axis: str, *, output_type: int = 2) -> str:
     if output_type != 4:
         return str(imp.emit("reduce", [x], attrs))
     return str(imp.emit("cast", [imp.step("reduce", [x], attrs)], {"to": "i64"}))
+
+
+def _onnx_axes(imp: Importer, x: str, which: str, axes: Sequence[int], noop: int = 0) -> int:
+    """The attribute `axes`; without any, ONNX means all of them, or none where noop_with_empty_axes is set."""
+    rank = imp.rank(x)
+    picked = imp.ints(which, "axes") if which else list(axes)
+    return mask(picked if picked or noop else range(rank), rank)
+
+
+@onnx("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
+def import_onnx(
+    imp: Importer, x: str, which: str = "", *, axes: Sequence[int] = (), keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> str:
+    bits = _onnx_axes(imp, x, which, axes, noop_with_empty_axes)
+    kind = imp.node.op_type.removeprefix("Reduce").lower()
+    return imp.emit("reduce", [x], {"kind": kind, "axes": bits, "keepdims": keepdims}) if bits else x
+
+
+@onnx("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
+def import_composed(
+    imp: Importer, x: str, which: str = "", *, axes: Sequence[int] = (), keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> str:
+    """A function before the sum, one after it, or both; LogSumExp subtracts the maximum as torch does."""
+    bits, kind = _onnx_axes(imp, x, which, axes, noop_with_empty_axes), imp.node.op_type
+
+    def reduced(how: str, v: str, keep: int) -> str:
+        return imp.emit("reduce", [v], {"kind": how, "axes": bits, "keepdims": keep}, suffix=how)
+
+    def function(how: str, v: str) -> str:
+        return imp.emit("unary", [v], {"kind": how}, suffix=how)
+
+    if kind == "ReduceLogSumExp":
+        top = reduced("max", x, 1)
+        total = reduced("sum", function("exp", imp.binary("sub", x, top)), keepdims)
+        return imp.binary("add", function("log", total), top if keepdims else imp.reshape(top, imp.shape(total)))
+    if kind == "ReduceL1":
+        x = function("abs", x)
+    elif kind != "ReduceLogSum":
+        x = imp.binary("mul", x, x)
+    y = reduced("sum", x, keepdims) if bits else x
+    after = {"ReduceL2": "sqrt", "ReduceLogSum": "log"}.get(kind)
+    return function(after, y) if after else y
+
+
+@onnx("ArgMax", "ArgMin")
+def import_arg(imp: Importer, x: str, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> str:
+    """int32 inside, int64 as ONNX wants it outside."""
+    if select_last_index:
+        raise ModelError("select_last_index is not supported")
+    if imp.node.op_type == "ArgMin":
+        x = imp.emit("unary", [x], {"kind": "neg"}, suffix="neg")
+    attrs = {"kind": "argmax", "axes": mask([axis], imp.rank(x)), "keepdims": keepdims}
+    return imp.emit("cast", [imp.emit("reduce", [x], attrs)], {"to": "i64"}, suffix="i64")
+
+
+@onnx("GlobalAveragePool", "GlobalMaxPool")
+def import_global(imp: Importer, x: str) -> str:
+    kind = "mean" if imp.node.op_type == "GlobalAveragePool" else "max"
+    attrs = {"kind": kind, "axes": mask(range(2, imp.rank(x)), imp.rank(x)), "keepdims": 1}
+    return imp.emit("reduce", [x], attrs)

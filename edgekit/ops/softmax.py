@@ -8,7 +8,7 @@ in 2^-24; requantize(p) with the scale 2^-24 / scale_y.  Usual output: scale 1/2
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_graph, scale_zero, tflite
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, scale_zero, tflite
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 OUTPUT = QuantSpec.per_tensor(1 / 256, -128)  # what a quantizer gives the result
 
@@ -104,3 +107,18 @@ def tflite_softmax(imp: Any, x: str, *, beta: float = 1.0) -> str:
 def tflite_log_softmax(imp: Any, x: str) -> str:
     """Quantized: in float32 between two casts."""
     return str(imp.from_float(imp.float_step("softmax", [imp.as_float(x)], {"log": 1})))
+
+
+@onnx("Softmax", "LogSoftmax")
+def import_onnx(imp: Importer, x: str, *, axis: int | None = None) -> str:
+    """Before opset 13 everything from the axis on is one row."""
+    shape, log = imp.shape(x), int(imp.node.op_type == "LogSoftmax")
+    rank = len(shape)
+    if imp.opset < 13:
+        at = (1 if axis is None else axis) % rank
+        flat = imp.reshape(x, (int(np.prod(shape[:at], dtype=np.int64)), int(np.prod(shape[at:], dtype=np.int64))), "rows")
+        return imp.reshape(imp.emit("softmax", [flat], {"log": log}), shape, "back")
+    at = (-1 if axis is None else axis) % rank
+    perm = [i for i in range(rank) if i != at] + [at]
+    y = imp.emit("softmax", [imp.transpose(x, perm, "last")], {"log": log})
+    return imp.transpose(y, [perm.index(i) for i in range(rank)], "back")

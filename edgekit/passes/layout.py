@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edgekit.ir import Graph, Op
+from edgekit.ops.reduce import axes_of, mask
 from edgekit.passes.edit import Editor
 
 Perm = tuple[int, ...]
@@ -156,8 +157,8 @@ def _reduce(e: Editor, op: Op) -> bool:
     if source is None:
         return False
     x, perm = source
-    gone = {int(a) for a in op.attrs["axes"]}
-    axes = tuple(sorted(perm[a] for a in gone))
+    gone = set(axes_of(op))
+    axes = mask((perm[a] for a in gone), len(perm))
     if op.attrs["keepdims"]:
         return _finish(e, op, [x], perm, axes=axes)
     kept = [perm[i] for i in range(len(perm)) if i not in gone]
