@@ -100,7 +100,7 @@ def build(
     board: str | boards.Board = "host",
     precision: str = "auto",
     calibration: Any = None,
-    method: str = "minmax",
+    method: str = "mse",
     samples: int = 128,
     exclude: Sequence[str] = (),
     shapes: dict[str, tuple[int, ...]] | None = None,

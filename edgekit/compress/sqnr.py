@@ -46,9 +46,8 @@ def compare(
             real = f[name].astype(np.float64)
             signal[qn] = signal.get(qn, 0.0) + float((real**2).sum())
             noise[qn] = noise.get(qn, 0.0) + float(((spec.dequantize(q[qn]) - real) ** 2).sum())
-    db = {
-        n: CEILING_DB if noise[n] == 0 else float(10 * np.log10(max(signal[n], 1e-30) / noise[n])) for n in signal
-    }
+    db = {n: float(10 * np.log10(max(signal[n], 1e-30) / max(noise[n], 1e-30))) for n in signal}
+    db = {n: min(v, CEILING_DB) for n, v in db.items()}
     out = []
     for op in quantized.ops:
         for o in op.outputs:
