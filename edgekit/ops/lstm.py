@@ -30,7 +30,7 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
-from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero
+from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero, tflite
 from edgekit.ops.conv2d import pack_float
 
 F = np.float32
@@ -272,3 +272,61 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
 )
+
+
+def _stack(imp: Any, names: Sequence[str], x: str, stem: str) -> str:
+    """The four gates' weights or biases as one constant; int8 weights get a scale per row."""
+    parts = [imp.weights(n, x) if imp.tensor(n).dtype == "i8" else n for n in names]
+    arrays = [imp.value(p) for p in parts]
+    if any(a is None for a in arrays):
+        raise ModelError("the weights of an LSTM must be constant")
+    specs = [imp.tensor(p).quant for p in parts]
+    quant = None
+    if imp.tensor(parts[0]).dtype == "i8":
+        scale = np.concatenate([np.broadcast_to(s.scale, (len(a),)) for s, a in zip(specs, arrays, strict=True)])
+        zero = np.concatenate([np.broadcast_to(s.zero, (len(a),)) for s, a in zip(specs, arrays, strict=True)])
+        quant = QuantSpec.per_axis(scale, 0, zero)
+    return str(imp.const(stem, np.concatenate(arrays), quant))
+
+
+def _cell_bits(imp: Any, h: str, c: str) -> int:
+    """Fraction bits of an int8 LSTM's cell; ModelError where the states are not what the rule needs."""
+    cell, quant = imp.tensor(c).quant if c else None, imp.out()[1]
+    if cell is None or quant is None or (h and imp.tensor(h).quant != quant):
+        raise ModelError("an int8 LSTM needs a quantized cell, and hidden state and result of one scale")
+    bits = -np.log2(float(cell.scale))
+    if bits != int(bits) or not 6 <= bits <= 15 or int(cell.zero):
+        raise ModelError(f"cell scale {float(cell.scale)} is no power of two in 2^-15 .. 2^-6")
+    return int(bits)
+
+
+@tflite("UNIDIRECTIONAL_SEQUENCE_LSTM")
+def tflite_lstm(
+    imp: Any, x: str, wi: str, wf: str, wc: str, wo: str, ri: str, rf: str, rc: str, ro: str, pi: str, pf: str,
+    po: str, bi: str, bf: str, bc: str, bo: str, projection: str, projection_bias: str, h: str, c: str, *norms: str,
+    fused_activation_function: int = 4, cell_clip: float = 0.0, time_major: bool = False,
+) -> str:  # fmt: skip
+    """Its state tensors become states of the graph, read and written by the op."""
+    for name, odd in (("peepholes", (pi, pf, po)), ("a projection", (projection, projection_bias)), ("layer norms", norms)):
+        if any(odd):
+            raise ModelError(f"an LSTM with {name} is not supported")
+    if not (wi and ri and bi):
+        raise ModelError("an LSTM without an input gate is not supported")
+    if fused_activation_function != 4:
+        raise ModelError("an LSTM with another activation than tanh is not supported")
+    w = _stack(imp, (wi, wf, wc, wo), x, "w")
+    r = _stack(imp, (ri, rf, rc, ro), x, "r")
+    attrs: dict[str, Any] = {"cell_clip": cell_clip}
+    if imp.is_int8(x):
+        attrs["cell_bits"] = _cell_bits(imp, h, c)
+    if time_major:
+        x = imp.step("transpose", [x], {"perm": (1, 0, 2)}, quant=imp.tensor(x).quant)
+    operands = [x, w, r, _stack(imp, (bi, bf, bc, bo), x, "b"), h, c]
+    if time_major:
+        y = imp.step("lstm", operands, attrs, quant=imp.out()[1])
+    else:
+        y = imp.emit("lstm", operands, attrs)
+    op = imp.graph.ops[-1]
+    if h in imp.graph.states and c in imp.graph.states:
+        imp.graph.ops[-1] = op.with_(outputs=(y, h, c), attrs=dict(op.attrs, final=1))
+    return str(imp.emit("transpose", [y], {"perm": (1, 0, 2)}) if time_major else y)
