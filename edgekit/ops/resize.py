@@ -9,14 +9,19 @@ int8 bilinear, exact: fractions of 2048, integer weights, sum of four products r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_array, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_array, sample_graph
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn")
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
@@ -154,3 +159,48 @@ OP = OpDef(
     exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or op.attrs["mode"] == "nearest",
     int8=lambda op: "same0",
 )
+
+
+@onnx("Resize", "Upsample")
+def import_onnx(
+    imp: Importer,
+    x: str,
+    roi: str = "",
+    scales: str = "",
+    sizes: str = "",
+    *,
+    antialias: int = 0,
+    axes: Sequence[int] = (),
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> str:
+    """Rows and columns only, of (n, c, h, w), (n, c, l) or (n, h, w, c)."""
+    old, rank = imp.shape(x), imp.rank(x)
+    if imp.opset < 11:  # Upsample(x, scales) and the first Resize(x, scales)
+        roi, scales, coordinate_transformation_mode, nearest_mode = "", roi, "asymmetric", "floor"
+    if mode not in ("nearest", "linear") or keep_aspect_ratio_policy != "stretch":
+        raise ModelError(f"Resize: mode {mode!r} with {keep_aspect_ratio_policy!r} is not supported")
+    at = [a % rank for a in axes] or list(range(rank))
+    size, scale = list(old), [1.0] * rank
+    if sizes:
+        for a, n in zip(at, imp.ints(sizes, "sizes")):
+            size[a], scale[a] = n, 0.0
+    else:
+        for a, f in zip(at, imp.const(scales, "scales").astype(np.float64).ravel()):
+            size[a], scale[a] = math.floor(old[a] * f + 1e-6), float(f)
+    moved = [i for i in range(rank) if size[i] != old[i]]
+    if antialias and mode == "linear" and any(size[i] < old[i] for i in moved):
+        raise ModelError("Resize: antialias is not supported")
+    attrs = {"mode": "nearest" if mode == "nearest" else "bilinear", "nearest": nearest_mode,
+             "coordinates": coordinate_transformation_mode}  # fmt: skip
+    if set(moved) <= {1, 2} and rank == 4 and moved and moved != [2]:
+        return imp.emit("resize", [x], dict(attrs, size=tuple(size[1:3]), scale=tuple(scale[1:3])))
+    if not set(moved) <= {2, 3} or rank not in (3, 4):
+        raise ModelError(f"Resize of {old} to {tuple(size)} is not supported: rows and columns only")
+    two = {"size": tuple([1, *size[2:]][-2:]), "scale": tuple([1.0, *scale[2:]][-2:])}
+    return imp.nchw(imp.emit("resize", [imp.nhwc(x)], {**attrs, **two}), rank)

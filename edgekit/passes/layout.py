@@ -214,6 +214,15 @@ def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], lis
     return out
 
 
+def _with_ones(order: Sequence[int], rank: int) -> Perm:
+    """`order` with the axes it leaves out (those of size 1), each behind the axis it follows."""
+    out = list(order)
+    for j in range(rank):
+        if j not in order:
+            out.insert(out.index(j - 1) + 1 if j else 0, j)
+    return tuple(out)
+
+
 def _reshape(e: Editor, op: Op) -> bool:
     """reshape(transpose(x)) -> transpose'(reshape'(transpose''(x))): only what lies inside a merged group stays before.
 
@@ -229,16 +238,15 @@ def _reshape(e: Editor, op: Op) -> bool:
         return False
     moved = sorted(groups, key=lambda g: min(perm[i] for i in g[0]))
     inner = [perm[i] for g in moved for i in g[0]]
-    before = [*inner, *(p for p in range(len(perm)) if p not in inner)]
-    stays = [p for p in inner] != sorted(inner)
+    stays = inner != sorted(inner)
     after = [j for g in moved for j in g[1]]
-    outer = [*after, *(j for j in range(len(new)) if j not in after)]
+    outer = _with_ones(after, len(new))
     if stays and (after == sorted(after) or not _image_order(after, new)):
         return False
     if stays:
         quant = e.g.tensors[x].quant
-        x = e.emit("transpose", [x], {"perm": tuple(before)}, name=f"{op.name}.inner", quant=quant)
-    return _finish(e, op, [x], inverse(tuple(outer)), shape=tuple(new[j] for j in outer))
+        x = e.emit("transpose", [x], {"perm": _with_ones(inner, len(perm))}, name=f"{op.name}.inner", quant=quant)
+    return _finish(e, op, [x], inverse(outer), shape=tuple(new[j] for j in outer))
 
 
 def _image_order(after: list[int], new: Sequence[int]) -> bool:
