@@ -11,6 +11,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -346,7 +347,7 @@ class Engine:
         for i, size_ in enumerate(self.opened.memory.values()):
             channel = wire.Channel.MEM_SESSION + i
             readings.append(wire.Reading(channel, wire.Quality.MEASURED, wire.Unit.BYTES, size_))
-        peak = peak_rss()
+        peak = peak_rss() if self.timed else 0
         if peak:
             readings.append(
                 wire.Reading(wire.Channel.PEAK_RSS, wire.Quality.MEASURED, wire.Unit.BYTES, peak)
@@ -380,12 +381,11 @@ def tensor_info(t: TensorInfo) -> wire.TensorInfo:
 
 def peak_rss() -> int:
     """Largest resident memory of this process, bytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    try:  # ru_maxrss of Linux starts with what the process was before exec
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+    except (OSError, IndexError, ValueError):
         return 0
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
 
 
 def limit(memory_bytes: int, cpu_s: int) -> None:

@@ -21,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -40,7 +39,7 @@
 
 typedef struct port {
     ek_agent agent;
-    int link, heard;             /* heard: bytes came since the last look */
+    int link, heard, emulated;   /* heard: bytes came since the last look */
     uint64_t max_upload;
     void *package, *mem[EK_MEM_KINDS];
     const volatile uint64_t *counter;
@@ -139,10 +138,10 @@ static void on_describe(void *ctx, unsigned i, ek_agent_channel *c)
 static unsigned on_metrics(void *ctx, ek_agent_metric *out, unsigned cap)
 {
     const port *p = ctx;
-    struct rusage u;
+    int64_t peak = p->emulated ? 0 : ek_posix_peak_rss(); /* the emulator's own memory says nothing */
     unsigned n = 0;
-    if (cap && !getrusage(RUSAGE_SELF, &u)) {
-        ek_agent_metric m = {EK_CHANNEL_PEAK_RSS, EK_QUALITY_MEASURED, EK_UNIT_BYTES, u.ru_maxrss * 1024};
+    if (cap && peak) {
+        ek_agent_metric m = {EK_CHANNEL_PEAK_RSS, EK_QUALITY_MEASURED, EK_UNIT_BYTES, peak};
         out[n++] = m;
     }
     for (unsigned i = 0; i < p->sensors && n < cap; i++) {
@@ -216,6 +215,7 @@ static int parse(int argc, char **argv, options *o)
 static int set_clock(port *p, ek_agent_config *c, const options *o)
 {
     c->emulated = (uint8_t)(emulated() || o->counter);
+    p->emulated = c->emulated;
     c->clock = now_ns;
     c->clock_kind = c->emulated ? EK_CLOCK_NONE : EK_CLOCK_TIME;
     c->clock_hz = 1000000000u;

@@ -27,6 +27,19 @@ int ek_posix_read(const ek_posix_sensor *s, int64_t *value)
     return 0;
 }
 
+/* VmHWM, since getrusage's ru_maxrss starts with what the process was before exec. */
+int64_t ek_posix_peak_rss(void)
+{
+    char line[128];
+    long long kib = 0;
+    FILE *f = fopen("/proc/self/status", "r");
+    if (!f) return 0;
+    while (fgets(line, sizeof line, f))
+        if (!strncmp(line, "VmHWM:", 6)) kib = strtoll(line + 6, NULL, 10);
+    fclose(f);
+    return (int64_t)kib * 1024;
+}
+
 typedef struct place {
     const char *folder, *prefix, *file, *label; /* root/folder/prefix<n>/file; label: a file beside it */
     uint8_t kind, unit;

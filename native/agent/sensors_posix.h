@@ -16,5 +16,7 @@ typedef struct ek_posix_sensor {
 unsigned ek_posix_sensors(const char *root, ek_posix_sensor *s);
 /* 0: *value is in the channel's unit; -1: the file cannot be read now. */
 int ek_posix_read(const ek_posix_sensor *s, int64_t *value);
+/* Largest resident memory of this program, bytes; 0: not known. */
+int64_t ek_posix_peak_rss(void);
 
 #endif
