@@ -138,6 +138,19 @@ typedef struct ek_attr_resize {
 enum { EK_RESIZE_MODE_NEAREST, EK_RESIZE_MODE_BILINEAR, EK_RESIZE_MODE_COUNT };
 _Static_assert(sizeof(ek_attr_resize) == 4, "generated layout");
 
+typedef struct ek_attr_matmul {
+    uint32_t trans_b; /* 1: b is (..., n, k) */
+    float scale; /* int8: sa * sb / sy */
+} ek_attr_matmul;
+_Static_assert(sizeof(ek_attr_matmul) == 8, "generated layout");
+
+typedef struct ek_attr_layer_norm {
+    float eps; /* added to the variance */
+    uint32_t rms; /* 1: no mean is subtracted */
+    float eps_q; /* int8: eps / sx^2 */
+} ek_attr_layer_norm;
+_Static_assert(sizeof(ek_attr_layer_norm) == 12, "generated layout");
+
 typedef struct ek_attr_lstm {
     uint32_t reverse; /* 1: time runs backwards */
     float cell_clip; /* bound of the cell's magnitude, 0: none */
@@ -167,6 +180,8 @@ enum {
     EK_OP_GATHER = 17,
     EK_OP_TILE = 18,
     EK_OP_RESIZE = 19,
+    EK_OP_MATMUL = 20,
+    EK_OP_LAYER_NORM = 21,
     EK_OP_LSTM = 23,
 };
 #endif

@@ -21,6 +21,8 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_gather,
     &ek_op_tile,
     &ek_op_resize,
+    &ek_op_matmul,
+    &ek_op_layer_norm,
     &ek_op_lstm,
     0,
 };
