@@ -15,6 +15,7 @@ PASSES: tuple[Pass, ...] = (
     layout.sink_transposes,
     *CLEAN,
     layout.sink_transposes,
+    fuse.transpose_into_matmul,
     layout.permute_linear,
     layout.transposes_to_reshapes,
     *CLEAN,

@@ -112,14 +112,28 @@ def matmul_to_linear(graph: Graph) -> Graph:
         w = e.value(op.inputs[1])
         if w is None or w.dtype != np.float32 or math.prod(w.shape[:-2]) != 1 or len(e.shape(op.inputs[0])) < w.ndim:
             continue
-        flags = {k: v for k, v in op.attrs.items() if k.startswith("trans")}
-        if flags.pop("transpose_a", 0):
-            continue
         matrix = w.reshape(w.shape[-2:])
-        matrix = matrix if flags.pop("transpose_b", 0) else matrix.T
-        bounds = {k: op.attrs[k] for k in ("lo", "hi") if k in op.attrs}
-        e.swap(op, Op("linear", op.name, (op.inputs[0], e.const(op.inputs[1], matrix)), op.outputs,
-                      get("linear").fill(bounds)))  # fmt: skip
+        matrix = matrix if op.attrs["trans_b"] else matrix.T
+        inputs = (op.inputs[0], e.const(op.inputs[1], matrix))
+        e.swap(op, Op("linear", op.name, inputs, op.outputs, get("linear").fill({})))
+    return e.finish()
+
+
+def transpose_into_matmul(graph: Graph) -> Graph:
+    """Lets matmul read its second operand by rows where a transpose would swap its last two axes."""
+    e = Editor(graph)
+    for op in e.order():
+        source = e.producer(op.inputs[1], "transpose") if op.type == "matmul" else None
+        if source is None:
+            continue
+        perm = tuple(int(p) for p in source.attrs["perm"])
+        swapped = (*perm[:-2], perm[-1], perm[-2])
+        if swapped[-1] != len(perm) - 1:
+            continue
+        b = source.inputs[0]
+        if swapped != tuple(range(len(perm))):
+            b = e.emit("transpose", [b], {"perm": swapped}, name=source.name, quant=e.g.tensors[b].quant)
+        e.change(op, inputs=[op.inputs[0], b], trans_b=1 - op.attrs["trans_b"])
     return e.finish()
 
 
