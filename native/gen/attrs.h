@@ -151,6 +151,20 @@ typedef struct ek_attr_layer_norm {
 } ek_attr_layer_norm;
 _Static_assert(sizeof(ek_attr_layer_norm) == 12, "generated layout");
 
+typedef struct ek_attr_conv_transpose2d {
+    uint16_t stride[2]; /* rows, columns */
+    uint16_t dilation[2]; /* rows, columns */
+    uint16_t pad[4]; /* top, left, bottom, right */
+    uint16_t extra[2]; /* rows, columns added at the end of the output */
+    uint16_t kernel[2]; /* rows, columns */
+    uint16_t taps[2]; /* most taps of a phase: rows, columns */
+    uint32_t groups; /* channel groups */
+    float lo; /* lower bound of the output; int8: relative to the zero point */
+    float hi; /* upper bound of the output; int8: relative to the zero point */
+    int32_t w_zero; /* weight zero point */
+} ek_attr_conv_transpose2d;
+_Static_assert(sizeof(ek_attr_conv_transpose2d) == 44, "generated layout");
+
 typedef struct ek_attr_lstm {
     uint32_t reverse; /* 1: time runs backwards */
     float cell_clip; /* bound of the cell's magnitude, 0: none */
@@ -182,6 +196,7 @@ enum {
     EK_OP_RESIZE = 19,
     EK_OP_MATMUL = 20,
     EK_OP_LAYER_NORM = 21,
+    EK_OP_CONV_TRANSPOSE2D = 22,
     EK_OP_LSTM = 23,
 };
 #endif

@@ -23,6 +23,7 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_resize,
     &ek_op_matmul,
     &ek_op_layer_norm,
+    &ek_op_conv_transpose2d,
     &ek_op_lstm,
     0,
 };
