@@ -32,10 +32,13 @@ class MissingRuntime(EdgeKitError):
 
 
 class Peer:
-    """A model in another runtime.  `label` names runtime and version, `precision` what its arithmetic is."""
+    """A model in another runtime; `label` names runtime and version."""
 
     label = ""
-    precision = "float32"
+
+    def precision(self) -> str:
+        """What its arithmetic is: float32, int8 or mixed."""
+        return "float32"
 
     def inputs(self) -> list[TensorInfo]:
         """What `run` takes, in order."""
@@ -120,10 +123,13 @@ class OnnxPeer(Peer):
         self.label = f"onnxruntime {ort.__version__}"
         self._inputs = [_ort_info(a, shapes or {}, str(path)) for a in self._session.get_inputs()]
         self._outputs = [_ort_info(a, None, str(path)) for a in self._session.get_outputs()]
-        self.precision = _onnx_precision(path)
+        self._path = path
         self._binding = self._session.io_binding()
         self._values: list[Any] = []
         self._ort = ort
+
+    def precision(self) -> str:
+        return _onnx_precision(self._path)
 
     def inputs(self) -> list[TensorInfo]:
         return list(self._inputs)
@@ -171,10 +177,12 @@ class LitePeer(Peer):
         self.label = f"{'LiteRT' if package == 'ai_edge_litert' else 'tflite-runtime'} {_version(package)}"
         self._in = self._interpreter.get_input_details()
         self._out = self._interpreter.get_output_details()
+
+    def precision(self) -> str:
+        integers = {"int8", "uint8"}
         kinds = {np.dtype(d["dtype"]).name for d in self._in + self._out}
-        weights = {np.dtype(d["dtype"]).name for d in self._interpreter.get_tensor_details()}
-        integers = weights & {"int8", "uint8"}
-        self.precision = "float32" if not integers else "int8" if kinds & {"int8", "uint8"} else "mixed"
+        inner = {np.dtype(d["dtype"]).name for d in self._interpreter.get_tensor_details()}
+        return "float32" if not inner & integers else "int8" if kinds & integers else "mixed"
 
     def inputs(self) -> list[TensorInfo]:
         return [_lite_info(d) for d in self._in]

@@ -272,3 +272,45 @@ def facts(e: Explained) -> dict[str, Any]:
         "ops": [vars(o) | {"shape": list(o.shape)} for o in e.ops],
         "arena": {k: [vars(p) for p in v] for k, v in e.arena.items()},
     }
+
+
+# ---- does it fit ----
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes a board must have: the runtime's code (None: not known here, and why), the package, all RAM."""
+
+    code: int | None
+    code_note: str
+    package: int
+    memory: dict[str, int]
+    stack: int
+
+    @property
+    def flash(self) -> int:
+        return self.package + (self.code or 0)
+
+    @property
+    def ram(self) -> int:
+        return sum(self.memory.values()) + self.stack
+
+
+def needs(data: bytes, board: Board) -> Needs:
+    """What a package needs on a board.  On a bare board the runtime's code is linked to be counted exactly."""
+    with Session(data, isa=[]) as s:
+        memory = dict(s.memory)
+    code, note = _code_bytes(board) if board.bare else (None, "storage is not the limit")
+    return Needs(code, note, len(data), memory, board.stack_kib * 1024 if board.bare else 0)
+
+
+def _code_bytes(board: Board) -> tuple[int | None, str]:
+    from edgekit import toolchain
+    from edgekit.errors import ToolchainError
+
+    try:
+        sections = toolchain.section_sizes(toolchain.firmware(board, "selftest"))
+    except ToolchainError as e:
+        return None, e.what
+    ram_only = (".bss", ".stack", ".package")
+    return sum(n for name, n in sections.items() if not name.startswith(ram_only)), "firmware linked for this board"
