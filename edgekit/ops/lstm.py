@@ -1,7 +1,7 @@
 """LSTM over a sequence: x (batch, time, in) -> y (batch, time, units); with `final` also h, c (batch, units).
 
-Operands: x, w (4u, in), r (4u, u), b (4u), h0 (batch, u), c0 (batch, u); b, h0 and c0 may be absent (zeros).  The gates
-lie in the order i, f, g, o (input, forget, cell, output), u rows each:
+Operands: x, w (4u, in), r (4u, u), b (4u), h0 (batch, u), c0 (batch, u), tables (2, 513); all but the first three may
+be absent (zeros; `tables()`).  The gates lie in the order i, f, g, o (input, forget, cell, output), u rows each:
 
     a = w x + b + r h;   i, f, o = sigmoid(a_i, a_f, a_o);   g = tanh(a_g)
     c' = f c + i g, clipped to +-cell_clip where that is not 0;   h' = o tanh(c')
@@ -10,12 +10,13 @@ int8 is exact.  x and h are int8 (h has the quantization of y), w and r symmetri
 int32 in units of sx * sw, c is int16 in units of 2^-cell_bits.  Steps are rounded to float32 one by one:
 
     p = float32(sum x w) * S + B;   S = float32(sx * sw * 2^12),  B = float32((b - zx * sum w) * S)
-    q = the same of h, r, without b;   a = int16, half to even, of p + q clamped to int16: Q3.12
-    s(a), t(a): tables of 513 int16 (units of 2^-15) over [0, 8], interpolated: see `table_lookup`
+    q = the same of h, r, without b;   p, q clamped to int16, half to even;   a = sat16(p + q): Q3.12
+    sigmoid, tanh: 513 int16 each (units of 2^-15) over [0, 8], interpolated: see `table_lookup`
     c' = clip(sat16(((f c + 2^14) >> 15) + ((i g + 2^(29 - cell_bits)) >> (30 - cell_bits))))
-    h' = requantize(o * t(c'), float32(2^-30 / sy), zy)
+    h' = requantize(o * tanh(c'), float32(2^-30 / sy), zy)
 
-This is TFLite's integer LSTM (Q3.12 gates, int16 cell, separate int8 hidden) with our one rounding rule.
+This is TFLite's integer LSTM (Q3.12 gates, int16 cell, int8 hidden state) with our one rounding rule; its importer
+gives tables sampled from TFLite's own functions.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
+from edgekit.ops import fixedpoint
 from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero, tflite
 from edgekit.ops.conv2d import pack_float
 
@@ -105,13 +107,14 @@ def _float(op: Op, xs: Sequence[Array | None]) -> list[Array]:
 
 
 def _gemm(a: Array, w: Array, scale: Array, offset: Array) -> Array:
-    """float32(sum) * scale + offset, each step rounded."""
+    """int32 within int16: float32(sum) * scale + offset, clamped, half to even."""
     acc = np.rint(a.astype(np.float64) @ w.astype(np.float64).T).astype(np.int32)
-    return (acc.astype(F) * scale).astype(F) + offset
+    y = (acc.astype(F) * scale).astype(F) + offset
+    return np.rint(np.minimum(np.maximum(y, F(-32768)), F(32767))).astype(np.int32)
 
 
 def _int8(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
-    x, w, r, b, h, c = (*xs, None, None, None)[:6]
+    x, w, r, b, h, c, both = (*xs, None, None, None, None)[:7]
     assert x is not None and w is not None and r is not None
     (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
     wq, rq = (g.tensors[op.inputs[k]].quant for k in (1, 2))
@@ -120,14 +123,13 @@ def _int8(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     u, bits = r.shape[1], op.attrs["cell_bits"]
     h = np.full((n, u), zy, np.int8) if h is None else h
     c = np.zeros((n, u), np.int16) if c is None else c
-    sig, tan = tables()
+    sig, tan = tables() if both is None else both
     hidden = qmath.requant_scale(num=2.0**-30, den=sy)
     limit = cell_limit(op)
     px, ph = gate_constants(w, wq, b, sx, zx), gate_constants(r, rq, None, sy, zy)
     y = np.empty((n, time, u), np.int8)
     for t in _steps(op, time):
-        a = (_gemm(x[:, t], w, *px) + _gemm(h, r, *ph)).astype(F)
-        a = np.rint(np.minimum(np.maximum(a, F(-32768)), F(32767))).astype(np.int32)
+        a = np.clip(_gemm(x[:, t], w, *px) + _gemm(h, r, *ph), -32768, 32767)
         i, f, cell, o = np.split(a, 4, axis=1)
         i, f, o = (table_lookup(sig, v, GATE_BITS, sigmoid=True) for v in (i, f, o))
         cell = table_lookup(tan, cell, GATE_BITS, sigmoid=False)
@@ -161,7 +163,7 @@ def pack_dynamic(g: Graph, name: str, w: Array, scale: Array, offset: Array, tar
 
 def lower(op: Op, g: Graph, target: Target) -> Op:
     """Operands become x, packed w, packed r, tables (int8), h0, c0."""
-    x, wn, rn, bn, h, c = (*op.inputs, "", "", "")[:6]
+    x, wn, rn, bn, h, c, both = (*op.inputs, "", "", "", "")[:7]
     w, r, b = g.value(wn), g.value(rn), g.value(bn) if bn else None
     if w is None or r is None or (bn and b is None):
         raise ModelError("the weights of an LSTM must be constant", where=op.name)
@@ -175,7 +177,7 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         raise ModelError("an int8 LSTM needs symmetric weights", where=op.name)
     packed = pack_dynamic(g, wn, w, *gate_constants(w, wq, b, sx, zx), target)
     packed_r = pack_dynamic(g, rn, r, *gate_constants(r, rq, None, sy, zy), target)
-    inputs = (x, packed, packed_r, g.const(f"{op.name}.tables", tables()), h, c)
+    inputs = (x, packed, packed_r, both or g.const(f"{op.name}.tables", tables()), h, c)
     scale = float(qmath.requant_scale(num=2.0**-30, den=sy))
     return op.with_(inputs=inputs, attrs=dict(op.attrs, scale=scale, limit=cell_limit(op)))
 
@@ -322,6 +324,10 @@ def tflite_lstm(
     if time_major:
         x = imp.step("transpose", [x], {"perm": (1, 0, 2)}, quant=imp.tensor(x).quant)
     operands = [x, w, r, _stack(imp, (bi, bf, bc, bo), x, "b"), h, c]
+    if imp.is_int8(x):
+        at = np.minimum(np.arange(TABLE + 1) * 64, 32767)
+        sampled = np.stack([fixedpoint.sigmoid(at, GATE_BITS), fixedpoint.tanh(at, GATE_BITS)])
+        operands.append(imp.const("tables", sampled.astype(np.int16)))
     if time_major:
         y = imp.step("lstm", operands, attrs, quant=imp.out()[1])
     else:

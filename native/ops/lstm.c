@@ -64,9 +64,8 @@ static int32_t lookup(const int16_t *table, int32_t x, unsigned bits, int32_t mi
 
 static int32_t gate(float p, float q)
 {
-    float s = p + q;
-    EK_ROUND(s);
-    return ek_rint_f32(ek_clamp_f32(s, -32768.0f, 32767.0f));
+    int32_t a = ek_rint_f32(ek_clamp_f32(p, -32768.0f, 32767.0f)), b = ek_rint_f32(ek_clamp_f32(q, -32768.0f, 32767.0f));
+    return clamp_i32(a + b, -32768, 32767);
 }
 
 /* one step of unit vectors: p, q (4, u) are the two projections; cell int16 (u), h int8 (u) */
