@@ -89,7 +89,7 @@ def run_package(
     source = Path(package)
     with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
         work = Path(folder)
-        (work / "in.bin").write_bytes(_job(entry, inputs))
+        (work / "in.bin").write_bytes(job(entry, inputs))
         sections: dict[str, int] = {}
         if board.bare:
             elf = toolchain.firmware(board, "selftest", source, kind=compiler)
@@ -107,7 +107,7 @@ def run_package(
         marks = (work / "marks.txt").read_text() if count else ""
     totals, per_op = _read_marks(marks)
     return Emulation(
-        outputs=_split(out),
+        outputs=split_outputs(out),
         console=console,
         ops=[EmulatedOp(*fields) for fields in _console(console, "op", 3)],
         memory_bytes=[int(fields[0]) for fields in _console(console, "memory", 1)],
@@ -256,7 +256,7 @@ def _execute(board: Board, command: Sequence[str], work: Path, timeout_s: float)
     return console
 
 
-def _job(entry: int | Sequence[int], inputs: Sequence[bytes]) -> bytes:
+def job(entry: int | Sequence[int], inputs: Sequence[bytes]) -> bytes:
     """in.bin of the programs: number of samples, then entry and input bytes of each."""
     entries = [entry] * len(inputs) if isinstance(entry, int) else entry
     parts = [struct.pack("<I", e) + data for e, data in zip(entries, inputs, strict=True)]
@@ -274,7 +274,7 @@ def _mask(isa: Sequence[str] | None) -> int:
     return sum(1 << known[name].id for name in isa)
 
 
-def _split(out: bytes) -> list[bytes]:
+def split_outputs(out: bytes) -> list[bytes]:
     """The outputs of each sample from out.bin: size and bytes of each."""
     found = []
     at = 0
