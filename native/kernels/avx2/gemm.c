@@ -184,6 +184,7 @@ void ek_kernels_avx2(ek_kernels *k)
     k->f32_nr = 16;
     k->tile_rows = 16;
     ek_dw_avx2(k);
+    ek_elementwise_avx2(k);
 }
 #else
 typedef int ek_no_avx2; /* a translation unit must not be empty */

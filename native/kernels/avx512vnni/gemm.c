@@ -199,6 +199,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->f32_nr = 16;
     k->tile_rows = 16;
     ek_dw_avx512vnni(k);
+    ek_elementwise_avx512vnni(k);
 }
 #else
 typedef int ek_no_avx512vnni; /* a translation unit must not be empty */
