@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
 from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, pack_float, pack_int8, uniform_zero
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 F = np.float32
 
@@ -186,3 +189,71 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
 )
+
+
+@onnx("ConvTranspose")
+def import_onnx(
+    imp: Importer,
+    x: str,
+    w: str,
+    b: str = "",
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] = (),
+    group: int = 1,
+    kernel_shape: Sequence[int] = (),
+    output_padding: Sequence[int] = (),
+    output_shape: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> str:
+    rank, nhwc = imp.rank(x), imp.nhwc(x)
+    c, og, *kernel = imp.shape(w)
+    kh, kw = (1, kernel[0]) if len(kernel) == 1 else kernel
+    size = imp.shape(nhwc)[1:3]
+    attrs = imp.window((kh, kw), size, strides, dilations, pads, "NOTSET")
+    extra = ([0] * 2 + [int(v) for v in output_padding])[-2:]
+    wanted = ([1, *output_shape] if rank == 3 else list(output_shape))[-2:] if output_shape else []
+    if not wanted and auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        wanted = [n * s for n, s in zip(size, attrs["stride"])]
+    if wanted:
+        pad = list(attrs["pad"])
+        for i, k in enumerate((kh, kw)):
+            total = (size[i] - 1) * attrs["stride"][i] + extra[i] + (k - 1) * attrs["dilation"][i] + 1 - wanted[i]
+            extra[i] -= min(total, 0)
+            half = max(total, 0) // 2
+            odd = max(total, 0) - half
+            pad[i], pad[i + 2] = (half, odd) if auto_pad == "SAME_UPPER" else (odd, half)
+        attrs["pad"] = tuple(pad)
+    attrs.update(groups=group, extra=tuple(extra))
+    if group == 1:
+        wt = imp.weight(w, (1, 2, 3, 0), (c, og, kh, kw))
+    else:
+        data = imp.const(w, "weights").reshape(group, c // group, og, kh, kw).transpose(0, 2, 3, 4, 1)
+        wt = imp.add_const(data.reshape(group * og, kh, kw, c // group), "weights")
+    return imp.nchw(imp.emit("conv_transpose2d", [nhwc, wt, *([b] if b else [])], attrs), rank)
+
+
+@tflite("TRANSPOSE_CONV")
+def tflite_conv_transpose2d(
+    imp: Any, shape: str, w: str, x: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
+    fused_activation_function: int = 0,
+) -> str:  # fmt: skip
+    """The padding is that of the forward convolution over the given output shape."""
+    size = imp.ints(shape, "the shape of a transposed convolution")[1:3]
+    _, *kernel, ci = imp.dims(w)
+    stride = (stride_h, stride_w)
+    before = imp.padding(padding, size, kernel, stride)[:2]
+    after, extra = [], []
+    for n, out, k, s, p in zip(imp.dims(x)[1:3], size, kernel, stride, before, strict=True):
+        rest = (n - 1) * s + k - p - out
+        after.append(max(0, rest))
+        extra.append(max(0, -rest))
+    attrs = {
+        "stride": stride,
+        "pad": (*before, *after),
+        "extra": tuple(extra),
+        "groups": imp.dims(x)[3] // ci,
+        **imp.bounds(fused_activation_function),
+    }
+    return str(imp.emit("conv_transpose2d", [x, imp.weights(w, x), b], attrs))

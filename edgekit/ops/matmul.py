@@ -7,7 +7,7 @@ Weights that are constant belong to `linear`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
     Field, OpDef, TensorType, broadcast, need, onnx, sample_array, sample_graph, scale_zero,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -109,3 +110,18 @@ def import_onnx(imp: Importer, a: str, b: str) -> str:
     s = imp.shape(y)
     lead, m, n = s[:-2], s[-2:-1], s[-1:]
     return imp.reshape(y, (*lead, *(() if row else m), *(() if column else n)), "vector")
+
+
+@tflite("BATCH_MATMUL")
+def tflite_batch_matmul(imp: Any, a: str, b: str, *, adj_x: bool = False, adj_y: bool = False) -> str:
+    """A constant matrix is the weights of a linear op; hybrid int8 operands become float32."""
+    if adj_x:
+        rank = len(imp.dims(a))
+        perm = (*range(rank - 2), rank - 1, rank - 2)
+        a = imp.step("transpose", [a], {"perm": perm}, quant=imp.tensor(a).quant)
+    b = imp.weights(b, a)
+    data = imp.value(b)
+    if data is not None and data.ndim == 2:
+        w = imp.const("weights", data if adj_y else data.T, imp.tensor(b).quant)
+        return str(imp.emit("linear", [a, w, ""]))
+    return str(imp.emit("matmul", [a, b], {"trans_b": int(adj_y)}))

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_array, sample_graph
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
@@ -204,3 +204,26 @@ def import_onnx(
         raise ModelError(f"Resize of {old} to {tuple(size)} is not supported: rows and columns only")
     two = {"size": tuple([1, *size[2:]][-2:]), "scale": tuple([1.0, *scale[2:]][-2:])}
     return imp.nchw(imp.emit("resize", [imp.nhwc(x)], {**attrs, **two}), rank)
+
+
+def _import(imp: Any, x: str, size: str, attrs: dict[str, Any]) -> str:
+    x = imp.requantized(x, imp.out()[1])
+    to = tuple(imp.ints(size, "the size of a resize"))
+    return str(imp.emit("resize", [x], {"size": to, **attrs}))
+
+
+@tflite("RESIZE_BILINEAR")
+def tflite_resize_bilinear(
+    imp: Any, x: str, size: str, *, align_corners: bool = False, half_pixel_centers: bool = False
+) -> str:
+    where = "align_corners" if align_corners else "half_pixel" if half_pixel_centers else "asymmetric"
+    return _import(imp, x, size, {"mode": "bilinear", "coordinates": where})
+
+
+@tflite("RESIZE_NEAREST_NEIGHBOR")
+def tflite_resize_nearest(
+    imp: Any, x: str, size: str, *, align_corners: bool = False, half_pixel_centers: bool = False
+) -> str:
+    where = "align_corners" if align_corners else "tf_half_pixel_for_nn" if half_pixel_centers else "asymmetric"
+    rounding = "round_prefer_ceil" if align_corners else "floor"
+    return _import(imp, x, size, {"mode": "nearest", "coordinates": where, "nearest": rounding})
