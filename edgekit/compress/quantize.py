@@ -236,7 +236,11 @@ class _Quantizer:
         elif mode in ("free", "same", "same0", "softmax"):
             first = op.inputs[:1] if mode in ("same0", "softmax") or op.type == "layer_norm" else op.inputs
             inputs = [self._operand(n, n in first) for n in op.inputs]
-            self.emit(op, op.type, inputs, op.attrs)
+            attrs = dict(op.attrs)
+            if op.type == "pad":  # the one attribute that is a stored value
+                spec = self.specs[op.outputs[0]]
+                attrs["value"] = float(np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127))
+            self.emit(op, op.type, inputs, attrs)
         else:
             inputs = [self._operand(n, False) for n in op.inputs]
             self.out.emit(op.type, inputs, op.attrs, name=op.name, outputs=op.outputs)
