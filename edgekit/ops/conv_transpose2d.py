@@ -188,6 +188,7 @@ OP = OpDef(
     lower=lower,
     scratch=scratch,
     macs=macs,
+    int8=lambda op: "weights",
 )
 
 

@@ -125,6 +125,7 @@ OP = OpDef(
     lower=lower,
     exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32",
     inplace=(0,),
+    int8=lambda op: "free",
 )
 
 

@@ -95,6 +95,7 @@ OP = OpDef(
     samples=samples,
     lower=lower,
     macs=macs,
+    int8=lambda op: "free",
 )
 
 
