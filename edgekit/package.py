@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from edgekit import ops
 from edgekit.errors import PackageError
-from edgekit.ir import NUMPY, Array, Graph, Tensor
+from edgekit.ir import NUMPY, Array, Graph, Op, Tensor
 from edgekit.layout import Variant
 from edgekit.plan import Plan, up
 
@@ -152,7 +152,7 @@ def write(
             w.refs += [index[n] if n else NONE for n in (*op.inputs, *op.outputs)]
             w.ops += struct.pack(
                 "<IHHIHHIIII", w.string(op.name), d.code, d.version, refs, len(op.inputs), len(op.outputs),
-                len(w.attr), len(attr), scratch, 1 if d.exact(op, g) else 0,
+                len(w.attr), len(attr), scratch, int(d.exact(op, g)) | _grants(op, g, plan) << 8,
             )  # fmt: skip
             w.attr += attr
         refs = len(w.refs)
@@ -170,6 +170,21 @@ def write(
     sections = [(k, d) for k, d in sections if d or k in ("REFS", "ATTR")]
     mem = [0, max(p.main_bytes for _, _, p in entries), 0, state_bytes, max(p.scratch_bytes for _, _, p in entries)]
     return _assemble(sections, mem, model_id, rollback)
+
+
+def _grants(op: Op, g: Graph, plan: Plan) -> int:
+    """Bit k: input k lies where an output of the op lies (an in-place op, or a state that is updated)."""
+
+    def place(name: str) -> tuple[str, int | str] | None:
+        if name in g.states:
+            return "state", name
+        return ("main", plan.offsets[name]) if name in plan.offsets else None
+
+    outputs = {place(n) for n in op.outputs} - {None}
+    granted = [k for k, n in enumerate(op.inputs) if n and place(n) in outputs]
+    if granted and max(granted) > 7:
+        raise PackageError(f"input {max(granted)} is overwritten; only the first 8 may be", where=op.name)
+    return sum(1 << k for k in granted)
 
 
 def _goldens(goldens: list[Golden]) -> tuple[bytes, bytes]:

@@ -9,7 +9,18 @@
 #define EK_NONE 0xffffffffu
 #define EK_UNIT_FILE 64u /* sections */
 #define EK_UNIT 16u      /* tensors in DATA and in memories */
+#define EK_OPERANDS_MAX 1024u /* inputs and outputs of one op together */
+#define EK_OUTPUTS_MAX 64u    /* of one op */
 #define EK_FOURCC(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+
+/* Bits of ek_header.required.  Reserved: no build of format 1.0 knows one, a package that sets any is refused. */
+enum {
+    EK_FEATURE_SYMBOLS = 1,  /* dimensions that are symbols with a declared maximum, section SYMS */
+    EK_FEATURE_SUBBYTE = 2,  /* operands of type f16, bf16, i4 or i2 */
+    EK_FEATURE_ENCODED = 4,  /* constants in an encoding other than EK_ENC_PLAIN */
+    EK_FEATURE_EXTERNAL = 8, /* ops that another engine computes, EK_OP_EXTERNAL */
+    EK_FEATURES = 0          /* those this build knows */
+};
 
 typedef struct ek_header {
     uint32_t magic;
@@ -48,11 +59,13 @@ typedef struct ek_tensor_rec {
     float scale;
     int32_t zero;
     uint16_t variants; /* EK_PACKED: how many layouts, from variant0 on in VARI */
-    uint16_t reserved0;
+    uint16_t encoding; /* EK_ENC_* */
     uint32_t variant0;
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
 enum { EK_TENSOR_QUANTIZED = 1 };
+/* How the bytes of a constant stand for its elements.  All but the first are reserved and refused. */
+enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of M not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3 };
 
 /* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each
  * [bias nr x 4][scale nr x 4 if quantized][k/kr][nr][kr] elements, n and k padded up. */
@@ -62,7 +75,7 @@ typedef struct ek_variant {
     uint8_t dtype;   /* EK_F32 or EK_I8: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
-    uint32_t reserved;
+    uint32_t encoding; /* EK_ENC_* */
 } ek_variant;
 
 typedef struct ek_op_rec {
@@ -73,8 +86,11 @@ typedef struct ek_op_rec {
     uint32_t attr;      /* offset in ATTR, multiple of 4 */
     uint32_t attr_bytes;
     uint32_t scratch;   /* bytes granted, per thread */
-    uint32_t flags;     /* bit 0: exact */
+    uint32_t flags;     /* bit 0: exact; bit 8 + k: input k (0..7) lies where an output lies */
 } ek_op_rec;
+enum { EK_OP_EXACT = 1, EK_OP_GRANT0 = 256 };
+/* Op codes: 1.. are EdgeKit's; 0x8000.. belong to whoever builds with ops of their own; the last one is reserved. */
+enum { EK_OP_CUSTOM = 0x8000, EK_OP_EXTERNAL = 0xffff };
 
 typedef struct ek_entry_rec {
     uint32_t name;
@@ -107,6 +123,8 @@ typedef struct ek_golden_rec {
 #define EK_SECT_GOLD EK_FOURCC('G', 'O', 'L', 'D')
 #define EK_SECT_GDAT EK_FOURCC('G', 'D', 'A', 'T')
 #define EK_SECT_META EK_FOURCC('M', 'E', 'T', 'A')
+#define EK_SECT_SYMS EK_FOURCC('S', 'Y', 'M', 'S') /* reserved: symbols and their maxima; critical */
+#define EK_SECT_SIGN EK_FOURCC('S', 'I', 'G', 'N') /* reserved: Ed25519 signature; ignorable */
 
 _Static_assert(sizeof(ek_header) == 128 && sizeof(ek_section) == 32 && sizeof(ek_tensor_rec) == 64, "format");
 _Static_assert(sizeof(ek_variant) == 16 && sizeof(ek_op_rec) == 32 && sizeof(ek_entry_rec) == 32, "format");

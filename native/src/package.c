@@ -16,7 +16,7 @@ static const ek_header *header_of(const void *pkg, size_t len, ek_status *e)
         *e = EK_ERR_TRUNCATED;
     else if (h->major != EK_VERSION_MAJOR)
         *e = EK_ERR_VERSION;
-    else if (h->required)
+    else if (h->required & ~(uint32_t)EK_FEATURES)
         *e = EK_ERR_FEATURE;
     else if (h->file_bytes > len)
         *e = EK_ERR_TRUNCATED;
@@ -48,7 +48,11 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
     for (int i = 0; i < EK_MEM_KINDS; i++)
         bytes[i] = (size_t)h->mem[i] * EK_UNIT;
     bytes[EK_MEM_SESSION] = (sizeof(ek_session) + EK_ALIGN_MEMORY - 1) / EK_ALIGN_MEMORY * EK_ALIGN_MEMORY;
-    bytes[EK_MEM_SCRATCH] *= threads ? threads : 1;
+    if (threads > 1) {
+        if (bytes[EK_MEM_SCRATCH] > 0x7fffffffu / threads) /* would wrap where size_t has 32 bits */
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH);
+        bytes[EK_MEM_SCRATCH] *= threads;
+    }
     return EK_OK;
 }
 
@@ -87,8 +91,18 @@ static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
     case EK_SECT_ENTR: return table_of(&p->entries, s, base, sizeof(ek_entry_rec));
     case EK_SECT_GOLD: return table_of(&p->goldens, s, base, sizeof(ek_golden_rec));
     case EK_SECT_META: return 1;
-    default: return !(s->flags & 1);
+    default: return 1; /* ignorable: ek_package_read has looked */
     }
+}
+
+static int known(uint32_t kind)
+{
+    static const uint32_t kinds[] = { EK_SECT_STRS, EK_SECT_TENS, EK_SECT_VARI, EK_SECT_REFS, EK_SECT_ATTR, EK_SECT_OPS_,
+                                      EK_SECT_ENTR, EK_SECT_DATA, EK_SECT_STAT, EK_SECT_GOLD, EK_SECT_GDAT, EK_SECT_META };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (kinds[i] == kind)
+            return 1;
+    return 0;
 }
 
 ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
@@ -107,6 +121,8 @@ ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
         for (uint32_t j = 0; j < i; j++)
             if (s[j].kind == s[i].kind)
                 return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+        if ((s[i].flags & 1) && !known(s[i].kind))
+            return EK_STATUS(EK_ERR_FEATURE, EK_AT_SECTION, i);
         if (!take_section(p, &s[i], (const uint8_t *)pkg + at))
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
     }
@@ -124,7 +140,7 @@ uint32_t ek_dtype_bytes(uint32_t dtype)
 static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 {
     uint64_t n = 1;
-    if (t->name >= p->strs_bytes || t->rank > EK_MAX_RANK || t->dtype > EK_PACKED)
+    if (t->name >= p->strs_bytes || t->rank > EK_MAX_RANK || t->dtype > EK_PACKED || t->encoding != EK_ENC_PLAIN)
         return 0;
     for (uint32_t i = 0; i < EK_MAX_RANK; i++) {
         uint32_t d = t->dims[i];
@@ -154,7 +170,7 @@ static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 
 static int variant_in_file(const ek_package *p, const ek_variant *v)
 {
-    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr;
+    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr && v->encoding == EK_ENC_PLAIN;
 }
 
 static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_ok)
@@ -167,8 +183,35 @@ static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_o
     return 1;
 }
 
+static int overlap(const ek_tensor_rec *a, const ek_tensor_rec *b)
+{
+    uint64_t a0 = (uint64_t)a->offset * EK_UNIT, b0 = (uint64_t)b->offset * EK_UNIT;
+    return a->kind == b->kind && a->kind != EK_KIND_CONST && a0 < b0 + b->bytes && b0 < a0 + a->bytes;
+}
+
+/* Operands lie apart, save that an output may begin where an input begins to which the op grants it. */
+static int apart(const ek_package *p, const ek_op_rec *o)
+{
+    for (uint32_t i = 0; i < o->outputs; i++) {
+        uint32_t r = p->ref[o->refs + o->inputs + i];
+        if (r == EK_NONE)
+            continue;
+        const ek_tensor_rec *y = ek_tensor_get(p, r);
+        for (uint32_t j = 0; j < (uint32_t)o->inputs + i; j++) {
+            uint32_t q = p->ref[o->refs + j];
+            if (q == EK_NONE || !overlap(ek_tensor_get(p, q), y))
+                continue;
+            if (j >= o->inputs || j >= 8 || !(o->flags & (uint32_t)EK_OP_GRANT0 << j) || ek_tensor_get(p, q)->offset != y->offset)
+                return 0;
+        }
+    }
+    return 1;
+}
+
 static int op_ok(const ek_package *p, const ek_op_rec *o)
 {
+    if ((uint32_t)o->inputs + o->outputs > EK_OPERANDS_MAX || o->outputs > EK_OUTPUTS_MAX)
+        return 0;
     if (o->name >= p->strs_bytes || o->attr % 4 || (uint64_t)o->attr + o->attr_bytes > p->attr_bytes)
         return 0;
     if (o->scratch > (uint64_t)p->header->mem[EK_MEM_SCRATCH] * EK_UNIT || o->scratch % EK_UNIT)
@@ -180,7 +223,7 @@ static int op_ok(const ek_package *p, const ek_op_rec *o)
         if (r != EK_NONE && ek_tensor_get(p, r)->kind == EK_KIND_CONST)
             return 0;
     }
-    return 1;
+    return apart(p, o);
 }
 
 static int entry_ok(const ek_package *p, const ek_entry_rec *e)
@@ -214,17 +257,29 @@ ek_status ek_package_check(const ek_package *p)
     for (uint32_t i = 0; i < p->tensors.count; i++)
         if (!tensor_ok(p, ek_tensor_get(p, i)))
             return EK_STATUS(EK_ERR_TENSOR, EK_AT_TENSOR, i);
-    for (uint32_t i = 0; i < p->ops.count; i++)
-        if (!op_ok(p, ek_op_get(p, i)))
+    /* references and golden data are used once each, in order: no small file asks for endless checking */
+    uint64_t end = 0;
+    for (uint32_t i = 0; i < p->ops.count; i++) {
+        const ek_op_rec *o = ek_op_get(p, i);
+        if (o->refs < end || !op_ok(p, o))
             return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
-    for (uint32_t i = 0; i < p->entries.count; i++)
-        if (!entry_ok(p, ek_entry_get(p, i)))
+        end = (uint64_t)o->refs + o->inputs + o->outputs;
+    }
+    end = 0;
+    for (uint32_t i = 0; i < p->entries.count; i++) {
+        const ek_entry_rec *e = ek_entry_get(p, i);
+        if (e->refs < end || !entry_ok(p, e))
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_ENTRY, i);
+        end = (uint64_t)e->refs + e->inputs + e->outputs;
+    }
+    end = 0;
     for (uint32_t i = 0; i < p->goldens.count; i++) {
         const ek_golden_rec *g = (const ek_golden_rec *)ek_record(&p->goldens, i);
-        if (g->entry >= p->entries.count || golden_bytes(p, g) != g->data_bytes
-            || (uint64_t)g->data * EK_UNIT + g->data_bytes > p->gdat_bytes)
+        uint64_t at = (uint64_t)g->data * EK_UNIT;
+        if (g->entry >= p->entries.count || at < end || golden_bytes(p, g) != g->data_bytes
+            || at + g->data_bytes > p->gdat_bytes)
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_ENTRY, i);
+        end = at + g->data_bytes;
     }
     return EK_OK;
 }
