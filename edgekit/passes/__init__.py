@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgekit.ir import Graph
-from edgekit.passes import fuse, layout, simplify
+from edgekit.passes import attention, fuse, layout, recognize, simplify
 
 Pass = Callable[[Graph], Graph]
 
 CLEAN: tuple[Pass, ...] = (simplify.fold_constants, simplify.drop_identities, simplify.merge_equal)
 PASSES: tuple[Pass, ...] = (
     *CLEAN,
+    simplify.strength,
     layout.sink_transposes,
     *CLEAN,
     layout.sink_transposes,
@@ -20,6 +21,11 @@ PASSES: tuple[Pass, ...] = (
     layout.transposes_to_reshapes,
     *CLEAN,
     fuse.matmul_to_linear,
+    recognize.norms,
+    recognize.fold_norm_affine,
+    recognize.activations,
+    attention.scalars_after_matmul,
+    attention.scale_into_softmax,
     fuse.fold_pads,
     fuse.fold_affine,
     fuse.fuse_clamps,

@@ -251,7 +251,7 @@ def _reshape(e: Editor, op: Op) -> bool:
 
 def _image_order(after: list[int], new: Sequence[int]) -> bool:
     """Whether the new order puts an image's channels last."""
-    return len(new) in (3, 4) and math.prod(new) > 0 and after[-1] == 1
+    return len(new) == 4 and after[-1] == 1
 
 
 RULES: dict[str, Rule] = {

@@ -91,6 +91,37 @@ def drop_identities(graph: Graph) -> Graph:
     return e.finish()
 
 
+def strength(graph: Graph) -> Graph:
+    """Cheaper ops for the same: quotients by constants, squares, roots, and slices of slices."""
+    e = Editor(graph)
+    for op in e.order():
+        if op.type == "binary" and e.g.tensors[op.outputs[0]].dtype == "f32":
+            _cheaper(e, op)
+        elif op.type == "slice":
+            before = e.producer(op.inputs[0], "slice")
+            if before is not None and e.private(before):
+                rows = zip(*(before.attrs[k] for k in ("begin", "step")), *(op.attrs[k] for k in ("begin", "step")))
+                merged = [(b + i * s, s * k) for b, s, i, k in rows]
+                begin, step = (tuple(int(m[j]) for m in merged) for j in (0, 1))
+                e.change(op, inputs=before.inputs, begin=begin, step=step)
+    return e.finish()
+
+
+def _cheaper(e: Editor, op: Op) -> None:
+    x, other = op.inputs
+    data = e.value(other)
+    if data is None or e.value(x) is not None:
+        return
+    if op.attrs["kind"] == "div" and np.all(data != 0):
+        e.change(op, inputs=[x, e.const(other, (1 / data.astype(np.float64)).astype(np.float32))], kind="mul")
+    power = e.scalar(other) if op.attrs["kind"] == "pow" and e.shape(x) == e.shape(op.outputs[0]) else None
+    if power == 2:
+        e.change(op, inputs=[x, x], kind="mul")
+    elif power in (0.5, -0.5, -1.0) and op.attrs["lo"] == -math.inf and op.attrs["hi"] == math.inf:
+        kind = {0.5: "sqrt", -0.5: "rsqrt", -1.0: "reciprocal"}[power]
+        e.swap(op, Op("unary", op.name, (x,), op.outputs, ops.get("unary").fill({"kind": kind})))
+
+
 def _is_clamp(op: Op) -> bool:
     return op.type == "unary" and op.attrs["kind"] == "clamp"
 
