@@ -82,6 +82,11 @@ def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
 
 
 def _checked(d: Dataset) -> Dataset:
+    """Sets text and single numbers aside as `extra`, `group` as groups; DataError unless the rest is one row each."""
+    arrays = {k: a for k, a in d.arrays.items() if isinstance(a, list) or (np.ndim(a) and np.asarray(a).dtype.kind in "biuf")}
+    groups = arrays.pop("group", None)
+    extra = {k: a for k, a in d.arrays.items() if k not in arrays and k != "group"}
+    d = Dataset(d.source, arrays, d.labels, groups, {**d.extra, **extra})
     if not d.arrays:
         raise DataError("holds no input array", where=d.source, todo="name the array `x` or after the model's input")
     sizes = {k: len(a) if np.ndim(a) or isinstance(a, list) else -1 for k, a in d.arrays.items()}
