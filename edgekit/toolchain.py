@@ -77,14 +77,14 @@ def compile_objects(
     sources: Sequence[Path] | None = None,
     *,
     kind: str = "auto",
-    defines: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> list[Path]:
     """Objects of ``sources`` (default: the whole runtime) for a board, cached.
 
     Raises ToolchainError with the compiler's message.
     """
     files = runtime_sources() if sources is None else sources
-    return _objects(board, compiler(board, kind), files, defines)
+    return _objects(board, compiler(board, kind), files, flags)
 
 
 def runtime_sources() -> list[Path]:
@@ -160,7 +160,7 @@ def firmware(
         sources += [paths.data("native", "agent") / f for f in AGENT]
     objects = _objects(board, cc, runtime_sources())
     program = bare / f"{main}_main.c" if isinstance(main, str) else main
-    objects += _objects(board, cc, [*sources, program], defines)
+    objects += _objects(board, cc, [*sources, program], [f"-D{d}" for d in defines])
     objects.append(_package_object(board, cc, bare / "package.S", package))
     script = _linker_script(board, bare / "sections.ld")
     # -nostartfiles keeps zig's compiler-rt; GCC would add newlib, which we do not want
@@ -208,7 +208,8 @@ def _zig(board: Board) -> Compiler | None:
     if importlib.util.find_spec("ziglang") is None:
         return None
     target = board.target
-    flags = [] if target.zig == "native" else ["-target", target.zig]
+    # zig would compile for exactly this CPU: ISAs are chosen when a package runs
+    flags = ["-mcpu=baseline"] if target.zig == "native" else ["-target", target.zig]
     if target.zig_cpu:
         flags.append(f"-mcpu={target.zig_cpu}")
     # Without it clang stops at undefined behaviour with an illegal instruction.
@@ -295,9 +296,9 @@ def _package_object(board: Board, cc: Compiler, source: Path, package: Path | No
 
 
 def _objects(
-    board: Board, cc: Compiler, files: Sequence[Path], defines: Sequence[str] = ()
+    board: Board, cc: Compiler, files: Sequence[Path], extra: Sequence[str] = ()
 ) -> list[Path]:
-    flags = [*cc.flags, *FLAGS, *(f"-D{d}" for d in defines)]
+    flags = [*cc.flags, *FLAGS, *extra]
     headers = _headers_digest()
     folder = paths.cache("objects", board.target.zig if cc.kind == "zig" else board.core)
 

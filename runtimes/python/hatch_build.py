@@ -63,7 +63,8 @@ def compiler(target: str | None) -> list[str]:
             + "run `pip install ziglang` and build again with --no-build-isolation"
         )
     zig = [sys.executable, "-m", "ziglang", "cc"]
-    return zig + (["-target", ZIG_TARGETS.get(target, target)] if target else [])
+    # without a target zig would compile for exactly this CPU
+    return zig + (["-target", ZIG_TARGETS.get(target, target)] if target else ["-mcpu=baseline"])
 
 
 def library_name(target: str | None) -> str:
