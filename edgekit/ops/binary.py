@@ -88,12 +88,12 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(5)
     shapes = (((1, 7, 5, 33),) * 2, ((2, 3, 4, 8), (8,)), ((2, 1, 4, 1), (1, 3, 1, 5)), ((4, 9), ()))
-    for sa, sb in shapes:
+    for i, (sa, sb) in enumerate(shapes):
         for kind in KINDS:
             a = np.abs(rng.normal(size=sa)).astype(F) + F(0.1) if kind == "pow" else rng.normal(size=sa).astype(F)
             b = rng.normal(size=sb).astype(F)
             g = sample_graph("binary", {"a": Tensor("a", sa), "b": Tensor("b", sb)}, {"kind": kind})
-            yield f"f32_{kind}_{len(sa)}{len(sb)}", g, {"a": a, "b": np.asarray(b)}
+            yield f"f32_{kind}_{len(sa)}{len(sb)}_{i}", g, {"a": a, "b": np.asarray(b)}
         for kind in INT8:
             qa, qb = QuantSpec.per_tensor(0.05, -3), QuantSpec.per_tensor(0.031, 9)
             qy = QuantSpec.per_tensor(0.08, 4)
@@ -107,7 +107,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
                 dtype="i8",
             )
             ints = [np.asarray(rng.integers(-128, 128, s)).astype(np.int8) for s in (sa, sb)]
-            yield f"i8_{kind}_{len(sa)}{len(sb)}", g, {"a": ints[0], "b": ints[1]}
+            yield f"i8_{kind}_{len(sa)}{len(sb)}_{i}", g, {"a": ints[0], "b": ints[1]}
 
 
 def int8(op: Op) -> str:
