@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import qmath
+from edgekit.errors import ModelError
 from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, scale_zero, tflite

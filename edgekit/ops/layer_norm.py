@@ -21,6 +21,7 @@ from edgekit.layout import Target
 from edgekit.ops.base import (
     Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero,
 )
+from edgekit.ops.reduce import mask
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
@@ -152,8 +153,18 @@ def _normalized(imp: Importer, x: str, scale: str, bias: str, axis: int, eps: fl
 @onnx("LayerNormalization")
 def import_onnx(
     imp: Importer, x: str, scale: str, bias: str = "", *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
-) -> str:
-    return _normalized(imp, x, scale, bias, axis, epsilon, 0)
+) -> list[str]:
+    """Mean and inverse deviation are computed apart where the model asks for them."""
+    y = _normalized(imp, x, scale, bias, axis, epsilon, 0)
+    if not any(imp.node.output[1:]):
+        return [y]
+    rank = imp.rank(x)
+    attrs = {"kind": "mean", "axes": mask(range(axis % rank, rank), rank), "keepdims": 1}
+    mean = imp.emit("reduce", [x], attrs, suffix="mean")
+    d = imp.binary("sub", x, mean)
+    var = imp.emit("reduce", [imp.binary("mul", d, d)], attrs, suffix="variance")
+    shifted = imp.binary("add", var, imp.scalar(epsilon))
+    return [y, mean, imp.emit("unary", [shifted], {"kind": "rsqrt"}, suffix="inverse")]
 
 
 @onnx("RMSNormalization", "SimplifiedLayerNormalization")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
     Field, OpDef, TensorType, conv_out, need, onnx, sample_array, sample_graph,
@@ -30,7 +31,8 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     assert x is not None
     _, oh, ow, _ = g.tensors[op.outputs[0]].shape
     lowest = -np.inf if x.dtype == np.float32 else -128
-    return [windows(x, op, *op.attrs["kernel"], lowest, oh, ow).max(axis=(3, 4))]
+    kh, kw = op.attrs["kernel"]
+    return [windows(x, op, kh, kw, lowest, oh, ow).max(axis=(3, 4))]
 
 
 CASES: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
@@ -93,6 +95,8 @@ def import_onnx(
     storage_order: int = 0,
     strides: Sequence[int] = (),
 ) -> str:
+    if imp.dtype(x) not in ("f32", "i8"):
+        raise ModelError(f"MaxPool of {imp.dtype(x)} is not supported")
     rank, nhwc = imp.rank(x), imp.nhwc(x)
     kernel = (1, kernel_shape[0]) if len(kernel_shape) == 1 else tuple(kernel_shape)
     size = imp.shape(nhwc)[1:3]
