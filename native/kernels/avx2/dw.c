@@ -16,6 +16,8 @@ EK_INLINE EK_AVX2 __m128i load16(const int8_t *x, uint32_t n)
 {
     if (n >= 16)
         return _mm_loadu_si128((const __m128i *)(const void *)x);
+    if (n == 8)
+        return _mm_loadl_epi64((const __m128i *)(const void *)x);
     int8_t part[16] = { 0 };
     memcpy(part, x, n);
     return _mm_loadu_si128((const __m128i *)(const void *)part);

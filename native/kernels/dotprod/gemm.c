@@ -1,9 +1,73 @@
+/* GEMM with SDOT.  Blocks of 8 outputs, 4 inputs deep; 16 bytes of a row serve four steps by lane. */
 #if defined(__aarch64__)
-#include "kernels.h"
+#include "../neon/neon.h"
+
+#define EK_DOT __attribute__((target("arch=armv8.2-a+dotprod")))
+
+EK_INLINE EK_DOT void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned mr)
+{
+    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
+    int32x4_t acc[8][2];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        acc[r][0] = acc[r][1] = vdupq_n_s32(0);
+    uint32_t k = 0, kp = (g->k + 3) & ~3u;
+    for (; k + 16 <= kp; k += 16, a += 16, w += 128) {
+        int8x16_t x[8];
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            x[r] = vld1q_s8(a + (ptrdiff_t)r * g->lda);
+#define EK_STEP(i)                                                                  \
+        do {                                                                        \
+            int8x16_t lo = vld1q_s8(w + 32 * i), hi = vld1q_s8(w + 32 * i + 16);    \
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                           \
+                acc[r][0] = vdotq_laneq_s32(acc[r][0], lo, x[r], i);                \
+                acc[r][1] = vdotq_laneq_s32(acc[r][1], hi, x[r], i);                \
+            }                                                                       \
+        } while (0)
+        EK_STEP(0);
+        EK_STEP(1);
+        EK_STEP(2);
+        EK_STEP(3);
+#undef EK_STEP
+    }
+    for (; k < kp; k += 4, a += 4, w += 32) {
+        int8x16_t lo = vld1q_s8(w), hi = vld1q_s8(w + 16);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
+            acc[r][0] = vdotq_s32(acc[r][0], lo, x);
+            acc[r][1] = vdotq_s32(acc[r][1], hi, x);
+        }
+    }
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        ek_finish(g, head, m + r, n, acc[r][0], acc[r][1], dyn);
+}
+
+EK_INLINE EK_DOT void gemm(const ek_gemm *g, const int dyn)
+{
+    const uint8_t *w = g->w;
+    size_t block = ek_block_s8(8, 4, g->k);
+    for (uint32_t n = 0; n < g->n; n += 8, w += block) {
+        uint32_t m = 0;
+        for (; m + 8 <= g->m; m += 8)
+            tile_int(g, m, n, w, dyn, 8);
+        for (; m + 4 <= g->m; m += 4)
+            tile_int(g, m, n, w, dyn, 4);
+        for (; m + 2 <= g->m; m += 2)
+            tile_int(g, m, n, w, dyn, 2);
+        if (m < g->m)
+            tile_int(g, m, n, w, dyn, 1);
+    }
+}
+
+static EK_DOT void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
+static EK_DOT void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
 
 void ek_kernels_dotprod(ek_kernels *k)
 {
-    (void)k;
+    EK_SET(k, gemm_s8, GEMM_S8, gemm_s8, EK_ISA_DOTPROD);
+    EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_DOTPROD);
+    k->s8_nr = 8;
+    k->s8_kr = 4;
+    k->s8_xoff = 0;
 }
 #else
 typedef int ek_no_dotprod; /* a translation unit must not be empty */

@@ -1,9 +1,98 @@
+/* GEMM with SMMLA: 2 rows x 8 inputs by 2 outputs x 8 inputs.  Blocks of 8 outputs, 8 inputs deep. */
 #if defined(__aarch64__)
-#include "kernels.h"
+#include "../neon/neon.h"
+
+#define EK_I8MM __attribute__((target("arch=armv8.2-a+i8mm")))
+
+EK_INLINE int8x16_t low_halves(int8x16_t a, int8x16_t b)
+{
+    return vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+
+EK_INLINE int8x16_t high_halves(int8x16_t a, int8x16_t b)
+{
+    return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
+}
+
+/* row h of two accumulators of 2 x 2 */
+EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
+{
+    int64x2_t x = vreinterpretq_s64_s32(a), y = vreinterpretq_s64_s32(b);
+    return vreinterpretq_s32_s64(h ? vzip2q_s64(x, y) : vzip1q_s64(x, y));
+}
+
+/* `pairs` pairs of rows; the last one may lack its second row */
+EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned pairs)
+{
+    const int8_t *w = (const int8_t *)head + 64, *a[4][2];
+    int32x4_t acc[4][4]; /* [pair of rows][pair of outputs] */
+    EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
+        a[p][0] = (const int8_t *)g->a + (ptrdiff_t)(m + 2 * p) * g->lda;
+        a[p][1] = m + 2 * p + 1 < g->m ? a[p][0] + g->lda : a[p][0];
+        EK_UNROLL for (unsigned j = 0; j < 4; j++)
+            acc[p][j] = vdupq_n_s32(0);
+    }
+    uint32_t k = 0, kp = (g->k + 7) & ~7u;
+    for (; k + 16 <= kp; k += 16, w += 128) {
+        int8x16_t lo[4], hi[4];
+        EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
+            int8x16_t u = vld1q_s8(a[p][0] + k), v = vld1q_s8(a[p][1] + k);
+            lo[p] = low_halves(u, v);
+            hi[p] = high_halves(u, v);
+        }
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            int8x16_t x = vld1q_s8(w + 16 * j);
+            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
+                acc[p][j] = vmmlaq_s32(acc[p][j], lo[p], x);
+        }
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            int8x16_t x = vld1q_s8(w + 64 + 16 * j);
+            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
+                acc[p][j] = vmmlaq_s32(acc[p][j], hi[p], x);
+        }
+    }
+    if (k < kp) {
+        int8x16_t lo[4];
+        EK_UNROLL for (unsigned p = 0; p < pairs; p++)
+            lo[p] = vcombine_s8(vld1_s8(a[p][0] + k), vld1_s8(a[p][1] + k));
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            int8x16_t x = vld1q_s8(w + 16 * j);
+            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
+                acc[p][j] = vmmlaq_s32(acc[p][j], lo[p], x);
+        }
+    }
+    EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
+        ek_finish(g, head, m + 2 * p, n, row_of(acc[p][0], acc[p][1], 0), row_of(acc[p][2], acc[p][3], 0), dyn);
+        if (m + 2 * p + 1 < g->m)
+            ek_finish(g, head, m + 2 * p + 1, n, row_of(acc[p][0], acc[p][1], 1), row_of(acc[p][2], acc[p][3], 1), dyn);
+    }
+}
+
+EK_INLINE EK_I8MM void gemm(const ek_gemm *g, const int dyn)
+{
+    const uint8_t *w = g->w;
+    size_t block = ek_block_s8(8, 8, g->k);
+    for (uint32_t n = 0; n < g->n; n += 8, w += block) {
+        uint32_t m = 0;
+        for (; m + 7 <= g->m; m += 8)
+            tile_int(g, m, n, w, dyn, 4);
+        for (; m + 3 <= g->m; m += 4)
+            tile_int(g, m, n, w, dyn, 2);
+        for (; m < g->m; m += 2)
+            tile_int(g, m, n, w, dyn, 1);
+    }
+}
+
+static EK_I8MM void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
+static EK_I8MM void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
 
 void ek_kernels_i8mm(ek_kernels *k)
 {
-    (void)k;
+    EK_SET(k, gemm_s8, GEMM_S8, gemm_s8, EK_ISA_I8MM);
+    EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_I8MM);
+    k->s8_nr = 8;
+    k->s8_kr = 8;
+    k->s8_xoff = 0;
 }
 #else
 typedef int ek_no_i8mm; /* a translation unit must not be empty */

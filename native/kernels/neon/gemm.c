@@ -1,9 +1,118 @@
+/* GEMM with Advanced SIMD alone.  Blocks of 8 outputs, 4 inputs deep: SMULL makes 16-bit products of two outputs by 4
+ * inputs, SADALP adds neighbours to 32 bits (a second product in 16 bits could overflow). */
 #if defined(__aarch64__)
-#include "kernels.h"
+#include "neon.h"
+
+EK_INLINE void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned mr)
+{
+    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
+    int32x4_t acc[4][4]; /* [row][pair of outputs]: two partial sums each */
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        EK_UNROLL for (unsigned j = 0; j < 4; j++)
+            acc[r][j] = vdupq_n_s32(0);
+    for (uint32_t k = 0; k < g->k; k += 4, a += 4, w += 32) {
+        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
+            acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(x)));
+            acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, x));
+            acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(x)));
+            acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, x));
+        }
+    }
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        ek_finish(g, head, m + r, n, vpaddq_s32(acc[r][0], acc[r][1]), vpaddq_s32(acc[r][2], acc[r][3]), dyn);
+}
+
+EK_INLINE void gemm(const ek_gemm *g, const int dyn)
+{
+    const uint8_t *w = g->w;
+    size_t block = ek_block_s8(8, 4, g->k);
+    for (uint32_t n = 0; n < g->n; n += 8, w += block) {
+        uint32_t m = 0;
+        for (; m + 4 <= g->m; m += 4)
+            tile_int(g, m, n, w, dyn, 4);
+        for (; m + 2 <= g->m; m += 2)
+            tile_int(g, m, n, w, dyn, 2);
+        if (m < g->m)
+            tile_int(g, m, n, w, dyn, 1);
+    }
+}
+
+static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
+static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
+
+EK_INLINE void tile_f32(const ek_gemm *g, const float *a, const float *w, float *y, uint32_t left, const unsigned mr)
+{
+    float32x4_t acc[8][2];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        acc[r][0] = vld1q_f32(w);
+        acc[r][1] = vld1q_f32(w + 4);
+    }
+    uint32_t k = 0;
+    w += 8;
+    for (; k + 4 <= g->k; k += 4, a += 4, w += 32) {
+        float32x4_t x[8];
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            x[r] = vld1q_f32(a + (ptrdiff_t)r * g->lda);
+#define EK_STEP(i)                                                                   \
+        do {                                                                         \
+            float32x4_t lo = vld1q_f32(w + 8 * i), hi = vld1q_f32(w + 8 * i + 4);    \
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                            \
+                acc[r][0] = vfmaq_laneq_f32(acc[r][0], lo, x[r], i);                 \
+                acc[r][1] = vfmaq_laneq_f32(acc[r][1], hi, x[r], i);                 \
+            }                                                                        \
+        } while (0)
+        EK_STEP(0);
+        EK_STEP(1);
+        EK_STEP(2);
+        EK_STEP(3);
+#undef EK_STEP
+    }
+    for (; k < g->k; k++, a++, w += 8) {
+        float32x4_t lo = vld1q_f32(w), hi = vld1q_f32(w + 4);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            float x = a[(ptrdiff_t)r * g->lda];
+            acc[r][0] = vfmaq_n_f32(acc[r][0], lo, x);
+            acc[r][1] = vfmaq_n_f32(acc[r][1], hi, x);
+        }
+    }
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        float *row = y + (ptrdiff_t)r * g->ldy;
+        ek_store4_f32(row, ek_clampq(acc[r][0], g->lo, g->hi), left);
+        if (left > 4)
+            ek_store4_f32(row + 4, ek_clampq(acc[r][1], g->lo, g->hi), left - 4);
+    }
+}
+
+static void gemm_f32(const ek_gemm *g)
+{
+    const float *w = (const float *)(const void *)g->w;
+    for (uint32_t n = 0; n < g->n; n += 8, w += 8 * ((size_t)g->k + 1)) {
+        const float *a = (const float *)g->a;
+        float *y = (float *)g->y + n;
+        uint32_t m = 0;
+        for (; m + 8 <= g->m; m += 8, a += 8 * g->lda, y += 8 * g->ldy)
+            tile_f32(g, a, w, y, g->n - n, 8);
+        for (; m + 4 <= g->m; m += 4, a += 4 * g->lda, y += 4 * g->ldy)
+            tile_f32(g, a, w, y, g->n - n, 4);
+        for (; m < g->m; m++, a += g->lda, y += g->ldy)
+            tile_f32(g, a, w, y, g->n - n, 1);
+    }
+}
 
 void ek_kernels_neon(ek_kernels *k)
 {
-    (void)k;
+    EK_SET(k, gemm_s8, GEMM_S8, gemm_s8, EK_ISA_NEON);
+    EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_NEON);
+    EK_SET(k, gemm_f32, GEMM_F32, gemm_f32, EK_ISA_NEON);
+    k->s8_nr = 8;
+    k->s8_kr = 4;
+    k->s8_xoff = 0;
+    k->f32_nr = 8;
+    k->tile_rows = 16;
+    ek_dw_neon(k);
+    ek_elementwise_neon(k);
 }
 #else
 typedef int ek_no_neon; /* a translation unit must not be empty */

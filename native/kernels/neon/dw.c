@@ -1,0 +1,142 @@
+/* Depthwise convolution with Advanced SIMD: int8 weights less their zero point as int16, through SMLAL. */
+#if defined(__aarch64__)
+#include "dw.h"
+#include "neon.h"
+#include "portable.h"
+
+enum { MAX_TAPS = 64 };
+
+EK_INLINE int8x8_t load8(const int8_t *x, uint32_t n)
+{
+    if (n >= 8)
+        return vld1_s8(x);
+    int8_t part[8] = { 0 };
+    memcpy(part, x, n);
+    return vld1_s8(part);
+}
+
+/* all pixels of 16 channels */
+EK_INLINE void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, const ptrdiff_t *at, uint32_t c0, const uint32_t taps)
+{
+    const int32_t *bias = (const int32_t *)(const void *)head;
+    const float *scale = (const float *)(const void *)(head + 64);
+    const int8_t *x = (const int8_t *)d->x + c0;
+    int8_t *y = (int8_t *)d->y + c0;
+    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+        int32x4_t s0 = vld1q_s32(bias), s1 = vld1q_s32(bias + 4), s2 = vld1q_s32(bias + 8), s3 = vld1q_s32(bias + 12);
+        for (uint32_t t = 0; t < taps; t++) {
+            int8x16_t v = vld1q_s8(x + at[t]);
+            int16x8_t lo = vmovl_s8(vget_low_s8(v)), hi = vmovl_high_s8(v);
+            s0 = vmlal_s16(s0, vget_low_s16(lo), vget_low_s16(w[2 * t]));
+            s1 = vmlal_high_s16(s1, lo, w[2 * t]);
+            s2 = vmlal_s16(s2, vget_low_s16(hi), vget_low_s16(w[2 * t + 1]));
+            s3 = vmlal_high_s16(s3, hi, w[2 * t + 1]);
+        }
+        vst1_s8(y, ek_requant8(s0, s1, scale, d->lo, d->hi, d->zero));
+        vst1_s8(y + 8, ek_requant8(s2, s3, scale + 8, d->lo, d->hi, d->zero));
+    }
+}
+
+/* all pixels of up to 8 channels: the half `h` of a block */
+static void pixels8(const ek_dw *d, const int16x8_t *w, const uint8_t *head, const ptrdiff_t *at, uint32_t c0, uint32_t taps, uint32_t h)
+{
+    uint32_t left = d->channels - c0;
+    const int32_t *bias = (const int32_t *)(const void *)head + 8 * h;
+    const float *scale = (const float *)(const void *)(head + 64) + 8 * h;
+    const int8_t *x = (const int8_t *)d->x + c0;
+    int8_t *y = (int8_t *)d->y + c0;
+    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+        int32x4_t s0 = vld1q_s32(bias), s1 = vld1q_s32(bias + 4);
+        for (uint32_t t = 0; t < taps; t++) {
+            int16x8_t v = vmovl_s8(load8(x + at[t], left));
+            s0 = vmlal_s16(s0, vget_low_s16(v), vget_low_s16(w[2 * t + h]));
+            s1 = vmlal_high_s16(s1, v, w[2 * t + h]);
+        }
+        ek_store8_s8(y, ek_requant8(s0, s1, scale, d->lo, d->hi, d->zero), left);
+    }
+}
+
+static void dw_s8(const ek_dw *d)
+{
+    ptrdiff_t at[MAX_TAPS];
+    int16x8_t w[2 * MAX_TAPS];
+    uint32_t taps = ek_dw_taps(d, at, MAX_TAPS);
+    if (!taps) {
+        ek_dw_s8_portable(d);
+        return;
+    }
+    const uint8_t *head = d->w;
+    const int16x8_t zero = vdupq_n_s16((int16_t)d->w_zero);
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, head += 16u * (8 + taps)) {
+        for (uint32_t t = 0; t < taps; t++) {
+            int8x16_t v = vld1q_s8((const int8_t *)head + 128 + 16 * t);
+            w[2 * t] = vsubq_s16(vmovl_s8(vget_low_s8(v)), zero);
+            w[2 * t + 1] = vsubq_s16(vmovl_high_s8(v), zero);
+        }
+        if (d->channels - c0 >= 16) {
+            if (taps == 9)
+                pixels16(d, w, head, at, c0, 9);
+            else
+                pixels16(d, w, head, at, c0, taps);
+        } else {
+            pixels8(d, w, head, at, c0, taps, 0);
+            if (d->channels - c0 > 8)
+                pixels8(d, w, head, at, c0 + 8, taps, 1);
+        }
+    }
+}
+
+EK_INLINE float32x4_t load4(const float *x, uint32_t n)
+{
+    if (n >= 4)
+        return vld1q_f32(x);
+    float part[4] = { 0 };
+    memcpy(part, x, n * sizeof *x);
+    return vld1q_f32(part);
+}
+
+/* np pixels of up to 4 channels */
+EK_INLINE void pixels_f32(const ek_dw *d, const float *x, const float *w, float *y, uint32_t left, const unsigned np)
+{
+    float32x4_t acc[4];
+    EK_UNROLL for (unsigned p = 0; p < np; p++)
+        acc[p] = vld1q_f32(w);
+    for (uint32_t i = 0; i < d->kh; i++) {
+        const float *row = x + (ptrdiff_t)i * d->dy;
+        for (uint32_t j = 0; j < d->kw; j++, row += d->dx) {
+            w += 8;
+            float32x4_t wv = vld1q_f32(w);
+            EK_UNROLL for (unsigned p = 0; p < np; p++)
+                acc[p] = vfmaq_f32(acc[p], load4(row + (ptrdiff_t)p * d->step, left), wv);
+        }
+    }
+    EK_UNROLL for (unsigned p = 0; p < np; p++)
+        ek_store4_f32(y + p * (size_t)d->channels, ek_clampq(acc[p], d->lo, d->hi), left);
+}
+
+static void dw_f32(const ek_dw *d)
+{
+    const float *w = (const float *)(const void *)d->w;
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
+        const float *b = w + (size_t)(c0 / 8) * 8 * (1 + (size_t)d->kh * d->kw) + c0 % 8;
+        const float *x = (const float *)d->x + c0;
+        float *y = (float *)d->y + c0;
+        uint32_t p = 0, left = d->channels - c0;
+        if (left >= 4)
+            for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
+                pixels_f32(d, x, b, y, 4, 4);
+        for (; p < d->count; p++, x += d->step, y += d->channels)
+            pixels_f32(d, x, b, y, left, 1);
+    }
+}
+
+void ek_dw_neon(ek_kernels *k)
+{
+    EK_SET(k, dw_s8, DW_S8, dw_s8, EK_ISA_NEON);
+    EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_NEON);
+    k->dw_s8_nr = 16;
+    k->dw_f32_nr = 8;
+}
+#else
+typedef int ek_no_dw_neon; /* a translation unit must not be empty */
+#endif
