@@ -51,7 +51,7 @@ class Device:
         self.peer: Peer | None = None
         self._sampled = 0.0
         self._skipped = 0
-        self._counters: dict[int, bool] = {}
+        self._epitaph = ""  # how the last child died
 
     # ---- output ----
 
@@ -104,9 +104,11 @@ class Device:
                 self.refuse(cmd, wire.Code.NO_PACKAGE, "upload a package first")
                 return
             self.stop()
+            self._epitaph = ""
             self.runner = Runner(self.store.package, self.max_body, self.limits)
         if self.runner is None:
-            self.refuse(cmd, wire.Code.NO_SESSION, "open a package first")
+            text = f"{self._epitaph}: open it again" if self._epitaph else "open a package first"
+            self.refuse(cmd, wire.Code.NO_SESSION, text)
             return
         self.pending = cmd
         if cmd.op == wire.Command.BENCH:
@@ -166,11 +168,9 @@ class Device:
             for f in frames:
                 self.from_child(f)
         if self.runner is not None and self.runner.late:
-            limit = self.pending.limit_ms / 1000 if self.pending else self.limits.time_s
+            text = f"not done within {self.runner.limit_s:g} s: killed"
             self.runner.kill()
-            self.died(
-                wire.Code.TIMEOUT, f"not done within {limit or self.limits.time_s:g} s: killed"
-            )
+            self.died(wire.Code.TIMEOUT, text)
 
     def from_child(self, f: wire.Frame) -> None:
         """A RESULT or data frame of the child."""
@@ -194,7 +194,7 @@ class Device:
 
     def died(self, code: wire.Code, text: str) -> None:
         """Answers for a child that cannot any more."""
-        self.runner = None
+        self.runner, self._epitaph = None, text
         if self.pending is not None:
             if self.pending.op == wire.Command.BENCH:
                 self.run = None

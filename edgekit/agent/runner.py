@@ -28,7 +28,7 @@ class Runner:
     """One child process with one package."""
 
     def __init__(self, package: Path, max_body: int, limits: Limits) -> None:
-        self.limits, self.deadline = limits, 0.0
+        self.limits, self.limit_s, self.deadline = limits, limits.time_s, 0.0
         self._reader = wire.Reader(wire.Framing.LENGTH)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._left = 0.0
@@ -57,7 +57,8 @@ class Runner:
     def send(self, cmd: wire.Cmd) -> None:
         """Hands a command over and starts its time limit."""
         limit = cmd.limit_ms / 1000 if cmd.limit_ms else self.limits.time_s
-        self.deadline = time.monotonic() + min(limit, self.limits.time_s)
+        self.limit_s = min(limit, self.limits.time_s)
+        self.deadline = time.monotonic() + self.limit_s
         with contextlib.suppress(OSError):  # a dead child is noticed when its output ends
             self._in.write(wire.wrap(wire.frame(cmd), wire.Framing.LENGTH))
             self._in.flush()
