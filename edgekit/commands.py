@@ -66,7 +66,7 @@ def build(args: argparse.Namespace) -> None:
     if args.report:
         from edgekit import report
 
-        report.save(args.report, report.of_build(built, costs.explain(built.data, contents.read(built.data), built.board)))
+        report.save(args.report, report.of_build(built, costs.explain(built.data, contents.read(built.data), built.board), wanted))
     if args.json:
         console.emit(_built_facts(args, built, wanted))
         return
@@ -105,7 +105,7 @@ def _print_culprits(layers: Any) -> None:
 
     worst = sqnr.culprits(layers)
     if worst:
-        rows = [(w.op, w.type, f"{w.sqnr_db:.1f}", f"{w.drop_db:.1f}") for w in worst]
+        rows = [(console.tail(w.op, 60), w.type, f"{w.sqnr_db:.1f}", f"{w.drop_db:.1f}") for w in worst]
         console.table("where int8 loses most (SQNR against float)", ("node", "op", ">SQNR dB", ">lost dB"), rows)
 
 
@@ -147,7 +147,7 @@ def inspect(args: argparse.Namespace) -> None:
         rows = [(role, *_tensor_row(e.graph.tensors[n])) for role, n in _ends(e)]
         console.table(f"entry {e.name}", ("", "name", "shape", "type", "scale", "zero"), rows)
         rows = [
-            (i, op.name, op.type, "x".join(map(str, e.graph.tensors[op.outputs[0]].shape)), _attr_text(op.attrs))
+            (i, console.tail(op.name, 32), op.type, "x".join(map(str, e.graph.tensors[op.outputs[0]].shape)), _attr_text(op.attrs))
             for i, op in enumerate(e.graph.ops)
         ]
         console.table(f"ops of {e.name}", (">", "node", "op", "output", "attributes"), rows)
@@ -244,7 +244,7 @@ def _print_explained(name: str, e: Explained, n: Needs, board: board_files.Board
     said = "predicted from the board's ISA list" if e.predicted else "as the runtime on this machine says"
     console.say(f"{name} on {e.board} ({', '.join(e.isas) or 'portable C only'}): kernels {said}")
     rows = [
-        (o.index, o.name, o.type, "x".join(map(str, o.shape)), o.isa, o.macs, o.flash_bytes, o.output_bytes, o.scratch_bytes)
+        (o.index, console.tail(o.name, 18), o.type, "x".join(map(str, o.shape)), o.isa, o.macs, o.flash_bytes, o.output_bytes, o.scratch_bytes)
         for o in e.ops
     ]
     console.table(
@@ -256,7 +256,7 @@ def _print_explained(name: str, e: Explained, n: Needs, board: board_files.Board
             reasons.setdefault(f"{o.isa}: {o.why}", []).append(o.name)
     for why, names in reasons.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        console.say(f"  {why} ({', '.join(names[:3])}{more})")
+        console.say(f"  {why} ({', '.join(console.tail(n, 20) for n in names[:3])}{more})")
     exact = f"exact up to {e.exact_until}, within a tolerance from there" if e.exact_until else "exact: same bits everywhere"
     console.say(f"  {exact}")
     for entry, places in e.arena.items():
@@ -264,9 +264,9 @@ def _print_explained(name: str, e: Explained, n: Needs, board: board_files.Board
         size = e.memory["main"]
         at, live = costs.peak(places, count)
         node = "before the first op" if at < 0 else "at the end" if at >= count else f"at op {at}"
-        console.say(f"\narena of {entry}: {size:,} B; most is alive {node}: {live:,} B (addresses down, ops across)")
-        for line in costs.arena_map(places, count, size):
-            console.say(line)
+        console.say()
+        console.say(f"arena of {entry}: {size:,} B; most is alive {node}: {live:,} B (addresses down, ops across)")
+        print("\n".join(costs.arena_map(places, count, size)))
     _print_totals(e, n, board)
 
 
@@ -316,21 +316,21 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _layers(args: argparse.Namespace) -> None:
-    from edgekit import check as checks
+    from edgekit import layers
 
     if args.model:
         model_file(args.model)
     with console.progress() as progress:
-        found = checks.layers(
-            args.package, model=args.model, data_source=args.data, options=compression_of(args), on=args.on,
+        found = layers.compare(
+            args.package, model=args.model, source=args.data, options=compression_of(args), on=args.on,
             token=token_of(args.token_file), progress=progress,
         )  # fmt: skip
     if args.json:
-        console.emit(checks.layer_facts(found))
+        console.emit(layers.facts(found))
     else:
-        rows = [(r.op, r.tensor, r.values, r.against, r.different, r.largest, r.sqnr_db) for r in found.rows]
-        columns = ("node", "tensor", ">values", "compared with", ">different", ">largest", ">SQNR dB")
-        console.table(f"{args.package} on {found.where}", columns, rows)
+        rows = [(console.tail(r.op, 26), console.tail(r.tensor, 26), r.values, r.different, r.largest, r.sqnr_db) for r in found.rows]
+        columns = ("node", "tensor", ">values", ">different", ">largest", ">SQNR dB")
+        console.table(f"{args.package} on {found.where}, compared with {found.rows[0].against}", columns, rows)
         console.say(found.verdict)
     if not found.equal:
         raise PackageError(found.verdict, where=found.where)
@@ -365,7 +365,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         console.say(f"written: {args.output}")
     if trace:
-        rows = [(t.index, t.name, t.type, t.isa, t.latency_us) for t in trace]
+        rows = [(t.index, console.tail(t.name), t.type, t.isa, t.latency_us) for t in trace]
         console.table("", (">", "node", "op", "ISA", ">us"), rows)
 
 
@@ -523,7 +523,7 @@ def _print_measurement(path: Path, m: Any) -> None:
     if m.ops:
         total = sum(o.median for o in m.ops) or 1.0
         top = sorted(m.ops, key=lambda o: -o.median)[:10]
-        ops = [(o.index, o.name, o.type, o.isa, o.median, f"{100 * o.median / total:.1f} %") for o in top]
+        ops = [(o.index, console.tail(o.name, 30), o.type, o.isa, o.median, f"{100 * o.median / total:.1f} %") for o in top]
         console.table(f"costliest ops ({m.traced} traced)", (">", "node", "op", "ISA", f">{unit}", ">share"), ops)
 
 

@@ -17,7 +17,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     from rich.console import Console
     from rich.table import Table
 
-    out = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    out = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for c in columns:
         out.add_column(c.removeprefix(">"), justify="right" if c.startswith(">") else "left", overflow="fold")
     for row in rows:
@@ -44,9 +44,18 @@ def number(x: float) -> str:
     return f"{x:,.0f}" if size >= 1000 else f"{x:.1f}" if size >= 100 else f"{x:.2f}" if size >= 1 else f"{x:.3f}"
 
 
+def tail(name: str, most: int = 40) -> str:
+    """The end of a long name: where node names differ."""
+    return name if len(name) <= most else "…" + name[1 - most :]
+
+
 def say(text: str = "") -> None:
-    """One line on stdout."""
-    print(text)
+    """A sentence on stdout, folded at WIDTH; what is indented stays so."""
+    import textwrap
+
+    indent = text[: len(text) - len(text.lstrip())]
+    folded = textwrap.wrap(text, WIDTH, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
+    print("\n".join(folded))
 
 
 def emit(facts: dict[str, Any]) -> None:
