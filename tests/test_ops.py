@@ -1,4 +1,6 @@
-"""Every op's samples, and random geometries, on the numpy reference, portable C and every ISA of this CPU."""
+"""Every op's samples, and random geometries, on the numpy reference, portable C and every ISA of
+this CPU.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def samples(op: str) -> list[tuple[str, Graph, dict[str, Array], tuple[Array, ..
     out = []
     for label, g, inputs in ops.get(op).samples():
         g.check()
-        out.append((label, g, inputs, graph_outputs(g, inputs), package_graph(g, Target(tuple(ISAS)))))
+        out.append(
+            (label, g, inputs, graph_outputs(g, inputs), package_graph(g, Target(tuple(ISAS))))
+        )
     return out
 
 
@@ -43,7 +47,11 @@ def difference(graph: Graph, want: Array, got: Array) -> str:
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"{got.dtype}{got.shape}, not {want.dtype}{want.shape}"
     if all(ops.get(op.type).exact(op, graph) for op in graph.ops):
-        return "" if got.tobytes() == want.tobytes() else f"{np.sum(got != want)} of {want.size} differ"
+        return (
+            ""
+            if got.tobytes() == want.tobytes()
+            else f"{np.sum(got != want)} of {want.size} differ"
+        )
     finite = np.isfinite(want)
     if not np.array_equal(np.isfinite(got), finite):
         return "infinite or NaN in other places"
@@ -62,7 +70,9 @@ def check(graph: Graph, inputs: dict[str, Array], isas: list[str] | None = None)
             with Session(data, isa=isa) as s:
                 got = s.run(inputs)
             for name, w in zip(graph.outputs, want, strict=True):
-                assert not difference(graph, w, got[name]), f"{difference(graph, w, got[name])} with {isa}"
+                assert not difference(graph, w, got[name]), (
+                    f"{difference(graph, w, got[name])} with {isa}"
+                )
 
 
 @pytest.mark.parametrize("op", ops.table())
@@ -121,7 +131,9 @@ def test_gather_refuses_an_index_at_run_time() -> None:
 # ---- random geometries --------------------------------------------------------------------------
 
 
-def activation(draw: Any, shape: tuple[int, ...], dtype: str, name: str = "x") -> tuple[Tensor, Array]:
+def activation(
+    draw: Any, shape: tuple[int, ...], dtype: str, name: str = "x"
+) -> tuple[Tensor, Array]:
     """A tensor and values for it, from a drawn seed."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     quant = QuantSpec.per_tensor(0.05, draw(st.integers(-128, 127))) if dtype == "i8" else None
@@ -146,7 +158,9 @@ def test_conv2d_of_any_geometry(data: st.DataObject) -> None:
         "pad": tuple(draw(st.integers(0, 3)) for _ in range(4)),
     }
     dtype = draw(st.sampled_from(["i8", "f32"]))
-    x, values = activation(draw, (draw(st.integers(1, 2)), draw(sizes), draw(sizes), ci * groups), dtype)
+    x, values = activation(
+        draw, (draw(st.integers(1, 2)), draw(sizes), draw(sizes), ci * groups), dtype
+    )
     shape = (*kernel, ci) if op == "depthwise_conv2d" else (co * groups, *kernel, ci)
     if op != "depthwise_conv2d":
         attrs["groups"] = groups
@@ -154,15 +168,20 @@ def test_conv2d_of_any_geometry(data: st.DataObject) -> None:
     n = ci if op == "depthwise_conv2d" else co * groups
     if dtype == "i8":
         axis = 2 if op == "depthwise_conv2d" else 0
-        w = Tensor("w", shape, "i8", rng.integers(-127, 128, shape).astype(np.int8),
-                   QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), axis))  # fmt: skip
+        w = Tensor(
+            "w",
+            shape,
+            "i8",
+            rng.integers(-127, 128, shape).astype(np.int8),
+            QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), axis),
+        )
         b = Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32))
     else:
         w = Tensor("w", shape, "f32", rng.normal(size=shape).astype(np.float32))
         b = Tensor("b", (n,), "f32", rng.normal(size=n).astype(np.float32))
     try:
-        g = sample_graph(op, {"x": x, "w": w, "b": b}, attrs,
-                         out_quant=QuantSpec.per_tensor(0.1, -4) if dtype == "i8" else None)  # fmt: skip
+        out = QuantSpec.per_tensor(0.1, -4) if dtype == "i8" else None
+        g = sample_graph(op, {"x": x, "w": w, "b": b}, attrs, out_quant=out)
     except ModelError:
         return  # nothing is left of the image
     check(g, {"x": values})
@@ -183,7 +202,9 @@ def test_pooling_of_any_geometry(data: st.DataObject) -> None:
     if op == "avg_pool2d":
         attrs["counted"] = tuple(draw(st.integers(0, p)) for p in pad)
     dtype = draw(st.sampled_from(["i8", "f32"]))
-    x, values = activation(draw, (draw(st.integers(1, 2)), draw(sizes), draw(sizes), draw(st.integers(1, 70))), dtype)
+    x, values = activation(
+        draw, (draw(st.integers(1, 2)), draw(sizes), draw(sizes), draw(st.integers(1, 70))), dtype
+    )
     if dtype == "f32":
         values = np.abs(values)
     try:
@@ -202,7 +223,9 @@ def test_binary_of_any_broadcast(data: st.DataObject) -> None:
     dtype, kind = draw(st.sampled_from(["i8", "f32"])), draw(st.sampled_from(kinds))
     tensors, inputs = {}, {}
     for name in "ab":
-        kept = tuple(n if draw(st.booleans()) else 1 for n in full)[draw(st.integers(0, len(full))) :]
+        kept = tuple(n if draw(st.booleans()) else 1 for n in full)[
+            draw(st.integers(0, len(full))) :
+        ]
         tensors[name], inputs[name] = activation(draw, kept, dtype, name)
     quant = QuantSpec.per_tensor(0.11, 3) if dtype == "i8" else None
     if kind in ("min", "max") and dtype == "i8":
@@ -211,14 +234,18 @@ def test_binary_of_any_broadcast(data: st.DataObject) -> None:
     check(sample_graph("binary", tensors, {"kind": kind}, out_quant=quant), inputs)
 
 
-def data_movement(f: Callable[[Any, tuple[int, ...], Any], tuple[str, dict[str, Any]]]) -> Callable[[], None]:
+def data_movement(
+    f: Callable[[Any, tuple[int, ...], Any], tuple[str, dict[str, Any]]],
+) -> Callable[[], None]:
     """A test of an op without arithmetic, for element sizes 1, 2, 4 and 8."""
 
     @quick
     @given(st.data())
     def test(data: st.DataObject) -> None:
         shape = data.draw(shapes)
-        x, values = activation(data.draw, shape, data.draw(st.sampled_from(["i8", "i16", "f32", "i64"])))
+        x, values = activation(
+            data.draw, shape, data.draw(st.sampled_from(["i8", "i16", "f32", "i64"]))
+        )
         op, attrs = f(data.draw, shape, x)
         check(sample_graph(op, {"x": x}, attrs, out_quant=x.quant), {"x": values})
 
@@ -226,7 +253,9 @@ def data_movement(f: Callable[[Any, tuple[int, ...], Any], tuple[str, dict[str, 
 
 
 @data_movement
-def test_slice_of_any_bounds(draw: Any, shape: tuple[int, ...], x: Tensor) -> tuple[str, dict[str, Any]]:
+def test_slice_of_any_bounds(
+    draw: Any, shape: tuple[int, ...], x: Tensor
+) -> tuple[str, dict[str, Any]]:
     index: dict[int, tuple[int | None, int | None, int]] = {}
     for i, n in enumerate(shape):
         step = draw(st.sampled_from([1, 1, 2, 3, -1, -2, 7]))
@@ -236,17 +265,23 @@ def test_slice_of_any_bounds(draw: Any, shape: tuple[int, ...], x: Tensor) -> tu
 
 
 @data_movement
-def test_transpose_of_any_order(draw: Any, shape: tuple[int, ...], x: Tensor) -> tuple[str, dict[str, Any]]:
+def test_transpose_of_any_order(
+    draw: Any, shape: tuple[int, ...], x: Tensor
+) -> tuple[str, dict[str, Any]]:
     return "transpose", {"perm": tuple(draw(st.permutations(range(len(shape)))))}
 
 
 @data_movement
-def test_tile_of_any_repeats(draw: Any, shape: tuple[int, ...], x: Tensor) -> tuple[str, dict[str, Any]]:
+def test_tile_of_any_repeats(
+    draw: Any, shape: tuple[int, ...], x: Tensor
+) -> tuple[str, dict[str, Any]]:
     return "tile", {"repeats": tuple(draw(st.integers(1, 3)) for _ in shape)}
 
 
 @data_movement
-def test_pad_of_any_width(draw: Any, shape: tuple[int, ...], x: Tensor) -> tuple[str, dict[str, Any]]:
+def test_pad_of_any_width(
+    draw: Any, shape: tuple[int, ...], x: Tensor
+) -> tuple[str, dict[str, Any]]:
     mode = draw(st.sampled_from(["constant", "edge", "reflect", "symmetric"]))
     tops = [{"reflect": n - 1, "symmetric": n}.get(mode, 4) for n in shape]
     widths = {k: tuple(draw(st.integers(0, t)) for t in tops) for k in ("before", "after")}
@@ -262,23 +297,34 @@ def test_reduce_of_any_axes(data: st.DataObject) -> None:
     kind = draw(st.sampled_from(reduce.INT8 if dtype == "i8" else reduce.KINDS))
     most = 1 if kind == "argmax" else len(shape)
     axes = draw(st.sets(st.integers(0, len(shape) - 1), min_size=1, max_size=most))
-    attrs = {"kind": kind, "axes": reduce.mask(axes, len(shape)), "keepdims": draw(st.integers(0, 1))}
+    attrs = {
+        "kind": kind,
+        "axes": reduce.mask(axes, len(shape)),
+        "keepdims": draw(st.integers(0, 1)),
+    }
     x, values = activation(draw, shape, dtype)
     quant = x.quant if kind in ("max", "min") else QuantSpec.per_tensor(0.2, 1)
     out = quant if dtype == "i8" and kind != "argmax" else None
-    check(sample_graph("reduce", {"x": x}, attrs, out_quant=out), {"x": np.abs(values) if dtype == "f32" else values})
+    check(
+        sample_graph("reduce", {"x": x}, attrs, out_quant=out),
+        {"x": np.abs(values) if dtype == "f32" else values},
+    )
 
 
 # ---- the numpy references against torch ---------------------------------------------------------
 
 
-def reference(op: str, shapes: dict[str, tuple[int, ...]], attrs: dict[str, Any], constants: str = "") -> Any:
+def reference(
+    op: str, shapes: dict[str, tuple[int, ...]], attrs: dict[str, Any], constants: str = ""
+) -> Any:
     """float32 inputs as torch tensors, and what the op's reference makes of them."""
     import torch
 
     rng = np.random.default_rng(0)
     arrays = {k: sample_array(rng, s, "f32") for k, s in shapes.items()}
-    tensors = {k: Tensor(k, s, "f32", arrays[k] if k in constants else None) for k, s in shapes.items()}
+    tensors = {
+        k: Tensor(k, s, "f32", arrays[k] if k in constants else None) for k, s in shapes.items()
+    }
     g = sample_graph(op, tensors, attrs)
     y = graph_outputs(g, {k: a for k, a in arrays.items() if k not in constants})[0]
     return [torch.from_numpy(a) for a in arrays.values()], y
@@ -308,7 +354,13 @@ def test_conv_transpose2d_means_what_torch_means() -> None:
     from torch.nn import functional as f
 
     shapes = {"x": (2, 4, 5, 6), "w": (8, 3, 2, 3), "b": (8,)}
-    attrs = {"stride": (2, 3), "dilation": (2, 1), "pad": (1, 0, 1, 0), "extra": (1, 2), "groups": 2}
+    attrs = {
+        "stride": (2, 3),
+        "dilation": (2, 1),
+        "pad": (1, 0, 1, 0),
+        "extra": (1, 2),
+        "groups": 2,
+    }
     (x, w, b), y = reference("conv_transpose2d", shapes, attrs, "wb")
     # (o, kh, kw, i / g) -> torch's (i, o / g, kh, kw)
     weight = w.reshape(2, 4, 3, 2, 3).permute(0, 4, 1, 2, 3).reshape(6, 4, 3, 2)
@@ -322,7 +374,11 @@ def test_resize_means_what_torch_means(size: tuple[int, int], align: bool) -> No
     from torch.nn import functional as f
 
     coordinates = "align_corners" if align else "pytorch_half_pixel"
-    (x,), y = reference("resize", {"x": (2, 4, 5, 3)}, {"mode": "bilinear", "size": size, "coordinates": coordinates})
+    (x,), y = reference(
+        "resize",
+        {"x": (2, 4, 5, 3)},
+        {"mode": "bilinear", "size": size, "coordinates": coordinates},
+    )
     want = f.interpolate(nchw(x), size, mode="bilinear", align_corners=align)
     assert_close(y, want.permute(0, 2, 3, 1))
     attrs = {"mode": "nearest", "size": size, "coordinates": "asymmetric", "nearest": "floor"}
@@ -338,7 +394,9 @@ def test_normalizations_mean_what_torch_means() -> None:
     assert_close(y, torch.softmax(x * 0.7, -1))
     (x,), y = reference("softmax", {"x": (3, 4, 9)}, {"log": 1})
     assert_close(y, torch.log_softmax(x, -1))
-    (x, g, b), y = reference("layer_norm", {"x": (3, 4, 9), "g": (9,), "b": (9,)}, {"eps": 1e-3}, "gb")
+    (x, g, b), y = reference(
+        "layer_norm", {"x": (3, 4, 9), "g": (9,), "b": (9,)}, {"eps": 1e-3}, "gb"
+    )
     assert_close(y, f.layer_norm(x, (9,), g, b, 1e-3))
     (x, g), y = reference("layer_norm", {"x": (3, 4, 9), "g": (9,)}, {"rms": 1, "eps": 1e-3}, "g")
     assert_close(y, f.rms_norm(x, (9,), g, 1e-3))
@@ -347,13 +405,20 @@ def test_normalizations_mean_what_torch_means() -> None:
 
 
 def test_int8_softmax_and_layer_norm_are_near_their_float_form() -> None:
-    """Rounding errors only: one step of the output, which the exact arithmetic adds to its own rounding."""
-    for op, out in (("softmax", QuantSpec.per_tensor(1 / 256, -128)), ("layer_norm", QuantSpec.per_tensor(0.04, 3))):
+    """Rounding errors only: one step of the output, which the exact arithmetic adds to its own
+    rounding.
+    """
+    for op, out in (
+        ("softmax", QuantSpec.per_tensor(1 / 256, -128)),
+        ("layer_norm", QuantSpec.per_tensor(0.04, 3)),
+    ):
         t = Tensor("x", (50, 40), "i8", None, QuantSpec.per_tensor(0.05, -4))
         q = sample_array(np.random.default_rng(2), t.shape, "i8")
         assert t.quant is not None
         real = t.quant.dequantize(q)
         got = graph_outputs(sample_graph(op, {"x": t}, {}, out_quant=out), {"x": q})[0]
         want = graph_outputs(sample_graph(op, {"x": Tensor("x", t.shape)}, {}), {"x": real})[0]
-        error = np.abs(out.dequantize(got) - np.clip(want, *out.dequantize(np.array([-128, 127], np.int8))))
+        error = np.abs(
+            out.dequantize(got) - np.clip(want, *out.dequantize(np.array([-128, 127], np.int8)))
+        )
         assert np.max(error) <= 0.51 * float(out.scale)

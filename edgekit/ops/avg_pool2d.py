@@ -1,9 +1,9 @@
 """Mean of each window, NHWC, over the elements that exist and the padding that counts.
 
-`counted` says how much of `pad` takes part as real zeros (int8: zero points): it adds to the divisor only.
-ONNX count_include_pad=1 is counted = the declared pads (what ceil_mode adds at the end does not count).
-int8: int32 sum of (x - zero x), then requantize with the scale float32(sx / sy) / float32(count), one IEEE division.
-A window where nothing counts gives 0.
+`counted` says how much of `pad` takes part as real zeros (int8: zero points): it adds to the
+divisor only. ONNX count_include_pad=1 is counted = the declared pads (what ceil_mode adds at the
+end does not count). int8: int32 sum of (x - zero x), then requantize with the scale float32(sx /
+sy) / float32(count), one IEEE division. A window where nothing counts gives 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops import max_pool2d
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    scale_zero,
     tflite,
 )
 from edgekit.ops.conv2d import CLAMP, WINDOW, windows
@@ -31,7 +38,9 @@ if TYPE_CHECKING:
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     a = op.attrs
     if any(c > p for c, p in zip(a["counted"], a["pad"], strict=True)):
-        raise ModelError(f"counted padding {tuple(a['counted'])} is more than the padding {tuple(a['pad'])}")
+        raise ModelError(
+            f"counted padding {tuple(a['counted'])} is more than the padding {tuple(a['pad'])}"
+        )
     need(xs, 0, "input")
     return max_pool2d.shape(op, xs)
 
@@ -43,7 +52,9 @@ def counts(op: Op, h: int, w: int, oh: int, ow: int) -> Array:
     mask = np.zeros((1, t + h + b, left + w + r, 1), np.int32)
     mask[:, t - ct : t + h + cb, left - cl : left + w + cr] = 1
     bare = op.with_(attrs=dict(op.attrs, pad=(0, 0, 0, 0)))
-    return np.maximum(windows(mask, bare, *op.attrs["kernel"], 0, oh, ow).sum(axis=(0, 3, 4)), 1)
+    kh, kw = op.attrs["kernel"]
+    taken = windows(mask, bare, kh, kw, 0, oh, ow).sum(axis=(0, 3, 4))
+    return np.asarray(np.maximum(taken, 1))
 
 
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
@@ -51,12 +62,12 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     assert x is not None
     _, oh, ow, _ = g.tensors[op.outputs[0]].shape
     count = counts(op, x.shape[1], x.shape[2], oh, ow)
-    lo, hi = op.attrs["lo"], op.attrs["hi"]
+    lo, hi, (kh, kw) = op.attrs["lo"], op.attrs["hi"], op.attrs["kernel"]
     if x.dtype == np.float32:
-        y = windows(x, op, *op.attrs["kernel"], 0, oh, ow).sum(axis=(3, 4)) / count
+        y = windows(x, op, kh, kw, 0, oh, ow).sum(axis=(3, 4)) / count
         return [np.clip(y, np.float32(lo), np.float32(hi)).astype(np.float32)]
     (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
-    acc = windows(x.astype(np.int32) - zx, op, *op.attrs["kernel"], 0, oh, ow).sum(axis=(3, 4))
+    acc = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow).sum(axis=(3, 4))
     scale = qmath.mean_scale(qmath.requant_scale(num=sx, den=sy), count)
     return [qmath.requantize(acc, scale, *qmath.clamp_bounds(lo, hi, sy, zy), zy)]
 
@@ -66,20 +77,32 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         return op
     (sx, _), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
     lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
-    return op.with_(attrs=dict(op.attrs, lo=lo, hi=hi, scale=float(qmath.requant_scale(num=sx, den=sy))))
+    return op.with_(
+        attrs=dict(op.attrs, lo=lo, hi=hi, scale=float(qmath.requant_scale(num=sx, den=sy)))
+    )
 
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(10)
     extra: tuple[tuple[str, tuple[int, ...], dict[str, Any]], ...] = (
         ("counted", (1, 6, 7, 9), {"kernel": (3, 3), "pad": (1, 1, 1, 1), "counted": (1, 1, 1, 1)}),
-        ("half_counted", (2, 5, 6, 4), {"kernel": (3, 2), "pad": (1, 0, 2, 1), "counted": (1, 0, 1, 0), "lo": 0.0}),
+        (
+            "half_counted",
+            (2, 5, 6, 4),
+            {"kernel": (3, 2), "pad": (1, 0, 2, 1), "counted": (1, 0, 1, 0), "lo": 0.0},
+        ),
         ("large", (1, 25, 5, 64), {"kernel": (25, 5), "hi": 0.5}),
     )
     for dtype in ("f32", "i8"):
         for label, dims, attrs in (*max_pool2d.CASES, *extra):
-            q, out = (QuantSpec.per_tensor(0.1, 3), QuantSpec.per_tensor(0.04, -20)) if dtype == "i8" else (None, None)
-            g = sample_graph("avg_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=out)
+            q, out = (
+                (QuantSpec.per_tensor(0.1, 3), QuantSpec.per_tensor(0.04, -20))
+                if dtype == "i8"
+                else (None, None)
+            )
+            g = sample_graph(
+                "avg_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=out
+            )
             yield f"{dtype}_{label}", g, {"x": sample_array(rng, dims, dtype)}
 
 
@@ -89,7 +112,13 @@ OP = OpDef(
     fields=(
         *WINDOW,
         Field("kernel", "u16", 2, None, "rows, columns"),
-        Field("counted", "u16", 4, (0, 0, 0, 0), "padding that counts as zeros: top, left, bottom, right"),
+        Field(
+            "counted",
+            "u16",
+            4,
+            (0, 0, 0, 0),
+            "padding that counts as zeros: top, left, bottom, right",
+        ),
         *CLAMP,
         Field("scale", "f32", 1, None, "int8: sx / sy", lowered=True),
     ),
@@ -126,11 +155,16 @@ def import_onnx(
 
 @tflite("AVERAGE_POOL_2D")
 def tflite_avg_pool2d(
-    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1, filter_height: int = 1,
-    filter_width: int = 1, fused_activation_function: int = 0,
+    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
+    filter_height: int = 1, filter_width: int = 1, fused_activation_function: int = 0,
 ) -> str:  # fmt: skip
     """Padding never counts in the mean."""
     kernel, stride = (filter_height, filter_width), (stride_h, stride_w)
     pad = imp.padding(padding, imp.dims(x)[1:3], kernel, stride)
-    attrs = {"kernel": kernel, "stride": stride, "pad": pad, **imp.bounds(fused_activation_function)}
+    attrs = {
+        "kernel": kernel,
+        "stride": stride,
+        "pad": pad,
+        **imp.bounds(fused_activation_function),
+    }
     return str(imp.emit("avg_pool2d", [x], attrs))

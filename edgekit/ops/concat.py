@@ -10,7 +10,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +38,7 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
         if x.dtype != first.dtype:
             raise ModelError(f"cannot join {first.dtype} and {x.dtype}")
         total += x.shape[axis]
-    return [(first.shape[:axis] + (total,) + first.shape[axis + 1 :], first.dtype)]
+    return [((*first.shape[:axis], total, *first.shape[axis + 1 :]), first.dtype)]
 
 
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
@@ -52,7 +59,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     for dtype in ("f32", "i8", "i16", "i64"):
         for dims, axis, sizes in cases:
             q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
-            shapes = {f"x{i}": dims[:axis] + (n,) + dims[axis + 1 :] for i, n in enumerate(sizes)}
+            shapes = {f"x{i}": (*dims[:axis], n, *dims[axis + 1 :]) for i, n in enumerate(sizes)}
             tensors = {k: Tensor(k, s, dtype, None, q) for k, s in shapes.items()}
             g = sample_graph("concat", tensors, {"axis": axis}, out_quant=q)
             arrays = {k: sample_array(rng, s, dtype) for k, s in shapes.items()}

@@ -1,13 +1,13 @@
 """Transposed 2-D convolution, NHWC, weights (O, kh, kw, I / groups), with fused bias and clamp.
 
-Input pixel (i, j) adds w[:, a, b] * x to output pixel (i * stride + a * dilation - pad, ...); `extra` is ONNX's
-output_padding.  For the runtime it becomes one convolution per phase (output index modulo stride), whose weights are
-the taps of that phase, padded with taps that count nothing: each output is computed once, nothing is scattered.
+Input pixel (i, j) adds w[:, a, b] * x to output pixel (i * stride + a * dilation - pad, ...);
+`extra` is ONNX's output_padding.  For the runtime it becomes one convolution per phase (output
+index modulo stride), whose weights are the taps of that phase, padded with taps that count nothing:
+each output is computed once, nothing is scattered.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,15 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
         extra = a["extra"][i]
         length = (size[i] - 1) * a["stride"][i] + span + extra - a["pad"][i] - a["pad"][i + 2]
         if length < 1 or not 0 <= extra < a["stride"][i] + a["dilation"][i]:
-            raise ModelError(f"transposed convolution of {x.shape} by {w.shape} leaves {length} pixels")
+            raise ModelError(
+                f"transposed convolution of {x.shape} by {w.shape} leaves {length} pixels"
+            )
         out.append(length)
     return [((n, out[0], out[1], o), x.dtype)]
 
 
 def accumulate(x: Array, w: Array, op: Op, out: tuple[int, ...]) -> Array:
-    """Sum of products (n, oh, ow, o) by scattering: the definition, not the phases of the runtime."""
+    """Sum of products (n, oh, ow, o) by scattering: the definition itself, not phases."""
     a = op.attrs
     (sh, sw), (dh, dw), (t, left, _, _) = a["stride"], a["dilation"], a["pad"]
     n, h, wd, _ = x.shape
@@ -58,7 +60,10 @@ def accumulate(x: Array, w: Array, op: Op, out: tuple[int, ...]) -> Array:
         for i in range(kh):
             for j in range(kw):
                 add = part @ w[g * og : (g + 1) * og, i, j].T
-                place = (slice(i * dh, i * dh + (h - 1) * sh + 1, sh), slice(j * dw, j * dw + (wd - 1) * sw + 1, sw))
+                place = (
+                    slice(i * dh, i * dh + (h - 1) * sh + 1, sh),
+                    slice(j * dw, j * dw + (wd - 1) * sw + 1, sw),
+                )
                 full[:, place[0], place[1], g * og : (g + 1) * og] += add
     return full[:, t : t + out[1], left : left + out[2]]
 
@@ -79,12 +84,12 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
 
 
 def taps_of(rest: int, kernel: int, stride: int, dilation: int) -> list[int]:
-    """Taps, in order, that reach output indices (padding added) with that rest modulo the stride."""
+    """Taps, in order, that reach output indices (padding added) of one rest modulo the stride."""
     return [i for i in range(kernel) if (rest - i * dilation) % stride == 0]
 
 
 def phases(w: Array, op: Op, fill: int) -> tuple[Array, tuple[int, int]]:
-    """Weights (o, kh, kw, ci) -> (phases * o, taps * taps * ci), and the taps of rows and columns."""
+    """Weights (o, kh, kw, ci) -> (phases * o, taps * taps * ci), and taps of rows and columns."""
     o, kh, kw, ci = w.shape
     (sh, sw), (dh, dw) = op.attrs["stride"], op.attrs["dilation"]
     rows = [taps_of(r, kh, sh, dh) for r in range(sh)]
@@ -102,7 +107,7 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     name, w = op.inputs[1], g.value(op.inputs[1])
     if w is None:
         raise ModelError("transposed convolution wants constant weights", where=op.name)
-    o, many = w.shape[0], math.prod(op.attrs["stride"])
+    o, many = w.shape[0], int(np.prod(op.attrs["stride"]))
     bias = g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
     attrs = dict(op.attrs, kernel=w.shape[1:3])
     groups = many * op.attrs["groups"]
@@ -115,7 +120,9 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         zero = uniform_zero(wz)
         flat, taps = phases(w, op, zero)
         b = np.zeros(o, np.int32) if bias is None else bias
-        packed = pack_int8(g, name, flat, np.tile(b, many), np.tile(scale, many), zx, zero, groups, target)
+        packed = pack_int8(
+            g, name, flat, np.tile(b, many), np.tile(scale, many), zx, zero, groups, target
+        )
         attrs.update(lo=lo, hi=hi, w_zero=zero)
     return op.with_(inputs=(op.inputs[0], packed), attrs=dict(attrs, taps=taps))
 
@@ -126,24 +133,34 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     kr = max(v.layout.kr for v in w.variants)
     row = -(-w.shape[1] // kr) * kr * (4 if x.dtype == "f32" else 1)
     columns = -(-g.tensors[op.outputs[0]].shape[2] // op.attrs["stride"][1])
-    return row * min(target.tile_rows, columns)
+    return int(row * min(target.tile_rows, columns))
 
 
 def macs(op: Op, g: Graph) -> int:
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
     if w.dtype == "packed":
-        o, many = g.tensors[op.outputs[0]].shape[3], math.prod(op.attrs["stride"])
+        o, many = g.tensors[op.outputs[0]].shape[3], int(np.prod(op.attrs["stride"]))
         return g.tensors[op.outputs[0]].size * w.size // (o * many)
-    return x.size * int(np.prod(w.shape[:3])) // op.attrs["groups"]
+    return x.size * int(np.prod(w.shape[:3])) // int(op.attrs["groups"])
 
 
 CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ("2x2_stride2", (1, 4, 5, 8), (12, 2, 2, 8), {"stride": (2, 2)}),
-    ("3x3_stride2", (2, 4, 3, 5), (7, 3, 3, 5), {"stride": (2, 2), "pad": (1, 1, 1, 1), "extra": (1, 1), "lo": 0.0}),
+    (
+        "3x3_stride2",
+        (2, 4, 3, 5),
+        (7, 3, 3, 5),
+        {"stride": (2, 2), "pad": (1, 1, 1, 1), "extra": (1, 1), "lo": 0.0},
+    ),
     ("4x4_stride2", (1, 5, 6, 16), (9, 4, 4, 16), {"stride": (2, 2), "pad": (1, 1, 1, 1)}),
     ("stride1", (1, 5, 4, 3), (4, 3, 3, 3), {"pad": (1, 0, 0, 1)}),
     ("stride3_kernel2", (1, 3, 4, 6), (5, 2, 2, 6), {"stride": (3, 3)}),
-    ("dilated", (1, 4, 4, 4), (3, 3, 2, 4), {"stride": (2, 1), "dilation": (2, 3), "pad": (0, 2, 1, 0)}),
+    (
+        "dilated",
+        (1, 4, 4, 4),
+        (3, 3, 2, 4),
+        {"stride": (2, 1), "dilation": (2, 3), "pad": (0, 2, 1, 0)},
+    ),
     ("grouped", (1, 4, 4, 6), (8, 3, 3, 3), {"stride": (2, 2), "groups": 2}),
     ("wide", (1, 2, 30, 33), (20, 1, 5, 33), {"stride": (1, 2), "hi": 1.0}),
 )
@@ -160,13 +177,21 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         g = sample_graph("conv_transpose2d", tensors, attrs)
         yield "f32_" + label, g, {"x": rng.normal(size=xs).astype(F)}
         for wz in (0, 7):
-            wq = QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(rng.uniform(0.001, 0.02, ws[0]), 0)
+            wq = (
+                QuantSpec.per_tensor(0.01, wz)
+                if wz
+                else QuantSpec.per_axis(rng.uniform(0.001, 0.02, ws[0]), 0)
+            )
             tensors = {
                 "x": Tensor("x", xs, "i8", None, QuantSpec.per_tensor(0.05, -3)),
                 "w": Tensor("w", ws, "i8", rng.integers(-127, 128, ws).astype(np.int8), wq),
-                "b": Tensor("b", (ws[0],), "i32", rng.integers(-3000, 3000, ws[0]).astype(np.int32)),
+                "b": Tensor(
+                    "b", (ws[0],), "i32", rng.integers(-3000, 3000, ws[0]).astype(np.int32)
+                ),
             }
-            g = sample_graph("conv_transpose2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.2, 5))
+            g = sample_graph(
+                "conv_transpose2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.2, 5)
+            )
             yield f"i8_{label}_{wz}", g, {"x": rng.integers(-128, 128, xs).astype(np.int8)}
 
 
@@ -220,7 +245,13 @@ def import_onnx(
     if wanted:
         pad = list(attrs["pad"])
         for i, k in enumerate((kh, kw)):
-            total = (size[i] - 1) * attrs["stride"][i] + extra[i] + (k - 1) * attrs["dilation"][i] + 1 - wanted[i]
+            total = (
+                (size[i] - 1) * attrs["stride"][i]
+                + extra[i]
+                + (k - 1) * attrs["dilation"][i]
+                + 1
+                - wanted[i]
+            )
             extra[i] -= min(total, 0)
             half = max(total, 0) // 2
             odd = max(total, 0) - half
@@ -230,15 +261,17 @@ def import_onnx(
     if group == 1:
         wt = imp.weight(w, (1, 2, 3, 0), (c, og, kh, kw))
     else:
-        data = imp.const(w, "weights").reshape(group, c // group, og, kh, kw).transpose(0, 2, 3, 4, 1)
+        data = (
+            imp.const(w, "weights").reshape(group, c // group, og, kh, kw).transpose(0, 2, 3, 4, 1)
+        )
         wt = imp.add_const(data.reshape(group * og, kh, kw, c // group), "weights")
     return imp.nchw(imp.emit("conv_transpose2d", [nhwc, wt, *([b] if b else [])], attrs), rank)
 
 
 @tflite("TRANSPOSE_CONV")
 def tflite_conv_transpose2d(
-    imp: Any, shape: str, w: str, x: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
-    fused_activation_function: int = 0,
+    imp: Any, shape: str, w: str, x: str, b: str = "", *, padding: int = 0, stride_h: int = 1,
+    stride_w: int = 1, fused_activation_function: int = 0,
 ) -> str:  # fmt: skip
     """The padding is that of the forward convolution over the given output shape."""
     size = imp.ints(shape, "the shape of a transposed convolution")[1:3]

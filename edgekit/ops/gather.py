@@ -1,7 +1,7 @@
 """Slices of one axis picked by int32 indices: out = data[..., indices, ...], as numpy.take.  Exact.
 
-Negative indices count from the end.  An index out of range fails the run (EK_ERR_VALUE): indices are
-run-time values, also where they come from a package.
+Negative indices count from the end.  An index out of range fails the run (EK_ERR_VALUE): indices
+are run-time values, also where they come from a package.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
-"""Product of two activations: a (..., m, k) times b (..., k, n), or b (..., n, k) with `trans_b`; leading axes broadcast.
+"""Product of two activations: a (..., m, k) times b (..., k, n), or b (..., n, k) with `trans_b`;
+leading axes broadcast.
 
-int8, exact: int32 sum of (a - zero a) * (b - zero b), requantized with sa * sb / sy.  k is at most 32768 there.
-Weights that are constant belong to `linear`.
+int8, exact: int32 sum of (a - zero a) * (b - zero b), requantized with sa * sb / sy.  k is at most
+32768 there. Weights that are constant belong to `linear`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, broadcast, need, onnx, sample_array, sample_graph, scale_zero,
+    Field,
+    OpDef,
+    TensorType,
+    broadcast,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    scale_zero,
     tflite,
 )
 
@@ -74,7 +83,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     for i, (sa, sb) in enumerate(cases):
         for trans in (0, 1):
             shapes = {"a": sa, "b": (*sb[:-2], sb[-1], sb[-2]) if trans else sb}
-            g = sample_graph("matmul", {k: Tensor(k, s) for k, s in shapes.items()}, {"trans_b": trans})
+            g = sample_graph(
+                "matmul", {k: Tensor(k, s) for k, s in shapes.items()}, {"trans_b": trans}
+            )
             yield f"f32_{i}_{trans}", g, {k: sample_array(rng, s, "f32") for k, s in shapes.items()}
             quant = {"a": QuantSpec.per_tensor(0.05, -3), "b": QuantSpec.per_tensor(0.02, 17)}
             tensors = {k: Tensor(k, s, "i8", None, quant[k]) for k, s in shapes.items()}
@@ -114,7 +125,9 @@ def import_onnx(imp: Importer, a: str, b: str) -> str:
 
 
 @tflite("BATCH_MATMUL")
-def tflite_batch_matmul(imp: Any, a: str, b: str, *, adj_x: bool = False, adj_y: bool = False) -> str:
+def tflite_batch_matmul(
+    imp: Any, a: str, b: str, *, adj_x: bool = False, adj_y: bool = False
+) -> str:
     """A constant matrix is the weights of a linear op; hybrid int8 operands become float32."""
     if adj_x:
         rank = len(imp.dims(a))

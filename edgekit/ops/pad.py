@@ -1,8 +1,8 @@
 """Elements added before and after each axis.  Exact for every element type.
 
-Modes: `constant` writes `value`; `reflect` mirrors without repeating the edge, `symmetric` with it; `edge` repeats
-the outermost element.  `value` is real for float tensors and the stored integer for all others: whoever quantizes
-the graph quantizes it too.
+Modes: `constant` writes `value`; `reflect` mirrors without repeating the edge, `symmetric` with it;
+`edge` repeats the outermost element.  `value` is real for float tensors and the stored integer for
+all others: whoever quantizes the graph quantizes it too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,14 @@ from edgekit.errors import ModelError
 from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 from edgekit.ops.slice import attributes
 
@@ -34,7 +41,9 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     if mode in ("reflect", "symmetric"):
         for n, b, a in zip(x.shape, before, after, strict=True):
             if max(b, a) > n - (mode == "reflect"):
-                raise ModelError(f"a {mode} pad of {max(b, a)} is more than an axis of {n} can show")
+                raise ModelError(
+                    f"a {mode} pad of {max(b, a)} is more than an axis of {n} can show"
+                )
     return [(tuple(n + b + a for n, b, a in zip(x.shape, before, after, strict=True)), x.dtype)]
 
 
@@ -81,8 +90,14 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             for i, (dims, before, after) in enumerate(cases):
                 q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
                 attrs = {"before": before, "after": after, "mode": mode, "value": -7.0}
-                g = sample_graph("pad", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=q)
-                yield f"{dtype}_{mode}_rank{len(dims)}_{i}", g, {"x": sample_array(rng, dims, dtype)}
+                g = sample_graph(
+                    "pad", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=q
+                )
+                yield (
+                    f"{dtype}_{mode}_rank{len(dims)}_{i}",
+                    g,
+                    {"x": sample_array(rng, dims, dtype)},
+                )
 
 
 OP = OpDef(
@@ -90,7 +105,9 @@ OP = OpDef(
     code=15,
     fields=(
         Field("before", "u32", 8, None, "of each axis"),
-        Field("after", "u32", 8, None, "of each axis; C takes it from the output's shape", host=True),
+        Field(
+            "after", "u32", 8, None, "of each axis; C takes it from the output's shape", host=True
+        ),
         Field("mode", "u32", 1, "constant", "", choices=MODES),
         Field("value", "f32", 1, 0.0, "of mode constant", host=True),
         Field("fill", "u32", 2, None, "bytes of that value in the element type", lowered=True),
@@ -165,7 +182,8 @@ def import_onnx(
         before[a], after[a] = given[i], given[i + len(axes)]
     if min(before + after) < 0:
         cut = {
-            i: (max(-b, 0), imp.shape(x)[i] - max(-a, 0), 1) for i, (b, a) in enumerate(zip(before, after))
+            i: (max(-b, 0), imp.shape(x)[i] - max(-a, 0), 1)
+            for i, (b, a) in enumerate(zip(before, after))
         }
         x = imp.emit("slice", [x], dict(attributes(imp.shape(x), dict(cut))), suffix="cut")
     add = {"before": tuple(max(b, 0) for b in before), "after": tuple(max(a, 0) for a in after)}

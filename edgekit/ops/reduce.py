@@ -1,8 +1,8 @@
 """Mean, sum, largest, smallest, product or place of the largest over a set of axes.
 
-int8: mean and sum add (x - zero x) as int32 and requantize with sx / sy, for a mean divided by the count in float32
-(one IEEE division, qmath.mean_scale); max and min need equal scales and zero points; prod is float32 only.
-argmax: int32, over one axis, the first of equals.
+int8: mean and sum add (x - zero x) as int32 and requantize with sx / sy, for a mean divided by the
+count in float32 (one IEEE division, qmath.mean_scale); max and min need equal scales and zero
+points; prod is float32 only. argmax: int32, over one axis, the first of equals.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    scale_zero,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ INT8 = ("mean", "sum", "max", "min", "argmax")
 
 
 def mask(axes: Iterable[int], rank: int) -> int:
-    """The attribute `axes` of a list of axes, which may be negative; ModelError where one is not there."""
+    """The attribute `axes` of a list of axes, which may be negative; ModelError on unknown ones."""
     bits = 0
     for a in axes:
         if not -rank <= a < rank:
@@ -49,7 +57,11 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
         raise ModelError(f"argmax over {len(axes)} axes")
     if x.dtype not in ("f32", "i8") or (x.dtype == "i8" and kind not in INT8):
         raise ModelError(f"{kind} of {x.dtype} is not supported")
-    keep = [1 if i in axes else n for i, n in enumerate(x.shape) if op.attrs["keepdims"] or i not in axes]
+    keep = [
+        1 if i in axes else n
+        for i, n in enumerate(x.shape)
+        if op.attrs["keepdims"] or i not in axes
+    ]
     return [(tuple(keep), "i32" if kind == "argmax" else x.dtype)]
 
 
@@ -60,7 +72,9 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     if kind == "argmax":
         return [np.argmax(x, axis=axes[0]).astype(np.int32).reshape(out)]
     if x.dtype == np.float32:
-        f = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}[kind]
+        f: Any = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}[
+            kind
+        ]
         return [np.asarray(f(x, axis=axes), np.float32).reshape(out)]
     if kind in ("max", "min"):
         return [np.asarray(x.max(axis=axes) if kind == "max" else x.min(axis=axes)).reshape(out)]
@@ -123,8 +137,12 @@ OP = OpDef(
     reference=reference,
     samples=samples,
     lower=lower,
-    exact=lambda op, g: g.tensors[op.inputs[0]].dtype != "f32" or op.attrs["kind"] in ("max", "min", "argmax"),
-    int8=lambda op: {"mean": "free", "sum": "free", "max": "same", "min": "same"}.get(op.attrs["kind"], ""),
+    exact=lambda op, g: (
+        g.tensors[op.inputs[0]].dtype != "f32" or op.attrs["kind"] in ("max", "min", "argmax")
+    ),
+    int8=lambda op: {"mean": "free", "sum": "free", "max": "same", "min": "same"}.get(
+        op.attrs["kind"], ""
+    ),
 )
 
 
@@ -168,14 +186,19 @@ def tflite_reduce_prod(imp: Any, x: str, axes: str, *, keep_dims: bool = False) 
 @tflite("ARG_MAX")
 def tflite_arg_max(imp: Any, x: str, axis: str, *, output_type: int = 2) -> str:
     """int32; int64 where the file says so."""
-    attrs = {"kind": "argmax", "axes": mask(imp.ints(axis, "the axis of ARG_MAX"), len(imp.dims(x)))}
+    attrs = {
+        "kind": "argmax",
+        "axes": mask(imp.ints(axis, "the axis of ARG_MAX"), len(imp.dims(x))),
+    }
     if output_type != 4:
         return str(imp.emit("reduce", [x], attrs))
     return str(imp.emit("cast", [imp.step("reduce", [x], attrs)], {"to": "i64"}))
 
 
 def _onnx_axes(imp: Importer, x: str, which: str, axes: Sequence[int], noop: int = 0) -> int:
-    """The attribute `axes`; without any, ONNX means all of them, or none where noop_with_empty_axes is set."""
+    """The attribute `axes`; without any, ONNX means all of them, or none where
+    noop_with_empty_axes is set.
+    """
     rank = imp.rank(x)
     picked = imp.ints(which, "axes") if which else list(axes)
     return mask(picked if picked or noop else range(rank), rank)
@@ -183,18 +206,32 @@ def _onnx_axes(imp: Importer, x: str, which: str, axes: Sequence[int], noop: int
 
 @onnx("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 def import_onnx(
-    imp: Importer, x: str, which: str = "", *, axes: Sequence[int] = (), keepdims: int = 1, noop_with_empty_axes: int = 0
+    imp: Importer,
+    x: str,
+    which: str = "",
+    *,
+    axes: Sequence[int] = (),
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
 ) -> str:
     bits = _onnx_axes(imp, x, which, axes, noop_with_empty_axes)
     kind = imp.node.op_type.removeprefix("Reduce").lower()
-    return imp.emit("reduce", [x], {"kind": kind, "axes": bits, "keepdims": keepdims}) if bits else x
+    return (
+        imp.emit("reduce", [x], {"kind": kind, "axes": bits, "keepdims": keepdims}) if bits else x
+    )
 
 
 @onnx("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp")
 def import_composed(
-    imp: Importer, x: str, which: str = "", *, axes: Sequence[int] = (), keepdims: int = 1, noop_with_empty_axes: int = 0
+    imp: Importer,
+    x: str,
+    which: str = "",
+    *,
+    axes: Sequence[int] = (),
+    keepdims: int = 1,
+    noop_with_empty_axes: int = 0,
 ) -> str:
-    """A function before the sum, one after it, or both; LogSumExp subtracts the maximum as torch does."""
+    """A function before the sum, one after, or both; LogSumExp subtracts the maximum first."""
     bits, kind = _onnx_axes(imp, x, which, axes, noop_with_empty_axes), imp.node.op_type
 
     def reduced(how: str, v: str, keep: int) -> str:
@@ -206,7 +243,9 @@ def import_composed(
     if kind == "ReduceLogSumExp":
         top = reduced("max", x, 1)
         total = reduced("sum", function("exp", imp.binary("sub", x, top)), keepdims)
-        return imp.binary("add", function("log", total), top if keepdims else imp.reshape(top, imp.shape(total)))
+        return imp.binary(
+            "add", function("log", total), top if keepdims else imp.reshape(top, imp.shape(total))
+        )
     if kind == "ReduceL1":
         x = function("abs", x)
     elif kind != "ReduceLogSum":
@@ -217,7 +256,9 @@ def import_composed(
 
 
 @onnx("ArgMax", "ArgMin")
-def import_arg(imp: Importer, x: str, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> str:
+def import_arg(
+    imp: Importer, x: str, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
+) -> str:
     """int32 inside, int64 as ONNX wants it outside."""
     if select_last_index:
         raise ModelError("select_last_index is not supported")

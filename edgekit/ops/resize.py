@@ -1,10 +1,13 @@
-"""Images (n, h, w, c) to `size`, nearest or bilinear; int8 input and output share scale and zero point.
+"""Images (n, h, w, c) to `size`, nearest or bilinear; int8 input and output share scale and zero
+point.
 
-Coordinates follow ONNX Resize: `coordinates` is its coordinate_transformation_mode, `nearest` its nearest_mode, `scale`
-its scales (0: output / input).  TFLite: align_corners is "align_corners" (nearest: with round_prefer_ceil),
-half_pixel_centers is "half_pixel" (nearest: "tf_half_pixel_for_nn" with floor), neither is "asymmetric" with floor.
-The host computes the coordinates, in float32 as onnxruntime does, and C reads a table of indices and fractions.
-int8 bilinear, exact: fractions of 2048, integer weights, sum of four products rounded half up by a shift of 22.
+Coordinates follow ONNX Resize: `coordinates` is its coordinate_transformation_mode, `nearest` its
+nearest_mode, `scale` its scales (0: output / input).  TFLite: align_corners is "align_corners"
+(nearest: with round_prefer_ceil), half_pixel_centers is "half_pixel" (nearest:
+"tf_half_pixel_for_nn" with floor), neither is "asymmetric" with floor. The host computes the
+coordinates, in float32 as onnxruntime does, and C reads a table of indices and fractions. int8
+bilinear, exact: fractions of 2048, integer weights, sum of four products rounded half up by a shift
+of 22.
 """
 
 from __future__ import annotations
@@ -18,12 +21,27 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
-from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite
+from edgekit.ops.base import (
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
+)
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
 
-COORDINATES = ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "tf_half_pixel_for_nn")
+COORDINATES = (
+    "half_pixel",
+    "asymmetric",
+    "align_corners",
+    "pytorch_half_pixel",
+    "tf_half_pixel_for_nn",
+)
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 F = np.float32
 
@@ -58,13 +76,16 @@ def places(n: int, out: int, scale: float, coordinates: str) -> Array:
 def nearest_index(n: int, out: int, scale: float, coordinates: str, rounding: str) -> Array:
     """Source index of each output: int64 (out,)."""
     at = places(n, out, scale, coordinates)
-    f = {
-        "round_prefer_floor": lambda v: np.ceil(v - F(0.5)),
-        "round_prefer_ceil": lambda v: np.floor(v + F(0.5)),
-        "floor": np.floor,
-        "ceil": np.ceil,
-    }[rounding]
-    return np.clip(f(at), 0, n - 1).astype(np.int64)
+    match rounding:
+        case "round_prefer_floor":
+            at = np.ceil(at - F(0.5))
+        case "round_prefer_ceil":
+            at = np.floor(at + F(0.5))
+        case "floor":
+            at = np.floor(at)
+        case "ceil":
+            at = np.ceil(at)
+    return np.asarray(np.clip(at, 0, n - 1), np.int64)
 
 
 def linear_index(n: int, out: int, scale: float, coordinates: str) -> tuple[Array, Array]:
@@ -135,8 +156,17 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
                 attrs = {"size": size, "coordinates": coordinates}
                 label = f"{dims[1]}x{dims[2]}_{size[0]}x{size[1]}_{coordinates}"
                 for rounding in NEAREST if coordinates == "half_pixel" else ("floor",):
-                    g = sample_graph("resize", tensors, attrs | {"mode": "nearest", "nearest": rounding}, out_quant=q)
-                    yield f"{dtype}_nearest_{label}_{rounding}", g, {"x": sample_array(rng, dims, dtype)}
+                    g = sample_graph(
+                        "resize",
+                        tensors,
+                        attrs | {"mode": "nearest", "nearest": rounding},
+                        out_quant=q,
+                    )
+                    yield (
+                        f"{dtype}_nearest_{label}_{rounding}",
+                        g,
+                        {"x": sample_array(rng, dims, dtype)},
+                    )
                 if dtype in ("f32", "i8"):
                     g = sample_graph("resize", tensors, attrs | {"mode": "bilinear"}, out_quant=q)
                     yield f"{dtype}_bilinear_{label}", g, {"x": sample_array(rng, dims, dtype)}
@@ -147,8 +177,22 @@ OP = OpDef(
     code=19,
     fields=(
         Field("mode", "u32", 1, None, "", choices=("nearest", "bilinear")),
-        Field("size", "u32", 2, None, "rows, columns of the output; C reads the tensor's own", host=True),
-        Field("scale", "f32", 2, (0.0, 0.0), "rows, columns: output per input; 0: of the sizes", host=True),
+        Field(
+            "size",
+            "u32",
+            2,
+            None,
+            "rows, columns of the output; C reads the tensor's own",
+            host=True,
+        ),
+        Field(
+            "scale",
+            "f32",
+            2,
+            (0.0, 0.0),
+            "rows, columns: output per input; 0: of the sizes",
+            host=True,
+        ),
         Field("coordinates", "u32", 1, "half_pixel", "", choices=COORDINATES, host=True),
         Field("nearest", "u32", 1, "round_prefer_floor", "", choices=NEAREST, host=True),
     ),
@@ -184,7 +228,9 @@ def import_onnx(
     if imp.opset < 11:  # Upsample(x, scales) and the first Resize(x, scales)
         roi, scales, coordinate_transformation_mode, nearest_mode = "", roi, "asymmetric", "floor"
     if mode not in ("nearest", "linear") or keep_aspect_ratio_policy != "stretch":
-        raise ModelError(f"Resize: mode {mode!r} with {keep_aspect_ratio_policy!r} is not supported")
+        raise ModelError(
+            f"Resize: mode {mode!r} with {keep_aspect_ratio_policy!r} is not supported"
+        )
     at = [a % rank for a in axes] or list(range(rank))
     size, scale = list(old), [1.0] * rank
     if sizes:
@@ -201,7 +247,9 @@ def import_onnx(
     if set(moved) <= {1, 2} and rank == 4 and moved and moved != [2]:
         return imp.emit("resize", [x], dict(attrs, size=tuple(size[1:3]), scale=tuple(scale[1:3])))
     if not set(moved) <= {2, 3} or rank not in (3, 4):
-        raise ModelError(f"Resize of {old} to {tuple(size)} is not supported: rows and columns only")
+        raise ModelError(
+            f"Resize of {old} to {tuple(size)} is not supported: rows and columns only"
+        )
     two = {"size": tuple([1, *size[2:]][-2:]), "scale": tuple([1.0, *scale[2:]][-2:])}
     return imp.nchw(imp.emit("resize", [imp.nhwc(x)], {**attrs, **two}), rank)
 
@@ -216,7 +264,9 @@ def _import(imp: Any, x: str, size: str, attrs: dict[str, Any]) -> str:
 def tflite_resize_bilinear(
     imp: Any, x: str, size: str, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> str:
-    where = "align_corners" if align_corners else "half_pixel" if half_pixel_centers else "asymmetric"
+    where = (
+        "align_corners" if align_corners else "half_pixel" if half_pixel_centers else "asymmetric"
+    )
     return _import(imp, x, size, {"mode": "bilinear", "coordinates": where})
 
 
@@ -224,6 +274,12 @@ def tflite_resize_bilinear(
 def tflite_resize_nearest(
     imp: Any, x: str, size: str, *, align_corners: bool = False, half_pixel_centers: bool = False
 ) -> str:
-    where = "align_corners" if align_corners else "tf_half_pixel_for_nn" if half_pixel_centers else "asymmetric"
+    where = (
+        "align_corners"
+        if align_corners
+        else "tf_half_pixel_for_nn"
+        if half_pixel_centers
+        else "asymmetric"
+    )
     rounding = "round_prefer_ceil" if align_corners else "floor"
     return _import(imp, x, size, {"mode": "nearest", "coordinates": where, "nearest": rounding})

@@ -1,4 +1,6 @@
-"""Every step-th element from `begin` on along each axis; steps may be negative.  Exact for every element type."""
+"""Every step-th element from `begin` on along each axis; steps may be negative.  Exact for every
+element type.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def bounds(n: int, start: int | None, stop: int | None, step: int) -> tuple[int, int]:
-    """(begin, length) of Python's start:stop:step over an axis of n; ModelError where nothing is left."""
+    """(begin, length) of Python's start:stop:step over an axis of n; ModelError where empty."""
     taken = range(*slice(start, stop, step).indices(n))
     if not taken:
         raise ModelError(f"slice {start}:{stop}:{step} of an axis of {n} is empty")
@@ -52,7 +61,9 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     x = xs[0]
     assert x is not None
-    for i, (b, s, k) in enumerate(zip(*(op.attrs[n] for n in ("begin", "size", "step")), strict=True)):
+    for i, (b, s, k) in enumerate(
+        zip(*(op.attrs[n] for n in ("begin", "size", "step")), strict=True)
+    ):
         x = np.take(x, b + np.arange(s) * k, axis=i)
     return [np.ascontiguousarray(x)]
 
@@ -91,7 +102,9 @@ OP = OpDef(
 )
 
 
-def _take(imp: Any, x: str, index: dict[int, tuple[int | None, int | None, int]], i: int = 0) -> str:
+def _take(
+    imp: Any, x: str, index: dict[int, tuple[int | None, int | None, int]], i: int = 0
+) -> str:
     x = imp.requantized(x, imp.out(i)[1])
     return str(imp.emit("slice", [x], attributes(imp.dims(x), index), i=i))
 
@@ -100,7 +113,9 @@ def _take(imp: Any, x: str, index: dict[int, tuple[int | None, int | None, int]]
 def tflite_slice(imp: Any, x: str, begin: str, size: str) -> str:
     """A size of -1 takes what is left."""
     b, s = imp.ints(begin, "the begin of a slice"), imp.ints(size, "the size of a slice")
-    spans = {i: (p, p + n if n >= 0 else None, 1) for i, (p, n) in enumerate(zip(b, s, strict=True))}
+    spans = {
+        i: (p, p + n if n >= 0 else None, 1) for i, (p, n) in enumerate(zip(b, s, strict=True))
+    }
     return _take(imp, x, spans)
 
 
@@ -109,7 +124,9 @@ def tflite_strided_slice(
     imp: Any, x: str, begin: str, end: str, strides: str, *, begin_mask: int = 0, end_mask: int = 0,
     ellipsis_mask: int = 0, new_axis_mask: int = 0, shrink_axis_mask: int = 0, offset: bool = False,
 ) -> str:  # fmt: skip
-    """Bit i of a mask is about axis i: begin or end ignored, or the axis dropped after taking one element."""
+    """Bit i of a mask is about axis i: begin or end ignored, or the axis dropped after taking
+    one element.
+    """
     if ellipsis_mask or new_axis_mask:
         raise ModelError("ellipsis and new axes in STRIDED_SLICE are not supported")
     what = "the bounds of a slice"
@@ -137,7 +154,10 @@ def _split(imp: Any, x: str, axis: int, sizes: list[int]) -> list[str]:
     if sum(sizes) != n:
         raise ModelError(f"an axis of {n} cannot be split into {sizes}")
     ends = np.cumsum(sizes).tolist()
-    return [_take(imp, x, {axis: (e - s, e, 1)}, i) for i, (s, e) in enumerate(zip(sizes, ends, strict=True))]
+    return [
+        _take(imp, x, {axis: (e - s, e, 1)}, i)
+        for i, (s, e) in enumerate(zip(sizes, ends, strict=True))
+    ]
 
 
 @tflite("SPLIT")
@@ -159,7 +179,12 @@ def tflite_unpack(imp: Any, x: str, *, axis: int = 0, num: int = 1) -> list[str]
     parts = []
     for i in range(num):
         same = imp.requantized(x, imp.out(i)[1])
-        part = imp.step("slice", [same], attributes(imp.dims(x), {at: (i, i + 1, 1)}), quant=imp.tensor(same).quant)
+        part = imp.step(
+            "slice",
+            [same],
+            attributes(imp.dims(x), {at: (i, i + 1, 1)}),
+            quant=imp.tensor(same).quant,
+        )
         parts.append(str(imp.emit("reshape", [part], {"shape": tuple(rest)}, i=i)))
     return parts
 
@@ -167,7 +192,9 @@ def tflite_unpack(imp: Any, x: str, *, axis: int = 0, num: int = 1) -> list[str]
 @tflite("REVERSE_V2")
 def tflite_reverse(imp: Any, x: str, axes: str) -> str:
     rank = len(imp.dims(x))
-    return _take(imp, x, {a % rank: (None, None, -1) for a in imp.ints(axes, "the axes of REVERSE_V2")})
+    return _take(
+        imp, x, {a % rank: (None, None, -1) for a in imp.ints(axes, "the axes of REVERSE_V2")}
+    )
 
 
 @onnx("Slice")
@@ -194,7 +221,13 @@ def import_onnx(
 
 @onnx("Split")
 def import_split(
-    imp: Importer, x: str, sizes: str = "", *, axis: int = 0, split: Sequence[int] = (), num_outputs: int = 0
+    imp: Importer,
+    x: str,
+    sizes: str = "",
+    *,
+    axis: int = 0,
+    split: Sequence[int] = (),
+    num_outputs: int = 0,
 ) -> list[str]:
     s, axis = imp.shape(x), axis % imp.rank(x)
     parts = imp.ints(sizes, "split") if sizes else list(split)

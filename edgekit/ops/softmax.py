@@ -1,8 +1,9 @@
 """exp(beta * x) / sum of it along the last axis; `log` gives its logarithm (float32 only).
 
-int8, exact: a table t[d] = round(2^e * exp(-d * scale_x * beta)) for the distance d from the row's maximum, e at most 23
-and n * 2^e at most 2^31; S = sum of t over the row; R = floor(2^40 / S); p = (t * R + 2^15) >> 16 is the probability
-in 2^-24; requantize(p) with the scale 2^-24 / scale_y.  Usual output: scale 1/256, zero point -128.
+int8, exact: a table t[d] = round(2^e * exp(-d * scale_x * beta)) for the distance d from the row's
+maximum, e at most 23 and n * 2^e at most 2^31; S = sum of t over the row; R = floor(2^40 / S); p =
+(t * R + 2^15) >> 16 is the probability in 2^-24; requantize(p) with the scale 2^-24 / scale_y.
+Usual output: scale 1/256, zero point -128.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 def table(scale: float, beta: float, n: int) -> npt.NDArray[np.int64]:
     """Exponentials (256,) of the distances 0..255 below a row's maximum, for rows of n."""
     e = min(23, 31 - max(0, (n - 1).bit_length()))
-    return np.rint(2.0**e * np.exp(-np.arange(256) * float(scale) * float(beta))).astype(np.int64)
+    exponentials = 2.0**e * np.exp(-np.arange(256) * float(scale) * float(beta))
+    return np.asarray(np.rint(exponentials), np.int64)
 
 
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
@@ -68,7 +70,14 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(11)
-    shapes: tuple[tuple[int, ...], ...] = ((1, 10), (3, 17), (2, 4, 33), (1, 1), (5000,), (2, 3, 2, 2, 7))
+    shapes: tuple[tuple[int, ...], ...] = (
+        (1, 10),
+        (3, 17),
+        (2, 4, 33),
+        (1, 1),
+        (5000,),
+        (2, 3, 2, 2, 7),
+    )
     for dims in shapes:
         for beta in (1.0, 0.5):
             x = rng.normal(scale=4, size=dims).astype(np.float32)
@@ -78,7 +87,11 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             for sx, out in ((0.11, OUTPUT), (0.02, QuantSpec.per_tensor(0.003, -100))):
                 t = Tensor("x", dims, "i8", None, QuantSpec.per_tensor(sx, 7))
                 g = sample_graph("softmax", {"x": t}, {"beta": beta}, out_quant=out)
-                yield f"i8_{dims}_{beta}_{sx}", g, {"x": rng.integers(-128, 128, dims).astype(np.int8)}
+                yield (
+                    f"i8_{dims}_{beta}_{sx}",
+                    g,
+                    {"x": rng.integers(-128, 128, dims).astype(np.int8)},
+                )
 
 
 OP = OpDef(
@@ -116,7 +129,11 @@ def import_onnx(imp: Importer, x: str, *, axis: int | None = None) -> str:
     rank = len(shape)
     if imp.opset < 13:
         at = (1 if axis is None else axis) % rank
-        flat = imp.reshape(x, (int(np.prod(shape[:at], dtype=np.int64)), int(np.prod(shape[at:], dtype=np.int64))), "rows")
+        flat = imp.reshape(
+            x,
+            (int(np.prod(shape[:at], dtype=np.int64)), int(np.prod(shape[at:], dtype=np.int64))),
+            "rows",
+        )
         return imp.reshape(imp.emit("softmax", [flat], {"log": log}), shape, "back")
     at = (-1 if axis is None else axis) % rank
     perm = [i for i in range(rank) if i != at] + [at]

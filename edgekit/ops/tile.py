@@ -10,7 +10,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +50,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     for dtype in ("f32", "i8", "i16", "i64"):
         for dims, repeats in cases:
             q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
-            g = sample_graph("tile", {"x": Tensor("x", dims, dtype, None, q)}, {"repeats": repeats}, out_quant=q)
+            g = sample_graph(
+                "tile", {"x": Tensor("x", dims, dtype, None, q)}, {"repeats": repeats}, out_quant=q
+            )
             yield f"{dtype}_{''.join(map(str, repeats))}", g, {"x": sample_array(rng, dims, dtype)}
 
 

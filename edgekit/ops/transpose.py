@@ -10,7 +10,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +51,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     for dtype in ("f32", "i8", "i16", "i64"):
         for dims, perm in cases:
             q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
-            g = sample_graph("transpose", {"x": Tensor("x", dims, dtype, None, q)}, {"perm": perm}, out_quant=q)
+            g = sample_graph(
+                "transpose", {"x": Tensor("x", dims, dtype, None, q)}, {"perm": perm}, out_quant=q
+            )
             yield f"{dtype}_{''.join(map(str, perm))}", g, {"x": sample_array(rng, dims, dtype)}
 
 
@@ -68,7 +77,9 @@ def tflite_transpose(imp: Any, x: str, perm: str) -> str:
     return str(imp.emit("transpose", [x], {"perm": order}))
 
 
-def _blocks(imp: Any, x: str, parts: Sequence[int], perm: Sequence[int], shape: Sequence[int]) -> str:
+def _blocks(
+    imp: Any, x: str, parts: Sequence[int], perm: Sequence[int], shape: Sequence[int]
+) -> str:
     """reshape to parts, transpose, reshape to shape."""
     x = imp.reshaped(imp.requantized(x, imp.out()[1]), parts)
     x = imp.step("transpose", [x], {"perm": tuple(perm)}, quant=imp.tensor(x).quant)
@@ -94,7 +105,9 @@ def tflite_depth_to_space(imp: Any, x: str, *, block_size: int = 1) -> str:
 @onnx("Transpose")
 def import_onnx(imp: Importer, x: str, *, perm: Sequence[int] = ()) -> str:
     rank = imp.rank(x)
-    return imp.emit("transpose", [x], {"perm": tuple(p % rank for p in perm) or tuple(reversed(range(rank)))})
+    return imp.emit(
+        "transpose", [x], {"perm": tuple(p % rank for p in perm) or tuple(reversed(range(rank)))}
+    )
 
 
 @onnx("DepthToSpace")
