@@ -36,7 +36,7 @@ venv:
 deps:
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PIP) -c constraints.txt $$(grep '^torch==' constraints.txt)
-	$(PIP) -c constraints.txt hatchling $$($(PY) -c "import tomllib; \
+	$(PIP) -c constraints.txt hatchling editables $$($(PY) -c "import tomllib; \
 	  p = tomllib.load(open('pyproject.toml', 'rb'))['project']; x = p['optional-dependencies']; \
 	  d = [*p['dependencies'], *sum(x.values(), [])]; \
 	  print(*(r for r in d if not r.startswith('edgekit')))")
