@@ -1,10 +1,13 @@
-"""(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis; `rms`: x / sqrt(mean square + eps) * gamma + beta.
+"""(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis; `rms` subtracts no mean.
 
-gamma and beta (n,) are float32 and optional.  int8, exact, with d = x - zero x, S = sum d, Q = sum d^2 (int64):
+gamma and beta (n,) are float32 and optional.  int8, exact, with d = x - zero x, S = sum d,
+Q = sum d^2 (int64), G = float32(gamma / sy), B = float32(beta / sy):
+
     var = float32(n * Q - S^2) / n / n          rms: float32(Q) / n
     r = 1 / sqrt(var + eps / sx^2) / n          rms: no last division
     y = float32(d * n - S) * r * G + B          rms: float32(d) * r * G + B
-each step one float32 operation, G = float32(gamma / sy), B = float32(beta / sy); then clamp, half to even, add zero y.
+
+each step one float32 operation; then clamp, half to even, add zero y.
 """
 
 from __future__ import annotations
@@ -19,7 +22,14 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, need, onnx, sample_array, sample_graph, scale_zero,
+    Field,
+    OpDef,
+    TensorType,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
+    scale_zero,
 )
 from edgekit.ops.reduce import mask
 
@@ -92,7 +102,14 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(21)
-    shapes: tuple[tuple[int, ...], ...] = ((64,), (3, 17), (2, 5, 192), (1, 4, 1), (2, 3, 2, 33), (1, 2, 1, 3, 768))
+    shapes: tuple[tuple[int, ...], ...] = (
+        (64,),
+        (3, 17),
+        (2, 5, 192),
+        (1, 4, 1),
+        (2, 3, 2, 33),
+        (1, 2, 1, 3, 768),
+    )
     for i, dims in enumerate(shapes):
         n = dims[-1]
         gamma = Tensor("g", (n,), "f32", rng.uniform(0.5, 2, n).astype(F))
@@ -105,7 +122,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
                 label = f"{'rms' if rms else 'ln'}_{i}_{len(full)}"
                 yield f"f32_{label}", g, {"x": sample_array(rng, dims, "f32") * F(3) + F(1)}
                 t = Tensor("x", dims, "i8", None, QuantSpec.per_tensor(0.05, -7))
-                g = sample_graph("layer_norm", {"x": t, **full}, attrs, out_quant=QuantSpec.per_tensor(0.03, 9))
+                g = sample_graph(
+                    "layer_norm", {"x": t, **full}, attrs, out_quant=QuantSpec.per_tensor(0.03, 9)
+                )
                 x = sample_array(rng, dims, "i8")
                 if dims[0] > 1:
                     x[0] = 5  # no variance at all
@@ -130,8 +149,12 @@ OP = OpDef(
 )
 
 
-def _normalized(imp: Importer, x: str, scale: str, bias: str, axis: int, eps: float, rms: int) -> str:
-    """Over everything from `axis` on; scale and bias that are no vectors of that size follow as mul and add."""
+def _normalized(
+    imp: Importer, x: str, scale: str, bias: str, axis: int, eps: float, rms: int
+) -> str:
+    """Over everything from `axis` on; scale and bias that are no vectors of that size follow as
+    mul and add.
+    """
     shape, axis = imp.shape(x), axis % imp.rank(x)
     n = int(np.prod(shape[axis:], dtype=np.int64))
     rows = imp.reshape(x, (*shape[:axis], n), "rows")
@@ -140,7 +163,13 @@ def _normalized(imp: Importer, x: str, scale: str, bias: str, axis: int, eps: fl
     if flat:
         for p in (scale, bias):
             data = imp.value(p) if p else None
-            operands.append(imp.add_const(data.reshape(n)) if data is not None else imp.reshape(p, (n,)) if p else "")
+            operands.append(
+                imp.add_const(data.reshape(n))
+                if data is not None
+                else imp.reshape(p, (n,))
+                if p
+                else ""
+            )
     while not operands[-1]:
         operands.pop()
     y = imp.reshape(imp.emit("layer_norm", operands, {"eps": eps, "rms": rms}), shape, "back")
@@ -152,7 +181,14 @@ def _normalized(imp: Importer, x: str, scale: str, bias: str, axis: int, eps: fl
 
 @onnx("LayerNormalization")
 def import_onnx(
-    imp: Importer, x: str, scale: str, bias: str = "", *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1
+    imp: Importer,
+    x: str,
+    scale: str,
+    bias: str = "",
+    *,
+    axis: int = -1,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
 ) -> list[str]:
     """Mean and inverse deviation are computed apart where the model asks for them."""
     y = _normalized(imp, x, scale, bias, axis, epsilon, 0)
@@ -182,7 +218,14 @@ def import_instance(imp: Importer, x: str, scale: str, bias: str, *, epsilon: fl
 
 @onnx("GroupNormalization")
 def import_group(
-    imp: Importer, x: str, scale: str, bias: str, *, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+    imp: Importer,
+    x: str,
+    scale: str,
+    bias: str,
+    *,
+    num_groups: int,
+    epsilon: float = 1e-5,
+    stash_type: int = 1,
 ) -> str:
     return _grouped(imp, x, scale, bias, num_groups, epsilon)
 

@@ -1,4 +1,6 @@
-"""Largest element of each window, NHWC.  Padding never wins; int8 input and output share scale and zero point."""
+"""Largest element of each window, NHWC.  Padding never wins; int8 input and output share scale
+and zero point.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, conv_out, need, onnx, sample_array, sample_graph,
+    Field,
+    OpDef,
+    TensorType,
+    conv_out,
+    need,
+    onnx,
+    sample_array,
+    sample_graph,
     tflite,
 )
 from edgekit.ops.conv2d import WINDOW, windows
@@ -22,7 +31,9 @@ if TYPE_CHECKING:
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     x, a = need(xs, 0, "input"), op.attrs
     n, h, w, c = x.shape
-    (kh, kw), (sh, sw), (dh, dw), (t, left, b, r) = (a[k] for k in ("kernel", "stride", "dilation", "pad"))
+    (kh, kw), (sh, sw), (dh, dw), (t, left, b, r) = (
+        a[k] for k in ("kernel", "stride", "dilation", "pad")
+    )
     return [((n, conv_out(h, kh, sh, dh, t, b), conv_out(w, kw, sw, dw, left, r), c), x.dtype)]
 
 
@@ -51,7 +62,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     for dtype in ("f32", "i8"):
         for label, dims, attrs in CASES:
             q = QuantSpec.per_tensor(0.1, 3) if dtype == "i8" else None
-            g = sample_graph("max_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=q)
+            g = sample_graph(
+                "max_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=q
+            )
             yield f"{dtype}_{label}", g, {"x": sample_array(rng, dims, dtype)}
 
 
@@ -74,7 +87,11 @@ def ceil_pad(attrs: dict[str, Any], size: Sequence[int]) -> dict[str, Any]:
     """
     pad = list(attrs["pad"])
     for i in range(2):
-        n, k, s = size[i] + pad[i], (attrs["kernel"][i] - 1) * attrs["dilation"][i] + 1, attrs["stride"][i]
+        n, k, s = (
+            size[i] + pad[i],
+            (attrs["kernel"][i] - 1) * attrs["dilation"][i] + 1,
+            attrs["stride"][i],
+        )
         out = -(-(n + pad[i + 2] - k) // s) + 1
         if (out - 1) * s >= n:
             out -= 1
@@ -107,8 +124,8 @@ def import_onnx(
 
 @tflite("MAX_POOL_2D")
 def tflite_max_pool2d(
-    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1, filter_height: int = 1,
-    filter_width: int = 1, fused_activation_function: int = 0,
+    imp: Any, x: str, *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
+    filter_height: int = 1, filter_width: int = 1, fused_activation_function: int = 0,
 ) -> str:  # fmt: skip
     x = imp.requantized(x, imp.out()[1])
     kernel, stride = (filter_height, filter_width), (stride_h, stride_w)
