@@ -22,7 +22,7 @@ from edgekit.ops.base import ONNX
 Shapes = Mapping[str, Sequence[int]]
 
 MOVES = {"transpose", "reshape", "slice", "gather", "tile", "max_pool2d"}
-NEVER_FOLDED = {"QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform", "Multinomial", "Bernoulli"}
+NEVER_FOLDED = {"DequantizeLinear", "RandomNormal", "RandomUniform", "Multinomial", "Bernoulli"}
 CONTROL = {
     "Loop": "loops have no place in a fixed plan; unroll it before export",
     "Scan": "loops have no place in a fixed plan; unroll it before export",
@@ -109,8 +109,17 @@ class Importer:
         """Data of a constant operand; ModelError names the operand otherwise."""
         data = self.graph.value(x)
         if data is None:
-            raise ModelError(f"{self.node.op_type}: its {what} must be known before the run")
+            source = self._quantized_const(x)
+            if source is None or source.data is None or source.quant is None:
+                raise ModelError(f"{self.node.op_type}: its {what} must be known before the run")
+            data = source.quant.dequantize(source.data)
         return data
+
+    def _quantized_const(self, x: str) -> Tensor | None:
+        """The integer constant behind a dequantizing cast."""
+        op = self.graph.producers().get(x)
+        source = self.graph.tensors[op.inputs[0]] if op is not None and op.type == "cast" else None
+        return source if source is not None and source.data is not None and source.quant is not None else None
 
     def ints(self, x: str, what: str) -> list[int]:
         return [int(v) for v in self.const(x, what).ravel()]
@@ -175,8 +184,7 @@ class Importer:
         data = self.value(w)
         if data is not None:
             return self.add_const(data.reshape(to).transpose(perm), "weights")
-        op = self.graph.producers().get(w)
-        source = self.graph.tensors[op.inputs[0]] if op and op.type == "cast" else None
+        source = self._quantized_const(w)
         if source is None or source.data is None or source.quant is None:
             raise ModelError(f"{self.node.op_type}: its weights must be known before the run")
         q = source.quant
@@ -222,10 +230,7 @@ class Importer:
 
     def is_weight(self, x: str) -> bool:
         """A constant, or a quantized constant behind its cast."""
-        if self.value(x) is not None:
-            return True
-        op = self.graph.producers().get(x)
-        return op is not None and op.type == "cast" and self.value(op.inputs[0]) is not None
+        return self.value(x) is not None or self._quantized_const(x) is not None
 
     def quantized(self, x: str, q: QuantSpec) -> str:
         """An integer activation as int8 with that quantization; uint8 graph inputs are shifted by 128."""

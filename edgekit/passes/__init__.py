@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgekit.ir import Graph
-from edgekit.passes import attention, fuse, layout, recognize, simplify
+from edgekit.passes import attention, fuse, layout, qdq, recognize, simplify
 
 Pass = Callable[[Graph], Graph]
 
-CLEAN: tuple[Pass, ...] = (simplify.fold_constants, simplify.drop_identities, simplify.merge_equal)
+CLEAN: tuple[Pass, ...] = (
+    simplify.fold_constants,
+    simplify.drop_identities,
+    simplify.strength,
+    simplify.merge_equal,
+)
 PASSES: tuple[Pass, ...] = (
     *CLEAN,
-    simplify.strength,
     layout.sink_transposes,
     *CLEAN,
     layout.sink_transposes,
@@ -30,6 +34,9 @@ PASSES: tuple[Pass, ...] = (
     fuse.fold_affine,
     fuse.fuse_clamps,
     fuse.fold_input_affine,
+    qdq.sink_dequantize,
+    qdq.form_integer_ops,
+    qdq.sink_dequantize,
     simplify.fold_dequantized,
     *CLEAN,
 )
