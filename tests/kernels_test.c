@@ -1,21 +1,29 @@
 /* Every slot of every ISA this CPU has, against the portable kernels, on random shapes with tails.
  *
  * Exact kernels must give the same bits; float ones stay within 1e-5 of the sum of |products|.  Operands end at an
- * unreadable page on Linux, so a read or write past them faults; elsewhere writes past the output are seen by the
- * bytes behind it.  usage: kernels_test [trials [seed]]; exit code 1 after any difference. */
+ * unreadable page on Linux, so a read or write past them faults; elsewhere writes past the output are seen in the bytes
+ * behind it.  usage: kernels_test [trials [seed]]; exit code 1 after any difference.  Runs on bare metal too. */
 #if defined(__linux__)
 #define _GNU_SOURCE
 #include <sys/mman.h>
 #endif
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include <stdarg.h>
 #include <string.h>
 #include "attrs.h"
 #include "edgekit.h"
 #include "kernels.h"
 #include "oplist.h"
 #include "portable.h"
+#if __STDC_HOSTED__
+#include <stdio.h>
+#include <stdlib.h>
+static void say(const char *text) { fputs(text, stdout); }
+static void stop(void) { exit(2); }
+#else
+#include "port.h"
+static void say(const char *text) { ek_port_print(text); }
+static void stop(void) { ek_port_exit(2); }
+#endif
 
 uint32_t ek_cpu(void);
 
@@ -33,6 +41,61 @@ static uint32_t rnd(void)
 }
 
 static uint32_t range(uint32_t lo, uint32_t hi) { return lo + rnd() % (hi - lo + 1); }
+static double size_of(double v) { return v < 0 ? -v : v; }
+
+/* %u, %d, %f (six decimals) and %s into out, at most 159 characters */
+static void format_va(char *out, const char *f, va_list args)
+{
+    char *end = out + 159, digits[24];
+    for (; *f && out < end; f++) {
+        if (*f != '%') {
+            *out++ = *f;
+            continue;
+        }
+        f++;
+        const char *s = "";
+        double v = 0;
+        if (*f == 's')
+            s = va_arg(args, const char *);
+        else
+            v = *f == 'u' ? (double)va_arg(args, unsigned) : *f == 'd' ? (double)va_arg(args, int) : va_arg(args, double);
+        if (*f != 's') {
+            unsigned i = sizeof digits;
+            digits[--i] = 0;
+            uint64_t whole = size_of(v) < 1e12 ? (uint64_t)(size_of(v) * (*f == 'f' ? 1e6 : 1)) : 0;
+            for (unsigned n = 0; whole || n < (*f == 'f' ? 7u : 1u); n++, whole /= 10) {
+                if (*f == 'f' && n == 6)
+                    digits[--i] = '.';
+                digits[--i] = (char)('0' + whole % 10);
+            }
+            if (v < 0)
+                digits[--i] = '-';
+            s = v != v ? "NaN" : size_of(v) < 1e12 ? digits + i : "huge";
+        }
+        while (*s && out < end)
+            *out++ = *s++;
+    }
+    *out = 0;
+}
+
+static void format(char *out, const char *f, ...)
+{
+    va_list args;
+    va_start(args, f);
+    format_va(out, f, args);
+    va_end(args);
+}
+
+static void report(const char *f, ...)
+{
+    char line[160];
+    va_list args;
+    va_start(args, f);
+    format_va(line, f, args);
+    va_end(args);
+    say(line);
+}
+
 static float uniform(float lo, float hi) { return lo + (hi - lo) * (float)(rnd() >> 8) * 0x1p-24f; }
 
 /* buffer i of n bytes, ending where reading faults (Linux) */
@@ -43,16 +106,16 @@ static uint8_t *buffer(unsigned i, size_t n)
     if (!base[i]) {
         void *p = mmap(0, BUFFER_BYTES + 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED || mprotect((char *)p + BUFFER_BYTES, 65536, PROT_NONE))
-            exit(2);
+            stop();
         base[i] = p;
     }
     if (n > BUFFER_BYTES)
-        exit(2);
+        stop();
     return base[i] + BUFFER_BYTES - n;
 #else
     static uint32_t base[BUFFERS][BUFFER_BYTES / 4];
     if (n > BUFFER_BYTES)
-        exit(2);
+        stop();
     return (uint8_t *)base[i] + BUFFER_BYTES - n;
 #endif
 }
@@ -60,7 +123,7 @@ static uint8_t *buffer(unsigned i, size_t n)
 static void fail(const char *what, const char *detail, long at, double got, double want)
 {
     if (failures++ < 20)
-        printf("%s %s (%s): at %ld got %.9g, portable gives %.9g\n", isa_name, what, detail, at, got, want);
+        report("%s %s (%s): at %u got %f, portable gives %f\n", isa_name, what, detail, (unsigned)at, got, want);
 }
 
 static void fill_s8(uint8_t *p, size_t n, int extreme)
@@ -90,9 +153,9 @@ static void same_bytes(const char *what, const char *detail, const uint8_t *got,
 static void near(const char *what, const char *detail, const float *got, const float *want, const double *tol, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!memcmp(got + i, want + i, 4) || (isnan(got[i]) && isnan(want[i])))
+        if (!memcmp(got + i, want + i, 4) || (got[i] != got[i] && want[i] != want[i]))
             continue;
-        if (!tol || !(fabs((double)got[i] - (double)want[i]) <= tol[i])) {
+        if (!tol || !(size_of((double)got[i] - (double)want[i]) <= tol[i])) {
             fail(what, detail, (long)i, got[i], want[i]);
             return;
         }
@@ -175,8 +238,8 @@ static void test_gemm_s8(const ek_kernels *k)
     g.a = a;
     g.w = weights_s8(&g, extreme, ties, 0);
     g.ldy = (ptrdiff_t)ldy;
-    char detail[80];
-    snprintf(detail, sizeof detail, "m %u n %u k %u xoff %d w_zero %d", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k,
+    char detail[160];
+    format(detail, "m %u n %u k %u xoff %d w_zero %d", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k,
              (int)g.xoff, (int)g.w_zero);
     g.y = want;
     ek_gemm_s8_portable(&g);
@@ -206,8 +269,8 @@ static void test_gemm_dyn(const ek_kernels *k)
     g.a = a;
     g.w = weights_s8(&g, extreme, 0, 1);
     g.ldy = (ptrdiff_t)ldy;
-    char detail[64];
-    snprintf(detail, sizeof detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
+    char detail[160];
+    format(detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
     g.y = want;
     ek_gemm_dyn_portable(&g);
     g.y = y;
@@ -241,13 +304,13 @@ static void test_gemm_f32(const ek_kernels *k)
         for (uint32_t n = 0; n < g.n; n++) {
             const float *b = (const float *)(const void *)w + (size_t)(n / g.nr) * g.nr * (1 + g.k) + n % g.nr;
             const float *x = (const float *)(const void *)a + (ptrdiff_t)m * g.lda;
-            double sum = fabs((double)b[0]);
+            double sum = size_of((double)b[0]);
             for (uint32_t i = 0; i < g.k; i++)
-                sum += fabs((double)x[i] * (double)b[(size_t)(1 + i) * g.nr]);
+                sum += size_of((double)x[i] * (double)b[(size_t)(1 + i) * g.nr]);
             tol[(size_t)m * ldy + n] = 1e-5 * sum;
         }
-    char detail[64];
-    snprintf(detail, sizeof detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
+    char detail[160];
+    format(detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
     g.y = want;
     ek_gemm_f32_portable(&g);
     g.y = y;
@@ -292,8 +355,8 @@ static void test_dw_s8(const ek_kernels *k)
     memcpy(want, y, yn);
     d.x = x;
     d.w = w;
-    char detail[96];
-    snprintf(detail, sizeof detail, "%ux%u, %u channels, %u pixels, w_zero %d", (unsigned)d.kh, (unsigned)d.kw,
+    char detail[160];
+    format(detail, "%ux%u, %u channels, %u pixels, w_zero %d", (unsigned)d.kh, (unsigned)d.kw,
              (unsigned)d.channels, (unsigned)d.count, (int)d.w_zero);
     d.y = want;
     ek_dw_s8_portable(&d);
@@ -324,8 +387,8 @@ static void test_dw_f32(const ek_kernels *k)
         tol[i] = 1e-5 * (1 + 2 * (double)taps);
     d.x = x;
     d.w = w;
-    char detail[80];
-    snprintf(detail, sizeof detail, "%ux%u, %u channels, %u pixels", (unsigned)d.kh, (unsigned)d.kw, (unsigned)d.channels,
+    char detail[160];
+    format(detail, "%ux%u, %u channels, %u pixels", (unsigned)d.kh, (unsigned)d.kw, (unsigned)d.channels,
              (unsigned)d.count);
     d.y = want;
     ek_dw_f32_portable(&d);
@@ -409,7 +472,7 @@ static void test_floats(const ek_kernels *k, const ek_kernels *ref)
         if (!(rnd() & 3))
             xf[i] = (float)((int32_t)range(0, 400) - 200) * scale * 0.5f;
         if (!(rnd() & 31))
-            xf[i] = rnd() & 1 ? INFINITY : rnd() & 1 ? -INFINITY : NAN;
+            xf[i] = rnd() & 1 ? __builtin_inff() : rnd() & 1 ? -__builtin_inff() : __builtin_nanf("");
     }
     fill_s8(q, n, 0);
     memcpy(q_want, q, n);
@@ -442,21 +505,21 @@ static void test_unary(const ek_kernels *k, const ek_kernels *ref)
     float *xf = (float *)(void *)x;
     for (size_t i = 0; i < n; i++)
         if (!(rnd() & 31))
-            xf[i] = rnd() & 1 ? 0.0f : rnd() & 1 ? INFINITY : rnd() & 1 ? -INFINITY : NAN;
+            xf[i] = rnd() & 1 ? 0.0f : rnd() & 1 ? __builtin_inff() : rnd() & 1 ? -__builtin_inff() : __builtin_nanf("");
     ref->unary_f32(xf, (float *)(void *)want, n, kind, alpha, beta);
     int in_place = rnd() & 1;
     if (in_place)
         memcpy(y, x, 4 * n);
     k->unary_f32(in_place ? (float *)(void *)y : xf, (float *)(void *)y, n, kind, alpha, beta);
     for (size_t i = 0; i < n; i++) {
-        double v = fabs((double)((float *)(void *)want)[i]), in = isfinite(xf[i]) ? fabs((double)xf[i]) : 1;
+        double v = size_of((double)((float *)(void *)want)[i]), in = size_of((double)xf[i]) < 1e30 ? size_of((double)xf[i]) : 1;
         int cancels = kind == EK_UNARY_KIND_GELU || kind == EK_UNARY_KIND_GELU_TANH || kind == EK_UNARY_KIND_ELU
                       || kind == EK_UNARY_KIND_LOG || kind == EK_UNARY_KIND_SOFTPLUS || kind == EK_UNARY_KIND_MISH
                       || kind == EK_UNARY_KIND_SIN || kind == EK_UNARY_KIND_COS || kind == EK_UNARY_KIND_HARDSIGMOID;
         tol[i] = 2e-6 * (v + (cancels ? 1 + in : 0)) + 1e-37;
     }
-    char detail[80];
-    snprintf(detail, sizeof detail, "kind %u, alpha %.9g, beta %.9g", kind, (double)alpha, (double)beta);
+    char detail[160];
+    format(detail, "kind %u, alpha %f, beta %f", kind, (double)alpha, (double)beta);
     near("unary_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, n);
 }
 
@@ -475,9 +538,9 @@ static void test_binary(const ek_kernels *k, const ek_kernels *ref)
     }
     k->binary_f32((float *)(void *)a, (float *)(void *)b, (float *)(void *)y, n, kind);
     for (size_t i = 0; i < n; i++)
-        tol[i] = kind == EK_BINARY_KIND_POW ? 1e-5 * fabs((double)((float *)(void *)want)[i]) : 0;
-    char detail[16];
-    snprintf(detail, sizeof detail, "kind %u", kind);
+        tol[i] = kind == EK_BINARY_KIND_POW ? 1e-5 * size_of((double)((float *)(void *)want)[i]) : 0;
+    char detail[160];
+    format(detail, "kind %u", kind);
     near("binary_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, n);
 }
 
@@ -503,15 +566,12 @@ static void print_table(const ek_kernels *k)
     unsigned own = 0;
     for (unsigned i = 0; i < EK_K_COUNT; i++)
         own += k->isa[i] != EK_ISA_PORTABLE;
-    printf("%s: %u of %u slots, s8 %u %u %u, f32 %u, dw %u %u, tile %u\n", isa_name, own, (unsigned)EK_K_COUNT, k->s8_nr,
+    report("%s: %u of %u slots, s8 %u %u %u, f32 %u, dw %u %u, tile %u\n", isa_name, own, (unsigned)EK_K_COUNT, k->s8_nr,
            k->s8_kr, k->s8_xoff, k->f32_nr, k->dw_s8_nr, k->dw_f32_nr, k->tile_rows);
 }
 
-int main(int argc, char **argv)
+static int test(unsigned trials)
 {
-    unsigned trials = argc > 1 ? (unsigned)strtoul(argv[1], 0, 10) : 300;
-    if (argc > 2)
-        seed = (uint32_t)strtoul(argv[2], 0, 10) | 1u;
     ek_kernels k, ref;
     ek_kernels_portable(&ref);
     k = ref;
@@ -520,13 +580,24 @@ int main(int argc, char **argv)
     for (const ek_overlay *o = ek_overlays; o->apply; o++) {
         isa_name = ek_isa_name(o->isa);
         if (!(ek_cpu() >> o->isa & 1)) {
-            printf("%s: absent\n", isa_name);
+            report("%s: absent\n", isa_name);
             continue;
         }
         o->apply(&k);
         print_table(&k);
         test_table(&k, &ref, trials);
     }
-    printf("%u failures\n", failures);
+    report("%u failures\n", failures);
     return failures != 0;
 }
+
+#if __STDC_HOSTED__
+int main(int argc, char **argv)
+{
+    if (argc > 2)
+        seed = (uint32_t)strtoul(argv[2], 0, 10) | 1u;
+    return test(argc > 1 ? (unsigned)strtoul(argv[1], 0, 10) : 300);
+}
+#else
+int main(void) { return test(200); }
+#endif

@@ -1,0 +1,76 @@
+/* Armv7E-M instructions on pairs of int16, one a function: GCC 12 folds the rotation into SXTB16 only when told. */
+#ifndef EK_DSP_H
+#define EK_DSP_H
+#include "kernels.h"
+#include "qmath.h"
+#include "simd.h"
+
+void ek_dw_dsp(ek_kernels *k);
+
+/* bytes 0 and 2, sign-extended to halfwords */
+EK_INLINE uint32_t ek_even(uint32_t x)
+{
+    uint32_t y;
+    __asm__("sxtb16 %0, %1" : "=r"(y) : "r"(x));
+    return y;
+}
+
+/* bytes 1 and 3 */
+EK_INLINE uint32_t ek_odd(uint32_t x)
+{
+    uint32_t y;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(y) : "r"(x));
+    return y;
+}
+
+/* acc + x.lo * y.lo + x.hi * y.hi */
+EK_INLINE int32_t ek_smlad(uint32_t x, uint32_t y, int32_t acc)
+{
+    __asm__("smlad %0, %1, %2, %0" : "+r"(acc) : "r"(x), "r"(y));
+    return acc;
+}
+
+/* acc + x.lo * y.lo */
+EK_INLINE int32_t ek_smlabb(uint32_t x, uint32_t y, int32_t acc)
+{
+    __asm__("smlabb %0, %1, %2, %0" : "+r"(acc) : "r"(x), "r"(y));
+    return acc;
+}
+
+/* acc + x.hi * y.hi */
+EK_INLINE int32_t ek_smlatt(uint32_t x, uint32_t y, int32_t acc)
+{
+    __asm__("smlatt %0, %1, %2, %0" : "+r"(acc) : "r"(x), "r"(y));
+    return acc;
+}
+
+typedef struct ek_requant_dsp {
+    float lo, hi;             /* relative to zero */
+    int32_t low, high, zero;  /* the same bounds with zero added */
+} ek_requant_dsp;
+
+EK_INLINE ek_requant_dsp ek_requant_dsp_of(float lo, float hi, int32_t zero)
+{
+    return (ek_requant_dsp){ lo, hi, (int32_t)lo + zero, (int32_t)hi + zero, zero };
+}
+
+#if defined(__ARM_FP) && !defined(__SOFTFP__)
+/* Rounding before the clamp gives the same, since the bounds are whole; VCVTR saturates. */
+EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
+{
+    float y = ek_mul_f32((float)acc, scale);
+    int32_t i;
+    __asm__("vcvtr.s32.f32 %0, %0" : "+t"(y));
+    memcpy(&i, &y, 4);
+    __asm__("ssat %0, #16, %0" : "+r"(i));
+    i += q->zero;
+    i = i < q->low ? q->low : i;
+    return (int8_t)(i > q->high ? q->high : i);
+}
+#else
+EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
+{
+    return ek_requant(acc, scale, q->lo, q->hi, q->zero);
+}
+#endif
+#endif
