@@ -9,6 +9,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import op_cases
 import pytest
 import sysroot
@@ -171,6 +172,27 @@ def test_linux_wheels_need_no_newer_glibc(target: str, tmp_path: Path) -> None:
     }
     assert all(version <= (2, 17) for version in versions)
     assert bool(versions) == ("gnu" in target)
+
+
+def test_the_runtime_wheel_alone_brings_the_agent(tmp_path: Path) -> None:
+    """On a board there is numpy and this wheel, no host package: the agent starts all the same."""
+    site = unpack(build("x86_64-linux-gnu.2.17", tmp_path / "wheel"), tmp_path / "site")
+    numpy = Path(np.__file__).parent
+    for part in (numpy, numpy.parent / "numpy.libs"):
+        if part.exists():
+            (site / part.name).symlink_to(part)
+    code = f"import runpy, sys; sys.path.append({str(site)!r}); sys.argv = ['agent', '--help']; "
+    code += "runpy.run_module('edgekit.agent', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--listen" in done.stdout
+    assert not (site / "edgekit" / "__init__.py").exists()
 
 
 def test_the_agent_program_is_static_and_small() -> None:
