@@ -33,7 +33,7 @@ GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 
 @dataclass(frozen=True)
 class Golden:
-    """A self-test of one entry: seed, range per input, and either CRCs (exact) or the output bytes."""
+    """A self-test of one entry: seed, range per input, and CRCs (exact) or bytes of the outputs."""
 
     entry: int
     seed: int
@@ -75,6 +75,9 @@ class _Writer:
     refs: list[int] = field(default_factory=list)
     attr: bytearray = field(default_factory=bytearray)
     ops: bytearray = field(default_factory=bytearray)
+    entr: bytearray = field(default_factory=bytearray)
+    stat: bytearray = field(default_factory=bytearray)
+    state_at: dict[str, int] = field(default_factory=dict)
 
     def string(self, s: str) -> int:
         text = s.encode("utf-8", "replace").replace(b"\0", b"?")[:95]
@@ -89,24 +92,63 @@ class _Writer:
         dims = (*t.shape, *([0] * (8 - len(t.shape))))
         if len(t.shape) > 8:
             raise PackageError(f"{t.name!r} has rank {len(t.shape)}, 8 is the most")
-        variant0, nbytes = len(self.vari) // 16, 0
+        variant0 = len(self.vari) // 16
         for v in t.variants:
             self.variant(v)
-        if t.dtype != "packed":
-            nbytes = t.nbytes
-        self.tens += struct.pack(
-            "<IBBBBII8IfiHHI",
-            self.string(t.name), DTYPES[t.dtype], len(t.shape), kind, 1 if quant else 0, offset, nbytes, *dims,
-            float(quant.scale) if quant else 0.0, int(quant.zero) if quant else 0, len(t.variants), 0, variant0,
-        )  # fmt: skip
+        nbytes = 0 if t.dtype == "packed" else t.nbytes
+        scale, zero = (float(quant.scale), int(quant.zero)) if quant else (0.0, 0)
+        head = (self.string(t.name), DTYPES[t.dtype], len(t.shape), kind, int(quant is not None))
+        tail = (scale, zero, len(t.variants), 0, variant0)
+        self.tens += struct.pack("<IBBBBII8IfiHHI", *head, offset, nbytes, *dims, *tail)
 
     def variant(self, v: Variant) -> None:
         la = v.layout
-        self.vari += struct.pack("<BBBBIII", la.nr, la.kr, la.xoff, DTYPES[v.dtype], self.data.add(v.blob), len(v.blob), 0)
+        place = (self.data.add(v.blob), len(v.blob), 0)
+        self.vari += struct.pack("<BBBBIII", la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)
 
+    def state(self, t: Tensor) -> int:
+        """Offset of a state in UNIT; its initial bytes are added when it is first seen."""
+        if t.name not in self.state_at:
+            self.state_at[t.name] = len(self.stat) // UNIT
+            data = np.zeros(t.shape, NUMPY[t.dtype]) if t.data is None else t.data
+            raw = np.ascontiguousarray(data, NUMPY[t.dtype]).tobytes()
+            self.stat += raw + b"\0" * (-len(raw) % UNIT)
+        return self.state_at[t.name]
 
-def _section(kind: str, data: bytes) -> tuple[str, bytes]:
-    return kind, data
+    def place(self, t: Tensor, g: Graph, plan: Plan) -> tuple[int, int]:
+        """(kind, offset in UNIT) of a tensor."""
+        if t.name in g.states:
+            return KIND_STATE, self.state(t)
+        if t.dtype == "packed":
+            return KIND_CONST, 0
+        if t.data is not None:
+            return KIND_CONST, self.data.add(np.ascontiguousarray(t.data).tobytes())
+        return KIND_MAIN, plan.offsets[t.name] // UNIT
+
+    def entry(self, name: str, g: Graph, plan: Plan) -> None:
+        index: dict[str, int] = {}
+        for t in g.tensors.values():
+            index[t.name] = len(self.tens) // 64
+            self.tensor(t, *self.place(t, g, plan))
+        op0 = len(self.ops) // 32
+        for op, scratch in zip(g.ops, plan.scratch, strict=True):
+            self.op(op, g, plan, index, scratch)
+        refs = len(self.refs)
+        self.refs += [index[n] for n in (*g.inputs, *g.outputs)]
+        span = (op0, len(self.ops) // 32 - op0, refs, len(g.inputs), len(g.outputs))
+        self.entr += struct.pack("<IIIIHH3I", self.string(name), *span, 0, 0, 0)
+
+    def op(self, op: Op, g: Graph, plan: Plan, index: dict[str, int], scratch: int) -> None:
+        d = ops.get(op.type)
+        attr = d.pack(op.attrs)
+        operands = (len(self.refs), len(op.inputs), len(op.outputs))
+        self.refs += [index[n] if n else NONE for n in (*op.inputs, *op.outputs)]
+        flags = int(d.exact(op, g)) | _grants(op, g, plan) << 8
+        tail = (len(self.attr), len(attr), scratch, flags)
+        self.ops += struct.pack(
+            "<IHHIHHIIII", self.string(op.name), d.code, d.version, *operands, *tail
+        )
+        self.attr += attr
 
 
 def write(
@@ -122,58 +164,35 @@ def write(
     Entries run one at a time, so their arenas share memory; states of equal name are one state.
     """
     w = _Writer()
-    entr = bytearray()
-    stat = bytearray()
-    state_at: dict[str, int] = {}
-    state_bytes = 0
     for name, g, plan in entries:
-        index: dict[str, int] = {}
-        order = list(g.tensors.values())
-        for t in order:
-            index[t.name] = len(w.tens) // 64
-            if t.name in g.states:
-                if t.name not in state_at:
-                    state_at[t.name] = state_bytes
-                    raw = np.ascontiguousarray(t.data, NUMPY[t.dtype]).tobytes() if t.data is not None else bytes(t.nbytes)
-                    stat += raw + b"\0" * (up(len(raw)) - len(raw))
-                    state_bytes = len(stat)
-                w.tensor(t, KIND_STATE, state_at[t.name] // UNIT)
-            elif t.dtype == "packed":
-                w.tensor(t, KIND_CONST, 0)
-            elif t.data is not None:
-                w.tensor(t, KIND_CONST, w.data.add(np.ascontiguousarray(t.data).tobytes()))
-            else:
-                w.tensor(t, KIND_MAIN, plan.offsets[t.name] // UNIT)
-        op0 = len(w.ops) // 32
-        for op, scratch in zip(g.ops, plan.scratch, strict=True):
-            d = ops.get(op.type)
-            attr = d.pack(op.attrs)
-            refs = len(w.refs)
-            w.refs += [index[n] if n else NONE for n in (*op.inputs, *op.outputs)]
-            w.ops += struct.pack(
-                "<IHHIHHIIII", w.string(op.name), d.code, d.version, refs, len(op.inputs), len(op.outputs),
-                len(w.attr), len(attr), scratch, int(d.exact(op, g)) | _grants(op, g, plan) << 8,
-            )  # fmt: skip
-            w.attr += attr
-        refs = len(w.refs)
-        w.refs += [index[n] for n in (*g.inputs, *g.outputs)]
-        entr += struct.pack(
-            "<IIIIHH3I", w.string(name), op0, len(w.ops) // 32 - op0, refs, len(g.inputs), len(g.outputs), 0, 0, 0
-        )
+        w.entry(name, g, plan)
     gold, gdat = _goldens(goldens or [])
-    sections = [
-        ("TENS", bytes(w.tens)), ("VARI", bytes(w.vari)), ("REFS", np.asarray(w.refs, "<u4").tobytes()),
-        ("ATTR", bytes(w.attr)), ("OPS ", bytes(w.ops)), ("ENTR", bytes(entr)), ("STRS", bytes(w.strs)),
-        ("DATA", bytes(w.data.data)), ("STAT", bytes(stat)), ("GOLD", gold), ("GDAT", gdat),
-        ("META", json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()),
-    ]  # fmt: skip
-    sections = [(k, d) for k, d in sections if d or k in ("REFS", "ATTR")]
-    mem = [0, max(p.main_bytes for _, _, p in entries), 0, state_bytes, max(p.scratch_bytes for _, _, p in entries)]
-    return _assemble(sections, mem, model_id, rollback)
+    sections = {
+        "TENS": bytes(w.tens),
+        "VARI": bytes(w.vari),
+        "REFS": np.asarray(w.refs, "<u4").tobytes(),
+        "ATTR": bytes(w.attr),
+        "OPS ": bytes(w.ops),
+        "ENTR": bytes(w.entr),
+        "STRS": bytes(w.strs),
+        "DATA": bytes(w.data.data),
+        "STAT": bytes(w.stat),
+        "GOLD": gold,
+        "GDAT": gdat,
+        "META": json.dumps(meta, sort_keys=True, separators=(",", ":")).encode(),
+    }
+    plans = [p for _, _, p in entries]
+    main, scratch = max(p.main_bytes for p in plans), max(p.scratch_bytes for p in plans)
+    return _assemble(
+        [(k, d) for k, d in sections.items() if d or k in ("REFS", "ATTR")],
+        [0, main, 0, len(w.stat), scratch],
+        model_id,
+        rollback,
+    )
 
 
 def _grants(op: Op, g: Graph, plan: Plan) -> int:
-    """Bit k: input k lies where an output of the op lies (an in-place op, or a state that is updated)."""
+    """Bit k: input k lies where an output lies (an in-place op, or a state that is updated)."""
 
     def place(name: str) -> tuple[str, int | str] | None:
         if name in g.states:
@@ -183,7 +202,9 @@ def _grants(op: Op, g: Graph, plan: Plan) -> int:
     outputs = {place(n) for n in op.outputs} - {None}
     granted = [k for k, n in enumerate(op.inputs) if n and place(n) in outputs]
     if granted and max(granted) > 7:
-        raise PackageError(f"input {max(granted)} is overwritten; only the first 8 may be", where=op.name)
+        raise PackageError(
+            f"input {max(granted)} is overwritten; only the first 8 may be", where=op.name
+        )
     return sum(1 << k for k in granted)
 
 
@@ -192,38 +213,40 @@ def _goldens(goldens: list[Golden]) -> tuple[bytes, bytes]:
     for g in goldens:
         data = g.data()
         gdat += b"\0" * (-len(gdat) % UNIT)
-        gold += struct.pack("<IIIIIfII", g.entry, g.seed, len(gdat) // UNIT, len(data), int(g.exact), g.tolerance, 0, 0)
+        place = (len(gdat) // UNIT, len(data))
+        gold += struct.pack("<IIIIIfII", g.entry, g.seed, *place, int(g.exact), g.tolerance, 0, 0)
         gdat += data
     return bytes(gold), bytes(gdat)
 
 
-def _assemble(sections: list[tuple[str, bytes]], mem: list[int], model_id: bytes, rollback: int) -> bytes:
+def _assemble(
+    sections: list[tuple[str, bytes]], mem: list[int], model_id: bytes, rollback: int
+) -> bytes:
     at = up(128 + 32 * len(sections), UNIT_FILE)
     table, body = bytearray(), bytearray()
     for kind, data in sections:
-        table += struct.pack(
-            "<4sIIIQII", kind.encode(), int(kind in CRITICAL), at // UNIT_FILE, STRIDES.get(kind, 0), len(data),
-            zlib.crc32(data), 0,
-        )  # fmt: skip
+        what = (kind.encode(), int(kind in CRITICAL), at // UNIT_FILE, STRIDES.get(kind, 0))
+        table += struct.pack("<4sIIIQII", *what, len(data), zlib.crc32(data), 0)
         padded = data + b"\0" * (-len(data) % UNIT_FILE)
         body += padded
         at += len(padded)
 
     def header(crc: int) -> bytes:
-        return struct.pack(
-            "<IHHIIQII5IIQ32s32s", MAGIC, MAJOR, MINOR, 0, 0, at, len(sections), crc, *(m // UNIT for m in mem), 0,
-            rollback, model_id.ljust(32, b"\0")[:32], b"",
-        )  # fmt: skip
+        head = (MAGIC, MAJOR, MINOR, 0, 0, at, len(sections), crc, *(m // UNIT for m in mem), 0)
+        tail = (rollback, model_id.ljust(32, b"\0")[:32], b"")
+        return struct.pack("<IHHIIQII5IIQ32s32s", *head, *tail)
 
     crc = zlib.crc32(bytes(table), zlib.crc32(header(0)))
-    head = header(crc) + bytes(table)
-    return head + b"\0" * (-len(head) % UNIT_FILE) + bytes(body)
+    front = header(crc) + bytes(table)
+    return front + b"\0" * (-len(front) % UNIT_FILE) + bytes(body)
 
 
 def sections(data: bytes) -> dict[str, bytes]:
     """Name -> bytes of every section; PackageError where the header is not one."""
     if len(data) < 128 or struct.unpack_from("<I", data)[0] != MAGIC:
-        raise PackageError("not an EdgeKit package", todo="give a .ekp file written by `edgekit build`")
+        raise PackageError(
+            "not an EdgeKit package", todo="give a .ekp file written by `edgekit build`"
+        )
     n = struct.unpack_from("<I", data, 24)[0]
     out: dict[str, bytes] = {}
     for i in range(n):
@@ -269,4 +292,8 @@ def save(path: Path, data: bytes) -> None:
         tmp.replace(path)
     except OSError as e:
         tmp.unlink(missing_ok=True)
-        raise PackageError(f"cannot write: {e.strerror}", where=str(path), todo="free space or choose another folder") from e
+        raise PackageError(
+            f"cannot write: {e.strerror}",
+            where=str(path),
+            todo="free space or choose another folder",
+        ) from e

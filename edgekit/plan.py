@@ -20,7 +20,7 @@ ALIGN = 16
 
 @dataclass(frozen=True)
 class Buffer:
-    """A block of the arena: the tensors in it (in-place chains), bytes, first and last op index alive."""
+    """A block of the arena: its tensors (in-place chains), bytes, first and last op index alive."""
 
     names: tuple[str, ...]
     bytes: int
@@ -56,12 +56,12 @@ def up(n: int, to: int = ALIGN) -> int:
 def lifetimes(g: Graph, keep: bool = False) -> dict[str, tuple[int, int]]:
     """First and last op index of every activation.  Inputs live from -1; outputs to the end.
 
-    Inputs stay untouched until their last reader, so one input array can be run again only if rewritten.
+    Inputs stay untouched until their last reader: who runs again writes them again.
     `keep`: everything lives to the end, for looking at intermediate values.
     """
     end = len(g.ops)
-    first: dict[str, int] = {n: -1 for n in g.inputs}
-    last: dict[str, int] = {n: -1 for n in g.inputs}
+    first: dict[str, int] = dict.fromkeys(g.inputs, -1)
+    last: dict[str, int] = dict.fromkeys(g.inputs, -1)
     for i, op in enumerate(g.ops):
         for o in op.outputs:
             first[o] = last[o] = i
@@ -83,9 +83,9 @@ def buffers(g: Graph, keep: bool = False) -> list[Buffer]:
     span = {n: list(life[n]) for n in life}
     for i, op in enumerate(g.ops):
         definition = ops.get(op.type)
-        if keep or not definition.inplace:
-            continue
         out = op.outputs[0]
+        if keep or not definition.inplace or out not in life:  # a state has a place of its own
+            continue
         for k in definition.inplace:
             if k >= len(op.inputs) or op.inputs[k] not in life:
                 continue
@@ -102,7 +102,9 @@ def buffers(g: Graph, keep: bool = False) -> list[Buffer]:
     for n, root in owner.items():
         groups.setdefault(root, []).append(n)
     return [
-        Buffer(tuple(names), up(max(g.tensors[n].nbytes for n in names)), span[root][0], span[root][1])
+        Buffer(
+            tuple(names), up(max(g.tensors[n].nbytes for n in names)), span[root][0], span[root][1]
+        )
         for root, names in groups.items()
     ]
 
@@ -113,7 +115,9 @@ def _place(order: list[Buffer]) -> tuple[int, dict[Buffer, int]]:
     at: dict[Buffer, int] = {}
     top = 0
     for b in order:
-        busy = sorted((o, o + p.bytes) for o, p in placed if p.first <= b.last and b.first <= p.last)
+        busy = sorted(
+            (o, o + p.bytes) for o, p in placed if p.first <= b.last and b.first <= p.last
+        )
         best, best_gap, cursor = -1, -1, 0
         for lo, hi in busy:
             gap = lo - cursor
@@ -130,7 +134,10 @@ def _place(order: list[Buffer]) -> tuple[int, dict[Buffer, int]]:
 
 def live_set(bufs: list[Buffer], ops_count: int) -> int:
     """Largest sum of bytes alive at one op (bytes)."""
-    return max((sum(b.bytes for b in bufs if b.first <= i <= b.last) for i in range(-1, ops_count + 1)), default=0)
+    return max(
+        (sum(b.bytes for b in bufs if b.first <= i <= b.last) for i in range(-1, ops_count + 1)),
+        default=0,
+    )
 
 
 def arrange(bufs: list[Buffer], floor: int) -> tuple[int, dict[Buffer, int]]:
@@ -160,7 +167,7 @@ def arrange(bufs: list[Buffer], floor: int) -> tuple[int, dict[Buffer, int]]:
 def make(g: Graph, target: Target, *, keep: bool = False) -> Plan:
     """Plans the memory of a lowered graph.
 
-    `keep` gives every tensor its own place, so that all intermediate values can be read after a run.
+    `keep` gives every tensor its own place, so that all of them can be read after a run.
     """
     bufs = buffers(g, keep)
     floor = live_set(bufs, len(g.ops))
