@@ -244,7 +244,7 @@ def _print_explained(name: str, e: Explained, n: Needs, board: board_files.Board
     said = "predicted from the board's ISA list" if e.predicted else "as the runtime on this machine says"
     console.say(f"{name} on {e.board} ({', '.join(e.isas) or 'portable C only'}): kernels {said}")
     rows = [
-        (o.index, console.tail(o.name, 18), o.type, "x".join(map(str, o.shape)), o.isa, o.macs, o.flash_bytes, o.output_bytes, o.scratch_bytes)
+        (o.index, console.tail(o.name, 16), o.type, "x".join(map(str, o.shape)), o.isa, o.macs, o.flash_bytes, o.output_bytes, o.scratch_bytes)
         for o in e.ops
     ]
     console.table(
