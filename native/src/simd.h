@@ -16,7 +16,7 @@
 static inline int32_t ek_load_s32(const void *p)
 {
     int32_t v;
-    memcpy(&v, p, 4);
+    __builtin_memcpy(&v, p, 4); /* -ffreestanding would call memcpy */
     return v;
 }
 

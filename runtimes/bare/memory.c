@@ -4,6 +4,8 @@
  * Words are copied where both addresses are aligned alike; Cortex-M0 cannot load across. */
 #include <stdint.h>
 #include <string.h>
+#undef memcpy
+#undef memset
 
 typedef uint32_t __attribute__((may_alias)) ek_word;
 #define KEEP() __asm__ volatile("" ::: "memory")

@@ -44,6 +44,17 @@ EK_INLINE int32_t ek_smlatt(uint32_t x, uint32_t y, int32_t acc)
     return acc;
 }
 
+/* acc + x * y.  By instruction: clang calls fmaf for the builtin, GCC in ISO mode does not contract. */
+EK_INLINE float ek_fma_dsp(float x, float y, float acc)
+{
+#if defined(__ARM_FEATURE_FMA)
+    __asm__("vfma.f32 %0, %1, %2" : "+t"(acc) : "t"(x), "t"(y));
+    return acc;
+#else
+    return acc + x * y;
+#endif
+}
+
 typedef struct ek_requant_dsp {
     float lo, hi;             /* relative to zero */
     int32_t low, high, zero;  /* the same bounds with zero added */
@@ -61,7 +72,7 @@ EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_ds
     float y = ek_mul_f32((float)acc, scale);
     int32_t i;
     __asm__("vcvtr.s32.f32 %0, %0" : "+t"(y));
-    memcpy(&i, &y, 4);
+    __builtin_memcpy(&i, &y, 4);
     __asm__("ssat %0, #16, %0" : "+r"(i));
     i += q->zero;
     i = i < q->low ? q->low : i;

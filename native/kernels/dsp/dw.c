@@ -17,7 +17,7 @@ EK_INLINE uint32_t load4(const int8_t *x, uint32_t n)
 {
     uint32_t v = 0;
     if (n >= 4)
-        memcpy(&v, x, 4);
+        __builtin_memcpy(&v, x, 4);
     else
         memcpy(&v, x, n);
     return v;
@@ -71,12 +71,6 @@ static void dw_s8(const ek_dw *d)
     }
 }
 
-#if defined(__ARM_FEATURE_FMA)
-#define EK_FMA(x, y, acc) __builtin_fmaf(x, y, acc)
-#else
-#define EK_FMA(x, y, acc) ((acc) + (x) * (y))
-#endif
-
 static void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
@@ -90,7 +84,7 @@ static void dw_f32(const ek_dw *d)
             for (uint32_t i = 0; i < d->kh; i++) {
                 const float *row = x + (ptrdiff_t)i * d->dy;
                 for (uint32_t j = 0; j < d->kw; j++, row += d->dx)
-                    acc = EK_FMA(*row, *(v += 4), acc);
+                    acc = ek_fma_dsp(*row, *(v += 4), acc);
             }
             *y = ek_clamp_f32(acc, d->lo, d->hi);
         }

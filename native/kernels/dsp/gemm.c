@@ -141,12 +141,6 @@ EK_INLINE void gemm(const ek_gemm *g, const int dyn)
 static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
 static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
 
-#if defined(__ARM_FEATURE_FMA)
-#define EK_FMA(x, y, acc) __builtin_fmaf(x, y, acc)
-#else
-#define EK_FMA(x, y, acc) ((acc) + (x) * (y))
-#endif
-
 /* mr rows by 4 outputs */
 EK_INLINE void tile_f32(const ek_gemm *g, uint32_t m, uint32_t n, const float *w, const unsigned mr)
 {
@@ -158,9 +152,9 @@ EK_INLINE void tile_f32(const ek_gemm *g, uint32_t m, uint32_t n, const float *w
     for (uint32_t k = 0; k < g->k; k++) {
         w += 4;
         EK_UNROLL for (unsigned j = 0; j < 4; j++) {
-            acc[0][j] = EK_FMA(a[k], w[j], acc[0][j]);
+            acc[0][j] = ek_fma_dsp(a[k], w[j], acc[0][j]);
             if (mr > 1)
-                acc[1][j] = EK_FMA(b[k], w[j], acc[1][j]);
+                acc[1][j] = ek_fma_dsp(b[k], w[j], acc[1][j]);
         }
     }
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
