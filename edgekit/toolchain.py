@@ -289,8 +289,10 @@ def _linker_script(board: Board, sections: Path) -> Path:
 def _package_object(board: Board, cc: Compiler, source: Path, package: Path | None) -> Path:
     """package.S with the bytes of ``package``; each package has its own object."""
     content = b"" if package is None else package.read_bytes()
-    define = [] if package is None else [f'-DEK_PACKAGE_FILE="{package.resolve()}"']
     key = _digest(cc.version, *cc.flags, source.read_bytes(), content)
+    # zig has a cache of its own that does not look into .incbin: the key makes the command differ
+    define = [f"-DEK_PACKAGE_KEY={key}"]
+    define += [] if package is None else [f'-DEK_PACKAGE_FILE="{package.resolve()}"']
     path = paths.cache("objects", "packages") / f"package-{key}.o"
     return _cached(path, lambda out: _compile(cc, [*cc.flags, *define], source, out))
 

@@ -6,9 +6,11 @@ import socket
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import op_cases
 import pytest
 from conftest import ROOT, need, need_program
+from edgekit_runtime import Session
 
 from edgekit import boards, emulate, pipeline, remote, toolchain, wire
 from edgekit.boards import Board
@@ -170,3 +172,48 @@ def test_the_agent_answers(board: Board, tmp_path: Path) -> None:
             at += size
         device.run(exact)
         assert device.output(0, exact) == cases[exact].outputs[0].tobytes()
+
+
+def test_another_package_at_the_same_path_is_taken(board: Board, tmp_path: Path) -> None:
+    """zig keeps objects by their command line and does not see that the package changed."""
+    path = tmp_path / "net.ekp"
+    for fill in (b"P", b"Q"):
+        path.write_bytes(fill * 1000)
+        elf = toolchain.firmware(board, FIRMWARE / "port_check.c", path)
+        assert fill * 1000 in elf.read_bytes()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["qemu_mps2_an386", "qemu_mps3_an547", "qemu_arm64"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "kws_ref_model.tflite",
+        "pretrainedResnet_quant.tflite",
+        "vww_96_int8.tflite",
+        "ad01_int8.tflite",
+        "str_ww_ref_model.tflite",
+    ],
+)
+def test_whole_nets_give_the_bits_of_the_host(
+    model: str, name: str, shared_data: Path, tmp_path: Path
+) -> None:
+    board = boards.load(name)
+    need(emulate.missing(board))
+    file = shared_data / "models" / model
+    host = pipeline.build(file, board="host")
+    rng = np.random.default_rng(7)
+    graph = host.graph
+    samples = [
+        {n: rng.integers(-128, 128, graph.tensors[n].shape).astype(np.int8) for n in graph.inputs}
+        for _ in range(2)
+    ]
+    with Session(host.data, isa=[]) as session:
+        wanted = [b"".join(v.tobytes() for v in session.run(x).values()) for x in samples]
+    package = tmp_path / "net.ekp"
+    package.write_bytes(pipeline.build(file, board=board).data)
+    inputs = [b"".join(x[n].tobytes() for n in graph.inputs) for x in samples]
+    done = emulate.run_package(board, package, inputs, count=True)
+    assert done.outputs == wanted
+    assert all(0 < sum(ops) <= total for ops, total in zip(done.op_instructions, done.instructions))
+    assert {op.isa for op in done.ops} & set(board.isa), "no kernel of the core ran"
