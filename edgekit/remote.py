@@ -89,7 +89,7 @@ class Remote:
         self._mail: list[tuple[wire.Frame, wire.Body]] = []
         self._sink: Callable[[wire.Frame, wire.Body], None] | None = None
         self._asked = 0.0
-        self._sent = 0.0
+        self._sent = self._heard = 0.0
         self.inbox = Inbox()
         self.reconnects = 0
         self.hello: wire.HelloAck = self._connect(None)
@@ -214,6 +214,8 @@ class Remote:
         if self._link is None:
             raise LinkDown("not connected", where=self.where)
         data = self._link.read(max(wait_s, 0.0))
+        if data:
+            self._heard = time.monotonic()
         try:
             frames = self._reader.feed(data) if data else []
         except wire.WireError as error:
@@ -237,7 +239,7 @@ class Remote:
 
     def _acknowledge(self, stream: int) -> None:
         now = time.monotonic()
-        resend = self.inbox.missing(stream) and now - self._asked > 0.2
+        resend = self.inbox.missing(stream) and now - self._asked > min(0.2, self._retry)
         if resend:
             self._asked = now
         self._send(self.inbox.ack(stream, resend=resend))
@@ -458,9 +460,11 @@ class Remote:
                 raise LinkError(f"not finished within {limit_s:g} s", where=self.where)
 
     def _listen(self) -> wire.Body:
-        self._pump(0.25)
+        self._pump(min(0.25, self._retry))
+        self._take(wire.Bye, lambda _: False)  # what is refused now tells of a restarted device
         now = time.monotonic()
-        if now - self._sent > 1.0:  # tells that we live, and fetches what was lost on the line
+        if now - max(self._sent, self._heard) > 2 * self._retry:
+            # tells that we live, and fetches what was lost on the line
             self._send(self.inbox.ack(wire.STREAM_RUN, resend=True))
         return wire.Bye(0)
 

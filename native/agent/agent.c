@@ -137,7 +137,7 @@ static void send_hello_ack(agent_impl *a)
     m.window = a->cfg.rx_window ? a->cfg.rx_window : a->body_max;
     m.caps = (a->cfg.resident ? EK_CAP_RESIDENT : 0) |
              (a->cfg.ram_len || a->cfg.store_begin ? EK_CAP_UPLOAD : 0) |
-             (a->cfg.clock_kind == EK_CLOCK_TIME ? 0 : a->cfg.emulated ? EK_CAP_EMULATED : 0);
+             (a->cfg.emulated || a->cfg.clock_kind == EK_CLOCK_INSTRUCTIONS ? EK_CAP_EMULATED : 0);
     m.clock_kind = a->cfg.clock_kind;
     m.auth = a->cfg.token != 0;
     m.agent = a->cfg.agent_kind;
