@@ -58,25 +58,29 @@ EK_INLINE float ek_fma_dsp(float x, float y, float acc)
 typedef struct ek_requant_dsp {
     float lo, hi;             /* relative to zero */
     int32_t low, high, zero;  /* the same bounds with zero added */
+    int narrow;               /* the bounds are within int8's own */
 } ek_requant_dsp;
 
 EK_INLINE ek_requant_dsp ek_requant_dsp_of(float lo, float hi, int32_t zero)
 {
-    return (ek_requant_dsp){ lo, hi, (int32_t)lo + zero, (int32_t)hi + zero, zero };
+    int32_t low = (int32_t)lo + zero, high = (int32_t)hi + zero;
+    return (ek_requant_dsp){ lo, hi, low, high, zero, low > -128 || high < 127 };
 }
 
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
-/* Rounding before the clamp gives the same, since the bounds are whole; VCVTR saturates. */
+/* Rounding before the clamp gives the same, since the bounds are whole; VCVTR and QADD saturate. */
 EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
 {
     float y = ek_mul_f32((float)acc, scale);
     int32_t i;
     __asm__("vcvtr.s32.f32 %0, %0" : "+t"(y));
     __builtin_memcpy(&i, &y, 4);
-    __asm__("ssat %0, #16, %0" : "+r"(i));
-    i += q->zero;
-    i = i < q->low ? q->low : i;
-    return (int8_t)(i > q->high ? q->high : i);
+    __asm__("qadd %0, %0, %1\n\tssat %0, #8, %0" : "+r"(i) : "r"(q->zero) : "cc");
+    if (q->narrow) {
+        i = i < q->low ? q->low : i;
+        i = i > q->high ? q->high : i;
+    }
+    return (int8_t)i;
 }
 #else
 EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)

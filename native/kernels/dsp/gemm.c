@@ -3,52 +3,52 @@
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #include "dsp.h"
 
-EK_INLINE uint32_t word(const int8_t *p) { return (uint32_t)ek_load_s32(p); }
+/* The loops are whole functions in assembly: they need every register, and compilers spill in them.  Four inputs a step:
+ * r4-r7 accumulate, r8-r11 and r12, lr hold widened words. */
+#define EK_STEP22                                                                     \
+    "ldr r8, [r0], #4\n\tldr r10, [r1], #4\n\tldr r12, [r2], #4\n\t"            \
+    "sxtb16 r9, r8, ror #8\n\tsxtb16 r8, r8\n\t"                                  \
+    "sxtb16 r11, r10, ror #8\n\tsxtb16 r10, r10\n\t"                              \
+    "sxtb16 lr, r12\n\tsmlad r4, r8, lr, r4\n\tsmlad r6, r10, lr, r6\n\t"       \
+    "sxtb16 lr, r12, ror #8\n\tldr r12, [r2], #4\n\t"                             \
+    "smlad r4, r9, lr, r4\n\tsmlad r6, r11, lr, r6\n\t"                           \
+    "sxtb16 lr, r12\n\tsmlad r5, r8, lr, r5\n\tsmlad r7, r10, lr, r7\n\t"       \
+    "sxtb16 lr, r12, ror #8\n\tsmlad r5, r9, lr, r5\n\tsmlad r7, r11, lr, r7\n\t"
 
-/* acc[row][output] += 4 inputs of 2 rows and 2 outputs */
-EK_INLINE void step22(const int8_t *a, const int8_t *b, const int8_t *w, int32_t acc[2][2])
+#define EK_OUTPUT(w, acc)                                                             \
+    "ldr r10, [" w "], #4\n\tsxtb16 r11, r10\n\tsxtb16 r10, r10, ror #8\n\t"    \
+    "smlad " acc ", r8, r11, " acc "\n\tsmlad " acc ", r9, r10, " acc "\n\t"
+#define EK_STEP14                                                                     \
+    "ldr r8, [r0], #4\n\tsxtb16 r9, r8, ror #8\n\tsxtb16 r8, r8\n\t"            \
+    EK_OUTPUT("r1", "r4") EK_OUTPUT("r1", "r5") EK_OUTPUT("r2", "r6") EK_OUTPUT("r2", "r7")
+
+/* `step` as often as r3 says, in fours and then singly; the sums go where the fifth argument points */
+#define EK_LOOP(step)                                                                 \
+    __asm__("push {r4-r11, lr}\n\t"                                                 \
+            "movs r4, #0\n\tmovs r5, #0\n\tmovs r6, #0\n\tmovs r7, #0\n\t"    \
+            "subs r3, r3, #4\n\tblo 2f\n"                                          \
+            "1:\n\t" step step step step                                            \
+            "subs r3, r3, #4\n\tbhs 1b\n"                                          \
+            "2:\n\tadds r3, r3, #4\n\tbeq 4f\n"                                  \
+            "3:\n\t" step                                                           \
+            "subs r3, r3, #1\n\tbne 3b\n"                                          \
+            "4:\n\tldr r0, [sp, #36]\n\tstmia r0, {r4-r7}\n\t"                  \
+            "pop {r4-r11, pc}")
+
+/* acc[row][output] = sums of 2 rows and the 2 outputs of a block */
+__attribute__((naked, noinline)) static void acc22(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
+                                                   const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
 {
-    uint32_t x = word(a), y = word(b), x0 = ek_even(x), x1 = ek_odd(x), y0 = ek_even(y), y1 = ek_odd(y);
-    EK_UNROLL for (int j = 0; j < 2; j++) {
-        uint32_t v = word(w + 4 * j), v0 = ek_even(v), v1 = ek_odd(v);
-        acc[0][j] = ek_smlad(x0, v0, acc[0][j]);
-        acc[1][j] = ek_smlad(y0, v0, acc[1][j]);
-        acc[0][j] = ek_smlad(x1, v1, acc[0][j]);
-        acc[1][j] = ek_smlad(y1, v1, acc[1][j]);
-    }
+    EK_LOOP(EK_STEP22);
 }
 
-EK_INLINE void acc22(const int8_t *a, const int8_t *b, const int8_t *w, uint32_t k, int32_t acc[2][2])
+/* acc[output] = sums of a row and the 4 outputs of two blocks */
+__attribute__((naked, noinline)) static void acc14(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
+                                                   const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
 {
-    const int8_t *end = w + (size_t)(k & ~15u) * 2;
-    acc[0][0] = acc[0][1] = acc[1][0] = acc[1][1] = 0;
-    for (; w != end; a += 16, b += 16, w += 32)
-        EK_UNROLL for (int i = 0; i < 4; i++)
-            step22(a + 4 * i, b + 4 * i, w + 8 * i, acc);
-    for (k &= 15; k; k = k > 4 ? k - 4 : 0, a += 4, b += 4, w += 8)
-        step22(a, b, w, acc);
-}
-
-/* acc[output] += 4 inputs of a row, 4 outputs of two neighbouring blocks */
-EK_INLINE void step14(const int8_t *a, const int8_t *w, const int8_t *v, int32_t acc[4])
-{
-    uint32_t x = word(a), x0 = ek_even(x), x1 = ek_odd(x);
-    EK_UNROLL for (int j = 0; j < 4; j++) {
-        uint32_t u = word(j < 2 ? w + 4 * j : v + 4 * (j - 2));
-        acc[j] = ek_smlad(x0, ek_even(u), acc[j]);
-        acc[j] = ek_smlad(x1, ek_odd(u), acc[j]);
-    }
-}
-
-EK_INLINE void acc14(const int8_t *a, const int8_t *w, const int8_t *v, uint32_t k, int32_t acc[4])
-{
-    const int8_t *end = w + (size_t)(k & ~15u) * 2;
-    acc[0] = acc[1] = acc[2] = acc[3] = 0;
-    for (; w != end; a += 16, w += 32, v += 32)
-        EK_UNROLL for (int i = 0; i < 4; i++)
-            step14(a + 4 * i, w + 8 * i, v + 8 * i, acc);
-    for (k &= 15; k; k = k > 4 ? k - 4 : 0, a += 4, w += 8, v += 8)
-        step14(a, w, v, acc);
+    EK_LOOP(EK_STEP14);
 }
 
 /* what the weight zero point takes off a row: w_zero * sum_k a */
@@ -59,7 +59,7 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
     if (!g->w_zero)
         return 0;
     for (; k + 4 <= g->k; k += 4) {
-        uint32_t x = word(a + k);
+        uint32_t x = (uint32_t)ek_load_s32(a + k);
         sum = ek_smlad(ek_odd(x), 0x00010001u, ek_smlad(ek_even(x), 0x00010001u, sum));
     }
     for (; k < g->k; k++)
@@ -83,13 +83,14 @@ EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, unsigned j, int32_
     *y = ek_clamp_f32(ek_mul_f32((float)acc, s) + bias[j], g->lo, g->hi);
 }
 
-/* `n` of the 2 outputs of a block for row m */
+/* the outputs of a block that exist, for row m */
 EK_INLINE void put(const ek_gemm *g, const ek_requant_dsp *q, const uint8_t *head, const int32_t *acc, int32_t part, uint32_t m,
                    uint32_t n0, const int dyn)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n0;
-    uint32_t n = g->n - n0 < 2 ? g->n - n0 : 2;
-    for (uint32_t j = 0; j < n; j++) {
+    EK_UNROLL for (uint32_t j = 0; j < 2; j++) {
+        if (n0 + j >= g->n)
+            return;
         if (dyn)
             put_dyn(g, head, j, acc[j], m, (float *)g->y + at + j);
         else
@@ -104,10 +105,10 @@ EK_INLINE void rows2(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, cons
     size_t block = ek_block_s8(2, 4, g->k);
     int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b);
     for (uint32_t n = 0; n < g->n; n += 2, head += block) {
-        int32_t acc[2][2];
-        acc22(a, b, (const int8_t *)head + 16, g->k, acc);
-        put(g, q, head, acc[0], pa, m, n, dyn);
-        put(g, q, head, acc[1], pb, m + 1, n, dyn);
+        int32_t acc[4];
+        acc22(a, b, (const int8_t *)head + 16, (g->k + 3) / 4, acc);
+        put(g, q, head, acc, pa, m, n, dyn);
+        put(g, q, head, acc + 2, pb, m + 1, n, dyn);
     }
 }
 
@@ -119,7 +120,7 @@ EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const
     int32_t part = dyn ? 0 : zero_part(g, a), acc[4];
     for (uint32_t n = 0; n < g->n; n += 4, head += 2 * block) {
         const uint8_t *next = n + 2 < g->n ? head + block : head;
-        acc14(a, (const int8_t *)head + 16, (const int8_t *)next + 16, g->k, acc);
+        acc14(a, (const int8_t *)head + 16, (const int8_t *)next + 16, (g->k + 3) / 4, acc);
         put(g, q, head, acc, part, m, n, dyn);
         if (n + 2 < g->n)
             put(g, q, next, acc + 2, part, m, n + 2, dyn);
@@ -181,9 +182,9 @@ static void gemm_f32(const ek_gemm *g)
 static void max_s8(int8_t *acc, const int8_t *x, size_t n)
 {
     for (; n >= 4; n -= 4, acc += 4, x += 4) {
-        uint32_t a = word(acc), b = word(x), t;
+        uint32_t a = (uint32_t)ek_load_s32(acc), b = (uint32_t)ek_load_s32(x), t;
         __asm__("ssub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(t) : "r"(a), "r"(b) : "cc");
-        memcpy(acc, &t, 4);
+        __builtin_memcpy(acc, &t, 4);
     }
     for (size_t i = 0; i < n; i++)
         acc[i] = x[i] > acc[i] ? x[i] : acc[i];
