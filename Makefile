@@ -69,9 +69,9 @@ check-all: lint
 evidence: venv
 	$(PY) bench/evidence.py
 
-## make fuzz       200,000 mutated packages under ASan and UBSan
+## make fuzz       200,000 mutated packages under ASan and UBSan, and every byte of their structure
 fuzz: venv
-	$(PY) bench/fuzz.py
+	$(PY) bench/fuzz.py --every
 
 ## make wheels     both wheels, and edgekit-runtime for the Linux, macOS and Windows targets, into dist/
 WHEEL_TARGETS ?= x86_64-linux-gnu.2.17 x86_64-linux-musl aarch64-linux-gnu.2.17 aarch64-linux-musl \

@@ -1,10 +1,11 @@
 /* Mutates a package, repairs its checksums, opens and runs it: nothing may crash, hang or touch foreign memory.
  *
- *   fuzz_package PACKAGE COUNT SEED [--every]
+ *   fuzz_package PACKAGE COUNT SEED RUN [--every]
  *
- * COUNT seeded mutants; --every: besides, three values for every byte of header, tables, op records and plan.  Prints one
- * line: mutants, past (reached the structure checks), opened, ran, and how many ended with each status.  Built with
- * -fsanitize=address,undefined by tests/test_fuzz.py. */
+ * COUNT seeded mutants; --every: besides, three values for every byte of header, tables, op records and plan and for every
+ * hundredth weight byte.  Of those that open, each RUN-th is run (a net of many MACs takes long under the sanitizers).  Prints one
+ * line: mutants, past (got past the checksum), opened, ran, and how many ended with each status of ek_open.  Built with
+ * -fsanitize=address,undefined by bench/fuzz.py. */
 #define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdio.h>
@@ -18,7 +19,7 @@
 
 static uint32_t rng = 1;
 static unsigned long current;
-static unsigned long mutants, past, opened, ran, by_code[32];
+static unsigned long mutants, past, opened, ran, run_each, by_code[32], by_run[32];
 
 static uint32_t next(void)
 {
@@ -75,7 +76,7 @@ static void run_all(ek_session *s)
             ek_input(s, e, i, &t);
             memset(t.data, 0x5a, t.bytes);
         }
-        by_code[EK_CODE(ek_run(s, e)) & 31]++;
+        by_run[EK_CODE(ek_run(s, e)) & 31]++;
     }
     for (uint32_t i = 0; i < c.ops; i++) {
         ek_op_info info;
@@ -83,7 +84,7 @@ static void run_all(ek_session *s)
     }
     ek_ref r;
     ek_find(s, "no such name", &r);
-    by_code[EK_CODE(ek_selftest(s)) & 31]++;
+    by_run[EK_CODE(ek_selftest(s)) & 31]++;
     ran++;
 }
 
@@ -116,12 +117,14 @@ static void attempt(uint8_t *p, size_t len, unsigned threads)
             e = ek_open(&s, &cfg);
         }
         if (!e) {
-            opened++;
-            run_all(s);
+            if (opened++ % run_each == 0)
+                run_all(s);
         }
         for (int i = 0; i < EK_MEM_KINDS; i++)
             free(cfg.mem[i]);
     }
+    if (mutants % 16 == 0)
+        by_run[EK_CODE(ek_verify(p, len, 0)) & 31]++;
     if (!ek_strerror(e)[0]) {
         fprintf(stderr, "status %u has no sentence\n", (unsigned)e);
         exit(5);
@@ -140,8 +143,8 @@ static uint32_t interesting(uint32_t old)
     return k & 1 ? old + (next() % 9) - 4 : next();
 }
 
-/* offsets of all bytes that are structure */
-static size_t structure(const uint8_t *p, size_t len, uint32_t *at)
+/* offsets of all n bytes that are structure, then up to *weights of every hundredth weight byte */
+static size_t structure(const uint8_t *p, uint32_t *at, size_t *weights)
 {
     const ek_header *h = (const ek_header *)(const void *)p;
     const ek_section *s = (const ek_section *)(const void *)(h + 1);
@@ -152,74 +155,104 @@ static size_t structure(const uint8_t *p, size_t len, uint32_t *at)
         if (s[k].kind != EK_SECT_DATA && s[k].kind != EK_SECT_META)
             for (uint64_t i = 0; i < s[k].bytes; i++)
                 at[n++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT_FILE + i);
-    (void)len;
+    *weights = n;
+    for (uint32_t k = 0; k < h->sections; k++)
+        if (s[k].kind == EK_SECT_DATA)
+            for (uint64_t i = next() % 100; i < s[k].bytes; i += 100)
+                at[(*weights)++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT_FILE + i);
     return n;
+}
+
+static uint8_t *read_file(const char *path, size_t *len)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        perror(path);
+        exit(2);
+    }
+    fseek(f, 0, SEEK_END);
+    *len = (size_t)ftell(f);
+    rewind(f);
+    uint8_t *p = (uint8_t *)aligned(*len);
+    if (!p || fread(p, 1, *len, f) != *len)
+        exit(2);
+    fclose(f);
+    return p;
+}
+
+/* three values for each byte in turn; one byte in flash flips a bit, gets its complement, gets noise */
+static void every_byte(const uint8_t *good, uint8_t *p, size_t len, const uint32_t *at, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 3; k++, current++) {
+            memcpy(p, good, len);
+            uint8_t old = p[at[i]];
+            p[at[i]] = k == 0 ? (uint8_t)(old ^ 1u << (next() & 7)) : k == 1 ? (uint8_t)(old ^ 0xffu) : (uint8_t)next();
+            repair(p, len);
+            attempt(p, len, 1);
+        }
+}
+
+/* one to three places changed, 15 of 16 of them structure; one mutant in 32 is cut short */
+static void random_mutant(const uint8_t *good, uint8_t *p, size_t len, const uint32_t *at, size_t n)
+{
+    memcpy(p, good, len);
+    for (uint32_t k = 1 + next() % 3; k; k--) {
+        uint32_t where = next() % 16 ? at[next() % n] : next() % (uint32_t)len;
+        if (next() & 1) {
+            p[where] = (uint8_t)next();
+        } else {
+            uint32_t v;
+            where &= ~3u;
+            if (where + 4 > len)
+                continue;
+            memcpy(&v, p + where, 4);
+            v = interesting(v);
+            memcpy(p + where, &v, 4);
+        }
+    }
+    repair(p, len);
+    if (next() % 32) {
+        attempt(p, len, 1 + next() % 2);
+        return;
+    }
+    size_t cut = next() % len; /* in an allocation of that size */
+    uint8_t *q = (uint8_t *)aligned(cut);
+    memcpy(q, p, cut);
+    attempt(q, cut, 1);
+    free(q);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 4) {
-        fprintf(stderr, "usage: fuzz_package PACKAGE COUNT SEED [--every]\n");
+    if (argc < 5 || (run_each = strtoul(argv[4], 0, 10)) == 0) {
+        fprintf(stderr, "usage: fuzz_package PACKAGE COUNT SEED RUN [--every]\n");
         return 2;
     }
-    FILE *f = fopen(argv[1], "rb");
-    if (!f) {
-        perror(argv[1]);
+    size_t len, weights;
+    uint8_t *good = read_file(argv[1], &len), *p = (uint8_t *)aligned(len);
+    uint32_t *at = (uint32_t *)malloc(len * sizeof *at);
+    if (!p || !at)
         return 2;
-    }
-    fseek(f, 0, SEEK_END);
-    size_t len = (size_t)ftell(f);
-    rewind(f);
-    uint8_t *good = (uint8_t *)aligned(len), *p = (uint8_t *)aligned(len);
-    if (!good || !p || fread(good, 1, len, f) != len)
-        return 2;
-    fclose(f);
     signal(SIGALRM, hang);
     rng = (uint32_t)strtoul(argv[3], 0, 10) * 2654435761u + 1;
-    uint32_t *at = (uint32_t *)malloc(len * sizeof *at);
-    size_t n = structure(good, len, at);
-    unsigned long count = strtoul(argv[2], 0, 10);
-    if (argc > 4)
-        for (size_t i = 0; i < n; i++)
-            for (int k = 0; k < 3; k++, current++) {
-                memcpy(p, good, len);
-                p[at[i]] = k == 0 ? (uint8_t)(p[at[i]] ^ 1u << (next() & 7)) : k == 1 ? (uint8_t)(p[at[i]] ^ 0xffu) : (uint8_t)next();
-                repair(p, len);
-                attempt(p, len, 1);
-            }
-    for (unsigned long i = 0; i < count; i++, current++) {
-        memcpy(p, good, len);
-        size_t cut = len;
-        for (uint32_t k = 1 + next() % 3; k; k--) {
-            uint32_t where = next() % 16 ? at[next() % n] : next() % (uint32_t)len; /* the rest: mostly weights */
-            if (next() & 1) {
-                p[where] = (uint8_t)next();
-            } else {
-                uint32_t v;
-                where &= ~3u;
-                if (where + 4 > len)
-                    continue;
-                memcpy(&v, p + where, 4);
-                v = interesting(v);
-                memcpy(p + where, &v, 4);
-            }
-        }
-        if (next() % 32 == 0)
-            cut = next() % len;
-        repair(p, len);
-        if (cut < len) { /* truncation, in an allocation of that size */
-            uint8_t *q = (uint8_t *)aligned(cut);
-            memcpy(q, p, cut);
-            attempt(q, cut, 1);
-            free(q);
-        } else {
-            attempt(p, len, 1 + next() % 2);
-        }
+    size_t n = structure(good, at, &weights);
+    attempt(good, len, 1);
+    if (opened != 1) {
+        fprintf(stderr, "%s does not open\n", argv[1]);
+        return 2;
     }
-    printf("mutants %lu past %lu opened %lu ran %lu status", mutants, past, opened, ran);
+    if (argc > 5)
+        every_byte(good, p, len, at, weights);
+    for (unsigned long i = strtoul(argv[2], 0, 10); i; i--, current++)
+        random_mutant(good, p, len, at, n);
+    printf("mutants %lu past %lu opened %lu ran %lu", mutants, past, opened, ran);
     for (int i = 0; i < 32; i++)
         if (by_code[i])
-            printf(" %d:%lu", i, by_code[i]);
+            printf(" open:%d %lu", i, by_code[i]);
+    for (int i = 0; i < 32; i++)
+        if (by_run[i])
+            printf(" run:%d %lu", i, by_run[i]);
     printf("\n");
     free(at);
     free(p);

@@ -1,0 +1,194 @@
+"""Mutates packages under ASan and UBSan: `make fuzz`, and 5,000 of them in `make test`.
+
+    python bench/fuzz.py [--mutants N] [--every] [--seed S] [--json FILE]
+
+Three small real packages from the data outside the repository, or three of our own where that is
+absent.  Every mutant must be refused with a sentence or run safely.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgekit import paths, pipeline
+from edgekit.errors import ToolchainError
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("EDGEKIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
+REAL = ("kws_ref_model.tflite", "ad01_int8.tflite", "mnist_valid_f.tflite")
+RUN_MACS = 100_000  # a net of this size is run for every mutant, a larger one for fewer of them
+FLAGS = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A package to mutate and how many multiply-accumulates one run of it has."""
+
+    name: str
+    data: bytes
+    macs: int
+
+    @property
+    def run_each(self) -> int:
+        return max(1, round(self.macs / RUN_MACS))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of the mutants of one package: counts, `opens` and `runs` by status code."""
+
+    name: str
+    bytes: int
+    macs: int
+    mutants: int
+    past: int
+    opened: int
+    ran: int
+    opens: dict[str, int]
+    runs: dict[str, int]
+    seconds: float
+
+
+def subjects() -> list[Subject]:
+    """Three small real packages, or three of our own where the data is absent."""
+    if all((SHARED / "models" / m).is_file() for m in REAL):
+        built = [pipeline.build(SHARED / "models" / m) for m in REAL]
+        return [Subject(m, b.data, pipeline.macs(b.graph)) for m, b in zip(REAL, built)]
+    sys.path.insert(0, str(ROOT / "tests"))
+    import package_cases
+
+    net = pipeline.build(package_cases.conv_net())
+    macs = pipeline.macs(net.graph)
+    return [
+        Subject("conv_net", net.data, macs),
+        Subject("int8_net", package_cases.int8_net(), macs),
+        Subject("two_entries", package_cases.two_entries(), 0),
+    ]
+
+
+def compiler() -> str:
+    """A C compiler with sanitizers; ToolchainError where there is none (zig brings no ASan)."""
+    for name in (os.environ.get("CC"), "gcc", "clang"):
+        if not name:
+            continue
+        probe = [name, *SANITIZE, "-x", "c", "-", "-o", os.devnull]
+        try:
+            done = subprocess.run(
+                probe, input="int main(void){return 0;}", capture_output=True, text=True
+            )
+        except OSError:
+            continue
+        if done.returncode == 0:
+            return name
+    raise ToolchainError("no C compiler with AddressSanitizer", todo="install gcc or clang")
+
+
+def executable() -> Path:
+    """The mutator with the whole runtime, built once per content."""
+    native = paths.data("native")
+    folders = ("src/*.c", "ops/*.c", "gen/*.c", "kernels/*/*.c")
+    sources = [p for f in folders for p in sorted(native.glob(f))]
+    sources.append(ROOT / "tests" / "fuzz_package.c")
+    headers = sorted(
+        p for f in ("include/*.h", "src/*.h", "gen/*.h", "kernels/*/*.h") for p in native.glob(f)
+    )
+    cc = compiler()
+    digest = hashlib.sha256(" ".join([cc, *FLAGS, *SANITIZE]).encode())
+    for p in (*sources, *headers):
+        digest.update(p.read_bytes())
+    program = paths.cache("fuzz") / f"fuzz_package-{digest.hexdigest()[:20]}"
+    if not program.exists():
+        part = program.with_name(f"{program.name}.{os.getpid()}")
+        includes = [f"-I{native / d}" for d in ("include", "src", "gen")]
+        done = subprocess.run(
+            [cc, *FLAGS, *SANITIZE, *includes, *map(str, sources), "-o", str(part)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise ToolchainError(f"the fuzzer does not build: {done.stderr[-2000:]}")
+        part.replace(program)
+    return program
+
+
+def mutate(
+    subject: Subject, count: int, seed: int, every: bool = False, limit_s: float | None = None
+) -> Result:
+    """Runs `count` seeded mutants; ToolchainError with the sanitizer's report where one crashes or hangs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.ekp"
+        path.write_bytes(subject.data)
+        command = [str(executable()), str(path), str(count), str(seed), str(subject.run_each)]
+        begin = time.monotonic()
+        done = subprocess.run(
+            [*command, *(["--every"] if every else [])],
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+        )
+        seconds = time.monotonic() - begin
+    if done.returncode:
+        raise ToolchainError(
+            f"{subject.name}: seed {seed}: exit {done.returncode}\n{done.stderr[-4000:]}"
+        )
+    words = done.stdout.split()
+    pairs = dict(zip(words[::2], map(int, words[1::2])))
+    by: dict[str, dict[str, int]] = {"open": {}, "run": {}}
+    for key, value in pairs.items():
+        if ":" in key:
+            kind, status = key.split(":")
+            by[kind][status] = value
+    return Result(
+        name=subject.name,
+        bytes=len(subject.data),
+        macs=subject.macs,
+        **{k: pairs[k] for k in ("mutants", "past", "opened", "ran")},
+        opens=by["open"],
+        runs=by["run"],
+        seconds=round(seconds, 1),
+    )
+
+
+def campaign(mutants: int, seed: int = 1, every: bool = False) -> list[Result]:
+    """`mutants` over all subjects together; with `every` their structural bytes besides."""
+    found = subjects()
+    return [mutate(s, -(-mutants // len(found)), seed + i, every) for i, s in enumerate(found)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mutants", type=int, default=200_000)
+    parser.add_argument(
+        "--every", action="store_true", help="every structural byte, 1 %% of the weight bytes"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    try:
+        results = campaign(args.mutants, args.seed, args.every)
+    except ToolchainError as e:
+        print(e, file=sys.stderr)
+        return 1
+    for r in results:
+        print(
+            f"{r.name}: {r.bytes} B, {r.mutants} mutants, {r.past / r.mutants:.1%} past the checksum, "
+            f"{r.opened} opened, {r.ran} run, {r.seconds:.0f} s; "
+            f"ek_open by status {r.opens}, ek_run, self-test and ek_verify {r.runs}"
+        )
+    if args.json:
+        args.json.write_text(json.dumps([asdict(r) for r in results], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
