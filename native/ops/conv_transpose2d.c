@@ -31,7 +31,7 @@ static int setup(const ek_ctx *c, deconv *v)
         return 0;
     v->k = (uint32_t)k;
     v->elem = v->x.dtype == EK_F32 ? 4 : 1;
-    if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->co, v->k, (uint32_t)blobs))
+    if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->co, v->k, (uint32_t)blobs) || v->rows.dynamic)
         return 0;
     v->kp = ek_up(v->k, v->rows.g.kr);
     v->rows.g.lo = a->lo;

@@ -26,9 +26,7 @@ static int setup(const ek_ctx *c, linear *v)
     if (v->k > 0xffffffu || !ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->n, v->k, 1))
         return 0;
     v->kp = ek_up(v->k, v->rows.g.kr);
-    const ek_variant *w = 0;
-    ek_packed(c, 1, v->rows.g.nr, v->rows.g.kr, EK_XOFF_ANY, &w);
-    v->dynamic = v->elem == 4 && w->dtype == EK_I8;
+    v->dynamic = v->rows.dynamic;
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;

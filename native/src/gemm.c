@@ -10,7 +10,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
                                 : ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, c->k->s8_xoff, &v);
     if (!w)
         return 0;
-    int dynamic = is_float && v->dtype == EK_I8;
+    int dynamic = r->dynamic = is_float && v->dtype == EK_I8;
     if (dynamic)
         w = ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, 0, &v);
     if (!ek_variant_ok(v, is_float && !dynamic ? EK_F32 : EK_I8, n, k, groups) || !n || !k)

@@ -8,6 +8,7 @@ typedef struct ek_rows {
     void (*fn)(const ek_gemm *g);
     uint32_t tile;               /* rows of a tile */
     int in_place;
+    int dynamic;                 /* float activations on int8 weights: the op must quantize rows and set g.row_scale */
 } ek_rows;
 
 /* Packed operand `i` as the weights of `groups` GEMMs of n outputs and k inputs: checks that its chosen variant

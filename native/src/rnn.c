@@ -1,15 +1,13 @@
 #include <string.h>
 #include "rnn.h"
-#include "portable.h"
 
 int ek_rnn_weights(const ek_ctx *c, ek_rows *r, uint32_t i, const ek_view *y, uint32_t n, uint32_t k, int integer)
 {
     if (!ek_rows_setup(c, r, i, EK_F32, y, n, k, 1))
         return 0;
-    int dynamic = r->fn == c->k->gemm_dyn || r->fn == ek_gemm_dyn_portable;
     r->g.lo = -3.0e38f;
     r->g.hi = 3.0e38f;
-    return dynamic == integer;
+    return r->dynamic == integer;
 }
 
 int ek_rnn_setup(const ek_ctx *c, ek_rnn *r, uint32_t gates)
