@@ -1,7 +1,7 @@
 """Other runtimes behind the contract of `edgekit_runtime.Session`: inputs, outputs, run, time.
 
-    with open_peer("model.onnx", threads=1) as s:
-        y = s.run({"x": x})
+with open_peer("model.onnx", threads=1) as s:
+    y = s.run({"x": x})
 """
 
 from __future__ import annotations
@@ -15,15 +15,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from edgekit_runtime.session import TensorInfo
 
 from edgekit.errors import DataError, EdgeKitError, ModelError
-from edgekit_runtime.session import TensorInfo
 
 Array = npt.NDArray[Any]
 ORT_TYPES = {
-    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int8)": np.int8, "tensor(uint8)": np.uint8,
-    "tensor(int16)": np.int16, "tensor(int32)": np.int32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_,
-}  # fmt: skip
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+    "tensor(int16)": np.int16,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
 LITE_MODULES = ("ai_edge_litert.interpreter", "tflite_runtime.interpreter")
 
 
@@ -81,7 +87,9 @@ class Peer:
     def __enter__(self) -> Peer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
     def checked(self, inputs: Mapping[str, Array] | Array) -> dict[str, Array]:
@@ -89,18 +97,23 @@ class Peer:
         infos = self.inputs()
         if not isinstance(inputs, Mapping):
             if len(infos) != 1:
-                raise DataError(f"give a dict with the inputs {', '.join(i.name for i in infos)}", where=self.label)
+                raise DataError(
+                    f"give a dict with the inputs {', '.join(i.name for i in infos)}",
+                    where=self.label,
+                )
             inputs = {infos[0].name: inputs}
         if set(inputs) != {i.name for i in infos}:
             raise DataError(
-                f"inputs {sorted(inputs)} given, {sorted(i.name for i in infos)} wanted", where=self.label
+                f"inputs {sorted(inputs)} given, {sorted(i.name for i in infos)} wanted",
+                where=self.label,
             )
         out = {}
         for i in infos:
             x = np.ascontiguousarray(inputs[i.name])
             if x.shape != i.shape or x.dtype != i.dtype:
                 raise DataError(
-                    f"input {i.name!r}: got {x.dtype}{list(x.shape)}, the model wants {i.dtype}{list(i.shape)}",
+                    f"input {i.name!r}: got {x.dtype}{list(x.shape)}, "
+                    f"the model wants {i.dtype}{list(i.shape)}",
                     where=self.label,
                 )
             out[i.name] = x
@@ -110,16 +123,22 @@ class Peer:
 class OnnxPeer(Peer):
     """An .onnx file in onnxruntime, on its CPU provider.  `shapes` fixes dynamic dimensions."""
 
-    def __init__(self, path: Path, threads: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+    def __init__(
+        self, path: Path, threads: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None
+    ) -> None:
         ort = _module(("onnxruntime",), "onnxruntime", str(path))
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as e:  # onnxruntime raises a tree of its own
-            raise ModelError(f"onnxruntime cannot load it: {_first_line(e)}", where=str(path)) from None
+            raise ModelError(
+                f"onnxruntime cannot load it: {_first_line(e)}", where=str(path)
+            ) from None
         self.label = f"onnxruntime {ort.__version__}"
         self._inputs = [_ort_info(a, shapes or {}, str(path)) for a in self._session.get_inputs()]
         self._outputs = [_ort_info(a, None, str(path)) for a in self._session.get_outputs()]
@@ -174,7 +193,9 @@ class LitePeer(Peer):
         except (ValueError, RuntimeError) as e:
             raise ModelError(f"LiteRT cannot load it: {_first_line(e)}", where=str(path)) from None
         package = module.__name__.split(".")[0]
-        self.label = f"{'LiteRT' if package == 'ai_edge_litert' else 'tflite-runtime'} {_version(package)}"
+        self.label = (
+            f"{'LiteRT' if package == 'ai_edge_litert' else 'tflite-runtime'} {_version(package)}"
+        )
         self._in = self._interpreter.get_input_details()
         self._out = self._interpreter.get_output_details()
 
@@ -218,14 +239,20 @@ class TorchPeer(Peer):
         self._torch, self._call = torch, program.module()
         self.label = f"torch {torch.__version__}"
         names = program.graph_signature.user_inputs
-        values = {n.name: n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in names}
+        values = {
+            n.name: n.meta["val"]
+            for n in program.graph.nodes
+            if n.op == "placeholder" and n.name in names
+        }
         self._inputs = [
-            TensorInfo(n, tuple(int(s) for s in values[n].shape), _torch_dtype(values[n]), 0.0, 0) for n in names
+            TensorInfo(n, tuple(int(s) for s in values[n].shape), _torch_dtype(values[n]), 0.0, 0)
+            for n in names
         ]
         self._names = [str(n) for n in program.graph_signature.user_outputs]
         nodes = {n.name: n.meta.get("val") for n in program.graph.nodes}
         self._outputs = [
-            TensorInfo(n, tuple(int(s) for s in nodes[n].shape), _torch_dtype(nodes[n]), 0.0, 0) for n in self._names
+            TensorInfo(n, tuple(int(s) for s in nodes[n].shape), _torch_dtype(nodes[n]), 0.0, 0)
+            for n in self._names
         ]
         self._values: list[Any] = []
         self._results: Any = None
@@ -249,11 +276,13 @@ class TorchPeer(Peer):
         return {n: r.numpy().copy() for n, r in zip(self._names, many)}
 
 
-def open_peer(path: str | Path, threads: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> Peer:
+def open_peer(
+    path: str | Path, threads: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Peer:
     """The runtime a model comes from, with the model loaded.
 
-    .onnx: onnxruntime; .tflite: LiteRT; .pt2: torch.  MissingRuntime where it is not installed, ModelError where it
-    cannot load the model.
+    .onnx: onnxruntime; .tflite: LiteRT; .pt2: torch.  MissingRuntime where it is not installed,
+    ModelError where it cannot load the model.
     """
     path = Path(path)
     if not path.is_file():
@@ -265,7 +294,11 @@ def open_peer(path: str | Path, threads: int = 1, shapes: Mapping[str, tuple[int
             return LitePeer(path, threads)
         case ".pt2":
             return TorchPeer(path, threads)
-    raise ModelError(f"no runtime is known for {path.suffix!r} files", where=str(path), todo=".onnx, .tflite or .pt2")
+    raise ModelError(
+        f"no runtime is known for {path.suffix!r} files",
+        where=str(path),
+        todo=".onnx, .tflite or .pt2",
+    )
 
 
 def _module(names: tuple[str, ...], wheel: str, where: str) -> Any:
@@ -312,13 +345,17 @@ def _onnx_precision(path: Path) -> str:
     except ImportError:
         return "float32"
     names = {n.op_type for n in onnx.load(str(path), load_external_data=False).graph.node}
-    integer = any(n.startswith(("QLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")) for n in names)
+    integer = any(
+        n.startswith(("QLinear", "DequantizeLinear", "ConvInteger", "MatMulInteger")) for n in names
+    )
     return "int8" if integer else "float32"
 
 
 def _lite_info(d: Any) -> TensorInfo:
     scale, zero = d["quantization"]
-    return TensorInfo(d["name"], tuple(int(s) for s in d["shape"]), np.dtype(d["dtype"]), float(scale), int(zero))
+    return TensorInfo(
+        d["name"], tuple(int(s) for s in d["shape"]), np.dtype(d["dtype"]), float(scale), int(zero)
+    )
 
 
 def _torch_dtype(value: Any) -> np.dtype[Any]:

@@ -1,7 +1,7 @@
 """Accuracy of a package beside its float model, sample by sample on the same data.
 
-The float model runs in the runtime it comes from, where that is installed, else as a float32 package of ours; the
-result says which.
+The float model runs in the runtime it comes from, where that is installed, else as a float32
+package of ours; the result says which.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from edgekit_runtime import Session, TensorInfo
+from edgekit_runtime.preprocess import apply
 
 from edgekit import adapters, data
 from edgekit.data import Dataset
 from edgekit.errors import DataError, UsageError
-from edgekit_runtime import Session, TensorInfo
-from edgekit_runtime.preprocess import apply
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float64]
@@ -49,10 +49,11 @@ class WorstClass:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """`package` and `reference` are accuracies or AUCs in 0..1, or the mean cosine; `loss` = reference - package.
+    """`package` and `reference` are accuracies or AUCs in 0..1, or the mean cosine; `loss` =
+    reference - package.
 
-    `agreement`: share of samples with equal top-1.  Without reference only `package` is set.  `scores`: per sample,
-    (n,) each: correctness, score or cosine.
+    `agreement`: share of samples with equal top-1.  Without reference only `package` is set.
+    `scores`: per sample, (n,) each: correctness, score or cosine.
     """
 
     metric: str
@@ -94,9 +95,10 @@ def accuracy(
 ) -> Accuracy:
     """Runs the package, and the model where one is given, over a data set.
 
-    source: as data.load takes it.  preprocess: None takes what the package stores.  output: which output counts
-    (default: the first).  window, stride: a sample is a long row; its AUC score is the mean squared reconstruction
-    error over its windows.  Raises DataError, UsageError, ModelError.
+    source: as data.load takes it.  preprocess: None takes what the package stores.  output: which
+    output counts (default: the first).  window, stride: a sample is a long row; its AUC score is
+    the mean squared reconstruction error over its windows.  Raises DataError, UsageError,
+    ModelError.
     """
     d = source if isinstance(source, Dataset) else data.load(source)
     if limit is not None and limit < len(d):
@@ -108,7 +110,9 @@ def accuracy(
     if metric == "cosine" and model is None:
         raise UsageError("--metric cosine compares with a model: give --model")
     if metric != "cosine" and d.labels is None:
-        raise DataError("has no labels", where=d.source, todo="add an array `y` with one class per sample")
+        raise DataError(
+            "has no labels", where=d.source, todo="add an array `y` with one class per sample"
+        )
     with Session(package) as s:
         spec = s.meta.get("preprocess", {}) if preprocess is None else preprocess
         job = _Job(d, spec, metric, output, window, stride or window, progress)
@@ -121,7 +125,8 @@ def accuracy(
 
 
 class open_reference:
-    """Context manager: (runtime, label) of a float model, in its own runtime or, where that is missing, in ours."""
+    """Context manager: (runtime, label) of a float model, in its own runtime or, where that is
+    missing, in ours."""
 
     def __init__(self, model: str | Path, shapes: dict[str, tuple[int, ...]] | None = None) -> None:
         try:
@@ -156,9 +161,11 @@ class _Job:
         """top1 and auc: predictions or scores (n,); cosine: outputs (n, k)."""
         info = self._output(side)
         if self.window:
-            return np.asarray([s for s in self._files(side, info, what)])
+            return np.asarray(list(self._files(side, info, what)))
         floats = [TensorInfo(i.name, i.shape, np.dtype(np.float32), 0.0, 0) for i in side.inputs]
-        rebuilds = self.metric == "auc" and info.shape == side.inputs[0].shape and np.prod(info.shape) > 2
+        rebuilds = (
+            self.metric == "auc" and info.shape == side.inputs[0].shape and np.prod(info.shape) > 2
+        )
         raw = data.feed(self.data, floats, self.spec) if rebuilds else None
         found = []
         for i, x in enumerate(data.feed(self.data, side.inputs, self.spec)):
@@ -189,7 +196,7 @@ class _Job:
         if y.size > 2:
             raise UsageError(
                 f"--metric auc needs one score per sample, the output has {y.size} values",
-                todo="choose another --output, or give --window and --stride for a reconstruction error",
+                todo="choose another --output, or give --window and --stride",
             )
         return float(y[-1])
 
@@ -207,14 +214,18 @@ class _Job:
         size = int(np.prod(into.shape))
         if size != self.window or int(np.prod(info.shape)) != self.window:
             raise UsageError(
-                f"--window {self.window}: the model takes {size} and gives {int(np.prod(info.shape))} values"
+                f"--window {self.window}: the model takes {size} and gives "
+                f"{int(np.prod(info.shape))} values"
             )
         rows = next(iter(self.data.arrays.values()))
         plain = TensorInfo(into.name, into.shape, np.dtype(np.float32), 0.0, 0)
         for i, row in enumerate(rows):
             values = np.asarray(row).reshape(-1)
             if values.size < self.window:
-                raise DataError(f"sample {i} has {values.size} values, a window {self.window}", where=self.data.source)
+                raise DataError(
+                    f"sample {i} has {values.size} values, a window {self.window}",
+                    where=self.data.source,
+                )
             total, starts = 0.0, range(0, values.size - self.window + 1, self.stride)
             for at in starts:
                 x = apply(values[at : at + self.window].reshape(into.shape), plain, self.spec)
@@ -238,11 +249,18 @@ class _Job:
         if self.metric == "auc":
             return self._auc(ours, theirs, label)
         assert theirs is not None
-        a, b = np.stack(ours), np.stack(theirs)
+        a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
         norm = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         cosine = np.where(norm > 0, (a * b).sum(1) / np.maximum(norm, 1e-30), (a == b).all(1))
         return Accuracy(
-            "cosine", self.data.source, len(a), float(cosine.mean()), label, 1.0, lowest=float(cosine.min()), scores=cosine
+            "cosine",
+            self.data.source,
+            len(a),
+            float(cosine.mean()),
+            label,
+            1.0,
+            lowest=float(cosine.min()),
+            scores=cosine,
         )
 
     def _top1(self, ours: Array, theirs: Array | None, label: str) -> Accuracy:
@@ -253,28 +271,33 @@ class _Job:
             return base
         other = (theirs == y).astype(np.float64)
         return Accuracy(
-            "top1", base.data, base.count, base.package, label, float(other.mean()), paired_loss(other, right),
-            float((ours == theirs).mean()), self._worst(y, right, other), None, right, other,
+            "top1", base.data, base.count, base.package, label, float(other.mean()),
+            paired_loss(other, right), float((ours == theirs).mean()),
+            self._worst(y, right, other), None, right, other,
         )  # fmt: skip
 
     def _worst(self, y: Array, right: Numbers, other: Numbers) -> WorstClass:
         rows = [(other[y == c].mean() - right[y == c].mean(), int(c)) for c in np.unique(y)]
-        loss, c = max(rows)
+        c = max(rows)[1]
         names = self.data.extra.get("classes", [])
         offset = int(self.spec.get("label_offset", 0))
         name = names[c - offset] if 0 <= c - offset < len(names) else str(c)
         mine = y == c
-        return WorstClass(c, name, int(mine.sum()), float(right[mine].mean()), float(other[mine].mean()))
+        return WorstClass(
+            c, name, int(mine.sum()), float(right[mine].mean()), float(other[mine].mean())
+        )
 
     def _auc(self, ours: Array, theirs: Array | None, label: str) -> Accuracy:
         y = self.labels()
         if set(np.unique(y)) != {0, 1}:
-            raise DataError(f"labels {sorted(set(y.tolist()))[:5]} are not 0 and 1", where=self.data.source)
+            raise DataError(
+                f"labels {sorted(set(y.tolist()))[:5]} are not 0 and 1", where=self.data.source
+            )
         if theirs is None:
             return Accuracy("auc", self.data.source, len(y), auc(ours, y), scores=ours)
         return Accuracy(
-            "auc", self.data.source, len(y), auc(ours, y), label, auc(theirs, y), bootstrap_loss(theirs, ours, y),
-            scores=ours, reference_scores=theirs,
+            "auc", self.data.source, len(y), auc(ours, y), label, auc(theirs, y),
+            bootstrap_loss(theirs, ours, y), scores=ours, reference_scores=theirs,
         )  # fmt: skip
 
 
@@ -287,8 +310,8 @@ def real(y: Array, info: TensorInfo) -> Numbers:
 def paired_loss(reference: Numbers, package: Numbers) -> Interval:
     """Loss of accuracy with its 95 % interval, from per-sample correctness (n,) of both.
 
-    Agresti and Min (2005): half an observation is added to each of the four cells, so that the interval has a width
-    where no sample differs.
+    Agresti and Min (2005): half an observation is added to each of the four cells, so that the
+    interval has a width where no sample differs.
     """
     n = len(reference)
     lost = float(((reference == 1) & (package == 0)).sum())
@@ -309,7 +332,8 @@ def auc(scores: Array, y: Array) -> float:
 
 
 def bootstrap_loss(reference: Array, package: Array, y: Array) -> Interval:
-    """Loss of AUC with its 95 % percentile interval: both classes drawn again, the same draws for both models."""
+    """Loss of AUC with its 95 % percentile interval: both classes drawn again, the same draws for
+    both models."""
     rng = np.random.default_rng(1)
     classes = [np.flatnonzero(y == c) for c in (0, 1)]
     losses = []
@@ -324,8 +348,8 @@ def text(a: Accuracy) -> list[str]:
     """The result as lines for people."""
     if a.metric == "cosine":
         return [
-            f"cosine with {a.reference_label} on {a.count:,} samples of {a.data}: mean {a.package:.6f}, "
-            f"lowest {a.lowest:.6f}"
+            f"cosine with {a.reference_label} on {a.count:,} samples of {a.data}: "
+            f"mean {a.package:.6f}, lowest {a.lowest:.6f}"
         ]
     unit, factor, digits = ("%", 100.0, 2) if a.metric == "top1" else ("", 1.0, 4)
 
@@ -339,20 +363,26 @@ def text(a: Accuracy) -> list[str]:
     lines.append(f"  reference  {value(a.reference)}   ({a.reference_label})")
     points = " points" if a.metric == "top1" else ""
     low, high = (f"{factor * x:+.{digits}f}" for x in (a.loss.lo, a.loss.hi))
-    lines.append(f"  net loss   {factor * a.loss.value:+.{digits}f}{points}, 95 % interval {low} .. {high}, paired")
+    lines.append(
+        f"  net loss   {factor * a.loss.value:+.{digits}f}{points}, "
+        f"95 % interval {low} .. {high}, paired"
+    )
     if a.agreement is not None:
         lines.append(f"  agreement  {100 * a.agreement:.2f} % of samples have the same top-1")
     if a.worst is not None:
         w = a.worst
         lines.append(
-            f"  worst class {w.name}: {100 * w.reference:.1f} % -> {100 * w.package:.1f} % of {w.count} samples"
+            f"  worst class {w.name}: {100 * w.reference:.1f} % -> {100 * w.package:.1f} % "
+            f"of {w.count} samples"
         )
     return lines
 
 
 def facts(a: Accuracy) -> dict[str, Any]:
     """The result as plain data, for --json."""
-    out = {k: v for k, v in vars(a).items() if k not in ("scores", "reference_scores", "loss", "worst")}
+    out = {
+        k: v for k, v in vars(a).items() if k not in ("scores", "reference_scores", "loss", "worst")
+    }
     out["loss"] = vars(a.loss) if a.loss else None
     out["worst"] = vars(a.worst) if a.worst else None
     return out

@@ -33,15 +33,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except MemoryError:
-        print("error: not enough memory\n  close other programs or use a smaller data set", file=sys.stderr)
+        print(
+            "error: not enough memory\n  close other programs or use a smaller data set",
+            file=sys.stderr,
+        )
         return 1
     except Exception as e:
-        if type(e).__name__ == "EdgeKitRuntimeError":  # its module would load the native library's wrapper
+        if (
+            type(e).__name__ == "EdgeKitRuntimeError"
+        ):  # its module would load the native library's wrapper
             print(f"error: {e}", file=sys.stderr)
         else:
             print(
-                f"error: internal: {type(e).__name__}: {e}\n  this is a bug of EdgeKit: please report what "
-                "EDGEKIT_DEBUG=1 edgekit ... prints",
+                f"error: internal: {type(e).__name__}: {e}\n  this is a bug of EdgeKit: please "
+                "report what EDGEKIT_DEBUG=1 edgekit ... prints",
                 file=sys.stderr,
             )
         return 1
@@ -59,7 +64,8 @@ def parser() -> argparse.ArgumentParser:
     """The arguments of every command."""
     p = argparse.ArgumentParser(
         prog="edgekit",
-        description="Takes a trained model to an Arm board, phone or microcontroller and says what it costs there.",
+        description="Takes a trained model to an Arm board, phone or microcontroller "
+        "and says what it costs there.",
         epilog="edgekit COMMAND --help shows the options and an example.",
     )
     p.add_argument("--version", action="version", version=f"edgekit {__version__}")
@@ -67,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, help: str, example: str) -> argparse.ArgumentParser:
         c = commands.add_parser(
-            name, help=help, description=help[0].upper() + help[1:] + ".", epilog="example:\n  " + example,
+            name, help=help, description=help[0].upper() + help[1:] + ".",
+            epilog="example:\n  " + example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         c.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -89,7 +96,12 @@ def _build(command: Add) -> None:
     )
     c.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .tflite or .pt2")
     c.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.ekp")
-    c.add_argument("--board", default="host", metavar="ID", help="`edgekit boards` lists them; or a .toml (host)")
+    c.add_argument(
+        "--board",
+        default="host",
+        metavar="ID",
+        help="`edgekit boards` lists them; or a .toml (host)",
+    )
     _compression(c)
     _preprocess(c)
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
@@ -101,24 +113,48 @@ def _compression(c: argparse.ArgumentParser) -> None:
         "--precision", choices=("auto", "float32", "int8", "dynamic"), default="auto",
         help="auto: int8 where there is --calibrate, else float32; quantized models as they are",
     )  # fmt: skip
-    c.add_argument("--calibrate", type=Path, metavar="DATA", help=".npz, .npy or a folder of images")
-    c.add_argument("--method", choices=("minmax", "percentile", "mse"), default="minmax", help="of calibration")
-    c.add_argument("--samples", type=_positive, default=128, metavar="N", help="calibration samples used (128)")
+    c.add_argument(
+        "--calibrate", type=Path, metavar="DATA", help=".npz, .npy or a folder of images"
+    )
+    c.add_argument(
+        "--method", choices=("minmax", "percentile", "mse"), default="minmax", help="of calibration"
+    )
+    c.add_argument(
+        "--samples", type=_positive, default=128, metavar="N", help="calibration samples used (128)"
+    )
     c.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="nodes that stay float")
     c.add_argument(
-        "--shape", action="append", type=_shape, default=[], metavar="NAME=1,3,224,224", help="fixes dynamic dimensions"
+        "--shape",
+        action="append",
+        type=_shape,
+        default=[],
+        metavar="NAME=1,3,224,224",
+        help="fixes dynamic dimensions",
     )
-    c.add_argument("--io", choices=("model", "int8"), default="model", help="types of inputs and outputs")
+    c.add_argument(
+        "--io", choices=("model", "int8"), default="model", help="types of inputs and outputs"
+    )
 
 
 def _preprocess(c: argparse.ArgumentParser) -> None:
-    g = c.add_argument_group("preprocessing", "x = (resized * scale - mean) / std; stored in the package by `build`")
-    g.add_argument("--scale", type=float, metavar="F", help="factor, as 0.00392157 for pixels to 0..1")
-    g.add_argument("--mean", type=_numbers, metavar="F[,F,F]", help="after scaling; one or one per channel")
+    g = c.add_argument_group(
+        "preprocessing", "x = (resized * scale - mean) / std; stored in the package by `build`"
+    )
+    g.add_argument(
+        "--scale", type=float, metavar="F", help="factor, as 0.00392157 for pixels to 0..1"
+    )
+    g.add_argument(
+        "--mean", type=_numbers, metavar="F[,F,F]", help="after scaling; one or one per channel"
+    )
     g.add_argument("--std", type=_numbers, metavar="F[,F,F]")
     g.add_argument("--resize", type=_size, metavar="N|HxW", help="bilinear")
     g.add_argument("--layout", choices=("nhwc", "nchw"), help="what the model's image input wants")
-    g.add_argument("--label-offset", type=int, metavar="N", help="added to labels; 1 where class 0 is background")
+    g.add_argument(
+        "--label-offset",
+        type=int,
+        metavar="N",
+        help="added to labels; 1 where class 0 is background",
+    )
 
 
 def _inspect(command: Add) -> None:
@@ -144,15 +180,33 @@ def _check(command: Add) -> None:
         "edgekit check model.ekp --model model.onnx --data test.npz --metric top1",
     )
     c.add_argument("package", type=Path, metavar="PKG")
-    c.add_argument("--model", type=Path, metavar="MODEL", help="the float model, in its own runtime where installed")
-    c.add_argument("--data", type=Path, metavar="DATA", help=".npz (inputs or x, and y), .npy, or a folder per class")
+    c.add_argument(
+        "--model",
+        type=Path,
+        metavar="MODEL",
+        help="the float model, in its own runtime where installed",
+    )
+    c.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help=".npz (inputs or x, and y), .npy, or a folder per class",
+    )
     c.add_argument("--metric", choices=("top1", "auc", "cosine"), default="top1")
-    c.add_argument("--limit", type=_positive, metavar="N", help="use N samples, spread over the set")
+    c.add_argument(
+        "--limit", type=_positive, metavar="N", help="use N samples, spread over the set"
+    )
     c.add_argument("--output", metavar="NAME", help="output that is compared (the first)")
-    c.add_argument("--window", type=_positive, metavar="N", help="auc: values per window of a file's row")
+    c.add_argument(
+        "--window", type=_positive, metavar="N", help="auc: values per window of a file's row"
+    )
     c.add_argument("--stride", type=_positive, metavar="N", help="auc: values between windows")
-    c.add_argument("--layers", action="store_true", help="compare every tensor instead, with the host's")
-    c.add_argument("--on", metavar="WHERE", help="layers: a board id with an emulator, tcp:// or serial://")
+    c.add_argument(
+        "--layers", action="store_true", help="compare every tensor instead, with the host's"
+    )
+    c.add_argument(
+        "--on", metavar="WHERE", help="layers: a board id with an emulator, tcp:// or serial://"
+    )
     c.add_argument("--token-file", type=Path, metavar="FILE", help="of --on (else $EDGEKIT_TOKEN)")
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
     _compression(c)
@@ -166,7 +220,13 @@ def _run_args(command: Add) -> None:
         "edgekit run model.ekp --input x.npy -o y.npz",
     )
     c.add_argument("package", type=Path, metavar="PKG")
-    c.add_argument("--input", type=Path, required=True, metavar="X", help=".npy, .npz with one array per input, or image")
+    c.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        metavar="X",
+        help=".npy, .npz with one array per input, or image",
+    )
     c.add_argument("-o", "--output", type=Path, metavar="Y.npz", help="write all outputs")
     c.add_argument("--entry", default="0", metavar="NAME", help="entry point, by name or number")
     c.add_argument("--preprocess", action="store_true", help="apply the package's preprocessing")
@@ -179,15 +239,32 @@ def _bench(command: Add) -> None:
     c = command(
         "bench",
         "measure a package, beside onnxruntime and LiteRT or on a device",
-        "edgekit bench model.ekp --model model.onnx\n  edgekit bench model.ekp --on qemu_mps2_an386",
+        "edgekit bench model.ekp --model model.onnx\n"
+        "  edgekit bench model.ekp --on qemu_mps2_an386",
     )
     c.add_argument("package", type=Path, nargs="+", metavar="PKG")
-    c.add_argument("--model", type=Path, action="append", default=[], metavar="MODEL", help="also run this in its runtime")
+    c.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="also run this in its runtime",
+    )
     c.add_argument("--threads", type=_positive, default=1)
-    c.add_argument("-n", type=_positive, metavar="N", help="inferences (about a second's worth; 100 on devices)")
+    c.add_argument(
+        "-n",
+        type=_positive,
+        metavar="N",
+        help="inferences (about a second's worth; 100 on devices)",
+    )
     c.add_argument("--isa", type=_names, metavar="A,B", help="ISAs allowed; portable: none")
     c.add_argument("--shape", action="append", type=_shape, default=[], metavar="NAME=1,3,224,224")
-    c.add_argument("--on", metavar="WHERE", help="a board id with an emulator, tcp://host:port or serial:///dev/ttyX")
+    c.add_argument(
+        "--on",
+        metavar="WHERE",
+        help="a board id with an emulator, tcp://host:port or serial:///dev/ttyX",
+    )
     c.add_argument("--token-file", type=Path, metavar="FILE", help="of --on (else $EDGEKIT_TOKEN)")
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
 
@@ -206,12 +283,22 @@ def _agent(command: Add) -> None:
     c.add_argument("--listen", metavar="[ADDRESS:]PORT", help="serve TCP; needs a token")
     c.add_argument("--serial", metavar="DEVICE", help="serve a serial line, as /dev/ttyGS0")
     c.add_argument("--baud", type=_positive, default=115200)
-    c.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token (else $EDGEKIT_TOKEN)")
-    c.add_argument("--work-dir", type=Path, default=Path.home() / ".cache" / "edgekit-agent", metavar="FOLDER")
+    c.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="file with the token (else $EDGEKIT_TOKEN)"
+    )
+    c.add_argument(
+        "--work-dir", type=Path, default=Path.home() / ".cache" / "edgekit-agent", metavar="FOLDER"
+    )
     c.add_argument("--sysroot", default="/", metavar="FOLDER", help="where sys/ and proc/ are")
     c.add_argument("--name", default="", help="name of the device")
     c.add_argument("--time-limit-s", type=float, default=600.0, metavar="S", help="of one command")
-    c.add_argument("--memory-mib", type=int, default=0, metavar="N", help="address space of a package's process")
+    c.add_argument(
+        "--memory-mib",
+        type=int,
+        default=0,
+        metavar="N",
+        help="address space of a package's process",
+    )
 
 
 # ---- values ----
@@ -228,7 +315,9 @@ def _numbers(text: str) -> Any:
     try:
         values = [float(t) for t in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number, nor numbers with commas"
+        ) from None
     return values[0] if len(values) == 1 else values
 
 

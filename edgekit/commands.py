@@ -1,4 +1,5 @@
-"""What each command of `edgekit` does: read arguments, call the pipeline, print.  One function per command."""
+"""What each command of `edgekit` does: read arguments, call the pipeline, print.  One function per
+command."""
 
 from __future__ import annotations
 
@@ -8,22 +9,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit_runtime import Session, TensorInfo, verify
 
 from edgekit import boards as board_files
-from edgekit import console, contents, package
+from edgekit import console, contents, package, show
 from edgekit.errors import DataError, PackageError, UsageError
-from edgekit.explain import Explained, Needs
-from edgekit_runtime import Session, TensorInfo, verify
+from edgekit.explain import Needs
 
 Facts = dict[str, Any]
 
 
 def read_package(path: Path) -> bytes:
-    """Bytes of a package whose every checksum is right.  Raises PackageError, EdgeKitRuntimeError."""
+    """Bytes of a package whose every checksum is right.  Raises PackageError,
+    EdgeKitRuntimeError."""
     try:
         data = path.read_bytes()
     except OSError as e:
-        raise PackageError(f"cannot be read: {e.strerror}", where=str(path), todo="check the path") from None
+        raise PackageError(
+            f"cannot be read: {e.strerror}", where=str(path), todo="check the path"
+        ) from None
     verify(path)
     return data
 
@@ -59,21 +63,30 @@ def build(args: argparse.Namespace) -> None:
         raise UsageError(f"the output {args.output} does not end in .ekp")
     model_file(args.model)
     with console.progress() as progress:
-        built = pipeline.build(args.model, board=args.board, progress=progress, **compression_of(args))
+        built = pipeline.build(
+            args.model, board=args.board, progress=progress, **compression_of(args)
+        )
         wanted = costs.needs(built.data, built.board)
     require_fit(built.board, wanted)
     package.save(args.output, built.data)
     if args.report:
         from edgekit import report
 
-        report.save(args.report, report.of_build(built, costs.explain(built.data, contents.read(built.data), built.board), wanted))
+        report.save(
+            args.report,
+            report.of_build(
+                built, costs.explain(built.data, contents.read(built.data), built.board), wanted
+            ),
+        )
     if args.json:
-        console.emit(_built_facts(args, built, wanted))
+        console.emit(show.built_facts(args, built, wanted))
         return
     for line in built.log:
         console.say(line)
-    _print_culprits(built.sqnr)
-    console.say(f"{args.output}: {len(built.data):,} B for {built.board.id}; {_needs_text(wanted)}")
+    show.culprits(built.sqnr)
+    console.say(
+        f"{args.output}: {len(built.data):,} B for {built.board.id}; {show.needs_text(wanted)}"
+    )
     if args.report:
         console.say(f"report: {args.report}")
 
@@ -89,41 +102,12 @@ def require_fit(board: board_files.Board, wanted: Needs) -> None:
     """BoardError with the numbers where a package cannot fit."""
     memory = wanted.memory
     board_files.fits(
-        board, wanted.flash, wanted.ram, arena_bytes=memory["main"], fast_bytes=memory.get("fast", 0)
+        board,
+        wanted.flash,
+        wanted.ram,
+        arena_bytes=memory["main"],
+        fast_bytes=memory.get("fast", 0),
     )
-
-
-def _needs_text(n: Needs) -> str:
-    parts = ", ".join(f"{k} {v:,}" for k, v in n.memory.items() if v)
-    stack = f", stack {n.stack:,}" if n.stack else ""
-    code = f"flash {n.flash:,} B with {n.code:,} B of code; " if n.code is not None else ""
-    return f"{code}RAM {n.ram:,} B ({parts}{stack})"
-
-
-def _print_culprits(layers: Any) -> None:
-    from edgekit.compress import sqnr
-
-    worst = sqnr.culprits(layers)
-    if worst:
-        rows = [(console.tail(w.op, 60), w.type, f"{w.sqnr_db:.1f}", f"{w.drop_db:.1f}") for w in worst]
-        console.table("where int8 loses most (SQNR against float)", ("node", "op", ">SQNR dB", ">lost dB"), rows)
-
-
-def _built_facts(args: argparse.Namespace, built: Any, n: Needs) -> Facts:
-    return {
-        "package": str(args.output),
-        "board": built.board.id,
-        "bytes": len(built.data),
-        "log": list(built.log),
-        "ops_model": len(built.reference.ops),
-        "ops_package": len(built.lowered.ops),
-        "memory": n.memory,
-        "code_bytes": n.code,
-        "flash_bytes": n.flash,
-        "ram_bytes": n.ram,
-        "live_set_bytes": built.plan.live_bytes,
-        "sqnr": [vars(s) for s in built.sqnr],
-    }
 
 
 # ---- inspect ----
@@ -132,74 +116,34 @@ def _built_facts(args: argparse.Namespace, built: Any, n: Needs) -> Facts:
 def inspect(args: argparse.Namespace) -> None:
     c = contents.read(read_package(args.package), str(args.package))
     if args.json:
-        console.emit(_inspect_facts(args, c))
+        console.emit(show.inspect_facts(args, c))
         return
     meta = ", ".join(f"{k} {v}" for k, v in sorted(c.meta.items()) if v not in ({}, None, ""))
-    console.say(f"{args.package}: format {c.version}, {c.file_bytes:,} B, {c.goldens} golden vector(s)")
+    console.say(
+        f"{args.package}: format {c.version}, {c.file_bytes:,} B, {c.goldens} golden vector(s)"
+    )
     console.say(f"  {meta}" if meta else "  no metadata")
     memory = ", ".join(f"{k} {v:,} B" for k, v in c.memory.items() if v)
     console.say(f"  memory: {memory} (session apart, scratch per thread)")
     rows: list[tuple[object, ...]] = [
-        (s.kind, s.offset, s.bytes, "yes" if s.critical else "no", "ok" if s.intact else "WRONG") for s in c.sections
+        (s.kind, s.offset, s.bytes, "yes" if s.critical else "no", "ok" if s.intact else "WRONG")
+        for s in c.sections
     ]
     console.table("sections", ("kind", ">offset", ">bytes", "critical", "checksum"), rows)
     for e in c.entries:
-        rows = [(role, *_tensor_row(e.graph.tensors[n])) for role, n in _ends(e)]
+        rows = [(role, *show.tensor_row(e.graph.tensors[n])) for role, n in show.ends(e)]
         console.table(f"entry {e.name}", ("", "name", "shape", "type", "scale", "zero"), rows)
         rows = [
-            (i, console.tail(op.name, 32), op.type, "x".join(map(str, e.graph.tensors[op.outputs[0]].shape)), _attr_text(op.attrs))
+            (
+                i,
+                console.tail(op.name, 32),
+                op.type,
+                "x".join(map(str, e.graph.tensors[op.outputs[0]].shape)),
+                show.attr_text(op.attrs),
+            )
             for i, op in enumerate(e.graph.ops)
         ]
         console.table(f"ops of {e.name}", (">", "node", "op", "output", "attributes"), rows)
-
-
-def _ends(e: contents.Entry) -> list[tuple[str, str]]:
-    g = e.graph
-    return [(role, n) for role, names in (("in", g.inputs), ("out", g.outputs), ("state", g.states)) for n in names]
-
-
-def _tensor_row(t: Any) -> tuple[object, ...]:
-    q = t.quant
-    shape = "x".join(map(str, t.shape))
-    return (t.name, shape, t.dtype, f"{float(q.scale):.6g}" if q else "-", str(int(q.zero)) if q else "-")
-
-
-def _attr_text(attrs: Facts) -> str:
-    def value(v: Any) -> str:
-        return ",".join(f"{x:g}" if isinstance(x, float) else str(x) for x in (v if isinstance(v, tuple) else (v,)))
-
-    return " ".join(f"{k}={value(v)}" for k, v in attrs.items())
-
-
-def _inspect_facts(args: argparse.Namespace, c: contents.Contents) -> Facts:
-    def tensor(t: Any) -> Facts:
-        q = t.quant
-        quant = {"scale": float(q.scale), "zero": int(q.zero)} if q else None
-        return {"name": t.name, "shape": list(t.shape), "dtype": t.dtype, "quant": quant}
-
-    return {
-        "package": str(args.package),
-        "version": c.version,
-        "bytes": c.file_bytes,
-        "model_id": c.model_id,
-        "memory": c.memory,
-        "meta": c.meta,
-        "goldens": c.goldens,
-        "sections": [vars(s) for s in c.sections],
-        "entries": [
-            {
-                "name": e.name,
-                "inputs": [tensor(e.graph.tensors[n]) for n in e.graph.inputs],
-                "outputs": [tensor(e.graph.tensors[n]) for n in e.graph.outputs],
-                "tensors": len(e.graph.tensors),
-                "ops": [
-                    {"name": o.name, "type": o.type, "inputs": o.inputs, "outputs": o.outputs, "attrs": o.attrs}
-                    for o in e.graph.ops
-                ],
-            }
-            for e in c.entries
-        ],
-    }
 
 
 # ---- explain ----
@@ -217,10 +161,15 @@ def explain(args: argparse.Namespace) -> None:
 
         report.save(args.report, report.of_explain(str(args.source), e, n))
     if args.json:
-        facts = {"flash_bytes": n.flash, "code_bytes": n.code, "code_note": n.code_note, "stack_bytes": n.stack}
+        facts = {
+            "flash_bytes": n.flash,
+            "code_bytes": n.code,
+            "code_note": n.code_note,
+            "stack_bytes": n.stack,
+        }
         console.emit({**costs.facts(e), **facts, "ram_bytes": n.ram})
         return
-    _print_explained(str(args.source), e, n, board)
+    show.explained(str(args.source), e, n, board)
     if args.report:
         console.say(f"report: {args.report}")
 
@@ -238,52 +187,6 @@ def _source(args: argparse.Namespace) -> tuple[bytes, board_files.Board]:
     return built.data, built.board
 
 
-def _print_explained(name: str, e: Explained, n: Needs, board: board_files.Board) -> None:
-    from edgekit import explain as costs
-
-    said = "predicted from the board's ISA list" if e.predicted else "as the runtime on this machine says"
-    console.say(f"{name} on {e.board} ({', '.join(e.isas) or 'portable C only'}): kernels {said}")
-    rows = [
-        (o.index, console.tail(o.name, 16), o.type, "x".join(map(str, o.shape)), o.isa, o.macs, o.flash_bytes, o.output_bytes, o.scratch_bytes)
-        for o in e.ops
-    ]
-    console.table(
-        "", (">", "node", "op", "output", "ISA", ">MACs", ">flash B", ">RAM B", ">scratch B"), rows
-    )
-    reasons: dict[str, list[str]] = {}
-    for o in e.ops:
-        if o.why:
-            reasons.setdefault(f"{o.isa}: {o.why}", []).append(o.name)
-    for why, names in reasons.items():
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        console.say(f"  {why} ({', '.join(console.tail(n, 20) for n in names[:3])}{more})")
-    exact = f"exact up to {e.exact_until}, within a tolerance from there" if e.exact_until else "exact: same bits everywhere"
-    console.say(f"  {exact}")
-    for entry, places in e.arena.items():
-        count = sum(o.entry == entry for o in e.ops)
-        size = e.memory["main"]
-        at, live = costs.peak(places, count)
-        node = "before the first op" if at < 0 else "at the end" if at >= count else f"at op {at}"
-        console.say()
-        console.say(f"arena of {entry}: {size:,} B; most is alive {node}: {live:,} B (addresses down, ops across)")
-        print("\n".join(costs.arena_map(places, count, size)))
-    _print_totals(e, n, board)
-
-
-def _print_totals(e: Explained, n: Needs, board: board_files.Board) -> None:
-    def share(need: int, have: int | None) -> str:
-        return f"{100 * need / have:.1f} % of {have:,}" if have else ""
-
-    rows: list[tuple[object, ...]] = [("package", n.package, "")]
-    if board.bare:
-        rows.append(("runtime's code", n.code, n.code_note))
-        rows.append(("flash together", n.flash, share(n.flash, board.flash_bytes)))
-    rows += [(f"RAM: {k}", v, "at most" if k == "session" else "") for k, v in n.memory.items() if v]
-    rows += [("RAM: stack", n.stack, "reserved")] if n.stack else []
-    rows += [("RAM together", n.ram, share(n.ram, board.ram_bytes)), ("MACs of one inference", e.macs, "")]
-    console.table("\ntotals", ("", ">bytes", ""), rows)
-
-
 # ---- check ----
 
 
@@ -295,14 +198,16 @@ def check(args: argparse.Namespace) -> None:
         _layers(args)
         return
     if args.data is None:
-        raise UsageError("--data is missing", todo="give a data set, or --layers to compare tensors")
+        raise UsageError(
+            "--data is missing", todo="give a data set, or --layers to compare tensors"
+        )
     if bool(args.window) != bool(args.stride):
         raise UsageError("--window and --stride belong together")
     with console.progress() as progress:
         found = checks.accuracy(
-            args.package, args.data, model=args.model, metric=args.metric, preprocess=preprocess_of(args) or None,
-            limit=args.limit, output=args.output, window=args.window, stride=args.stride,
-            shapes=dict(args.shape) or None, progress=progress,
+            args.package, args.data, model=args.model, metric=args.metric,
+            preprocess=preprocess_of(args) or None, limit=args.limit, output=args.output,
+            window=args.window, stride=args.stride, shapes=dict(args.shape) or None, progress=progress,
         )  # fmt: skip
     if args.report:
         from edgekit import report
@@ -322,15 +227,27 @@ def _layers(args: argparse.Namespace) -> None:
         model_file(args.model)
     with console.progress() as progress:
         found = layers.compare(
-            args.package, model=args.model, source=args.data, options=compression_of(args), on=args.on,
-            token=token_of(args.token_file), progress=progress,
+            args.package, model=args.model, source=args.data, options=compression_of(args),
+            on=args.on, token=token_of(args.token_file), progress=progress,
         )  # fmt: skip
     if args.json:
         console.emit(layers.facts(found))
     else:
-        rows = [(console.tail(r.op, 26), console.tail(r.tensor, 26), r.values, r.different, r.largest, r.sqnr_db) for r in found.rows]
+        rows = [
+            (
+                console.tail(r.op, 26),
+                console.tail(r.tensor, 26),
+                r.values,
+                r.different,
+                r.largest,
+                r.sqnr_db,
+            )
+            for r in found.rows
+        ]
         columns = ("node", "tensor", ">values", ">different", ">largest", ">SQNR dB")
-        console.table(f"{args.package} on {found.where}, compared with {found.rows[0].against}", columns, rows)
+        console.table(
+            f"{args.package} on {found.where}, compared with {found.rows[0].against}", columns, rows
+        )
         console.say(found.verdict)
     if not found.equal:
         raise PackageError(found.verdict, where=found.where)
@@ -342,7 +259,11 @@ def _layers(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     read_package(args.package)
     with Session(
-        args.package, threads=args.threads, isa=args.isa, trace=args.trace, preprocess=args.preprocess
+        args.package,
+        threads=args.threads,
+        isa=args.isa,
+        trace=args.trace,
+        preprocess=args.preprocess,
     ) as s:
         entry = int(args.entry) if args.entry.isdigit() else args.entry
         if isinstance(entry, int) and entry >= len(s.entries):
@@ -360,7 +281,7 @@ def run(args: argparse.Namespace) -> None:
         return
     for name, y in outputs.items():
         real = real_values(y, infos[name])
-        line = f"{name} {y.dtype}{list(y.shape)}: min {real.min():.6g}, max {real.max():.6g}, mean {real.mean():.6g}"
+        line = f"{name} {y.dtype}{list(y.shape)}: min {real.min():.6g}, max {real.max():.6g}"
         console.say(line + (f", largest at {int(real.argmax())}" if real.size > 1 else ""))
     if args.output:
         console.say(f"written: {args.output}")
@@ -387,7 +308,9 @@ def _input(path: Path, infos: list[TensorInfo]) -> Any:
                 arrays = {k: z[k] for k in z.files}
             return arrays["x"] if set(arrays) == {"x"} and len(infos) == 1 else arrays
     except Exception as e:  # numpy, zipfile and pickle have error trees of their own
-        raise DataError(f"cannot be read: {e}", where=str(path), todo="write it with numpy.save or savez") from None
+        raise DataError(
+            f"cannot be read: {e}", where=str(path), todo="write it with numpy.save or savez"
+        ) from None
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -422,8 +345,8 @@ def bench(args: argparse.Namespace) -> None:
         model_file(m)
     with console.progress() as progress:
         timings = measure.bench(
-            args.package, args.model, threads=args.threads, count=args.n, isa=args.isa, shapes=dict(args.shape),
-            progress=progress,
+            args.package, args.model, threads=args.threads, count=args.n, isa=args.isa,
+            shapes=dict(args.shape), progress=progress,
         )  # fmt: skip
     if args.report:
         from edgekit import report
@@ -432,16 +355,12 @@ def bench(args: argparse.Namespace) -> None:
     if args.json:
         console.emit({"timings": [measure.facts(t) for t in timings]})
         return
-    rows = [
-        (
-            t.label, t.file, t.precision, t.quantile(0.5), t.quantile(0.9), t.quantile(0.99), float(t.samples.min()),
-            t.first_us, t.load_us / 1000, None if t.memory_bytes is None else t.memory_bytes / 1024,
-        )
-        for t in timings
-    ]  # fmt: skip
-    columns = ("runtime", "model", "precision", ">p50", ">p90", ">p99", ">min", ">first", ">load ms", ">KiB")
-    console.table(f"latency in us, {args.threads} thread(s), runtimes interleaved, random inputs", columns, rows)
-    console.say("first inference, load time and memory growth (KiB) come from a fresh process of each runtime")
+    console.table(
+        f"latency in us, {args.threads} thread(s), runtimes interleaved, random inputs",
+        measure.COLUMNS,
+        [t.row() for t in timings],
+    )
+    console.say("first inference, load time and memory growth (KiB) come from a fresh process each")
 
 
 def _bench_on(args: argparse.Namespace) -> None:
@@ -454,17 +373,21 @@ def _bench_on(args: argparse.Namespace) -> None:
     for path in args.package:
         with reach(args.on, token) as (url, secret):
             mask = isa_mask(args.isa)
-            m = remote_bench.bench(url, path, token=secret, runs=args.n or 100, threads=args.threads, isa_mask=mask)
+            m = remote_bench.bench(
+                url, path, token=secret, runs=args.n or 100, threads=args.threads, isa_mask=mask
+            )
         found.append((path, m))
     if args.report:
         from edgekit import report
 
         report.save(args.report, report.of_remote(found))
     if args.json:
-        console.emit({"measurements": [{"package": str(p), **_measured(m)} for p, m in found]})
+        console.emit(
+            {"measurements": [{"package": str(p), **show.measured_facts(m)} for p, m in found]}
+        )
         return
     for path, m in found:
-        _print_measurement(path, m)
+        show.measurement(path, m)
 
 
 def token_of(path: Path | None) -> bytes:
@@ -482,49 +405,18 @@ def isa_mask(isa: list[str] | None) -> int:
         return 0
     unknown = [i for i in isa if i not in layout.isas()]
     if unknown:
-        raise UsageError(f"no ISA is named {unknown[0]!r}", todo=f"known: {', '.join(layout.isas())}")
+        raise UsageError(
+            f"no ISA is named {unknown[0]!r}", todo=f"known: {', '.join(layout.isas())}"
+        )
     return sum(1 << layout.isas()[i].id for i in isa) or 1  # bit 0 is no ISA: portable C
 
 
 def reach(where: str, token: bytes) -> Any:
-    """Context manager giving (url, token) of a device; an emulated board is started for the block."""
+    """Context manager giving (url, token) of a device; an emulated board is started for the
+    block."""
     from edgekit import devices
 
     return devices.reach(where, token)
-
-
-def _measured(m: Any) -> Facts:
-    facts = {k: v for k, v in vars(m).items() if k not in ("ops", "sensors", "energy_uj", "samples")}
-    facts["samples"] = m.samples.tolist()
-    facts["ops"] = [vars(o) for o in m.ops]
-    facts["energy_uj"] = vars(m.energy_uj)
-    facts["sensors"] = [
-        {**vars(s), "time_s": s.time_s.tolist(), "values": s.values.tolist()} for s in m.sensors
-    ]
-    return facts
-
-
-def _print_measurement(path: Path, m: Any) -> None:
-    unit = m.unit or "no clock"
-    label = " (emulated: instructions, not time)" if m.emulated else ""
-    console.say(f"{path} on {m.device} ({m.agent} agent {m.firmware}){label}")
-    rows = [(m.runs, m.p50, m.p90, m.p99, float(m.samples.min()) if m.samples.size else None, m.first, m.open)]
-    columns = (">runs", f">p50 {unit}", ">p90", ">p99", ">min", ">first", ">open")
-    console.table("", columns, rows)
-    memory = ", ".join(f"{k} {v:,} B" for k, v in m.memory_bytes.items() if v)
-    stack = f", stack {m.stack_bytes:,} B" if m.stack_bytes else ""
-    rss = f", peak RSS {m.peak_rss_bytes:,} B" if m.peak_rss_bytes else ""
-    console.say(f"memory: {memory}{stack}{rss}")
-    energy = m.energy_uj
-    if energy.value is None:
-        console.say(f"energy: not measurable here: {energy.note}")
-    else:
-        console.say(f"energy: {console.number(energy.value)} uJ per inference ({energy.quality}, {energy.note})")
-    if m.ops:
-        total = sum(o.median for o in m.ops) or 1.0
-        top = sorted(m.ops, key=lambda o: -o.median)[:10]
-        ops = [(o.index, console.tail(o.name, 30), o.type, o.isa, o.median, f"{100 * o.median / total:.1f} %") for o in top]
-        console.table(f"costliest ops ({m.traced} traced)", (">", "node", "op", "ISA", f">{unit}", ">share"), ops)
 
 
 # ---- boards, agent ----
@@ -539,7 +431,7 @@ def boards(args: argparse.Namespace) -> None:
         if args.json:
             console.emit(facts)
             return
-        rows = [(k, _flat(v)) for k, v in facts.items() if v not in (None, (), [], "")]
+        rows = [(k, show.flat(v)) for k, v in facts.items() if v not in (None, (), [], "")]
         console.table(board.name, ("", ""), rows)
         return
     found = [board_files.load(i) for i in board_files.ids()]
@@ -547,24 +439,26 @@ def boards(args: argparse.Namespace) -> None:
         console.emit({"boards": [dataclasses.asdict(b) for b in found]})
         return
     rows_all = [
-        (b.id, b.core, f"{b.cores}x", ", ".join(b.isa) or "-", b.flash_kib, b.ram_kib, "yes" if b.emulator else "")
+        (
+            b.id,
+            b.core,
+            f"{b.cores}x",
+            ", ".join(b.isa) or "-",
+            b.flash_kib,
+            b.ram_kib,
+            "yes" if b.emulator else "",
+        )
         for b in found
     ]
     columns = ("id", "core", ">cores", "ISAs", ">flash KiB", ">RAM KiB", "emulated")
     console.table("", columns, rows_all)
 
 
-def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_flat(v)}" for k, v in value.items() if v not in (None, (), [], ""))
-    if isinstance(value, (tuple, list)):
-        return "; ".join(map(_flat, value))
-    return f"{value:,}" if isinstance(value, int) and value < 1 << 24 else hex(value) if isinstance(value, int) else str(value)
-
-
 def agent(args: argparse.Namespace) -> None:
     from edgekit.agent.__main__ import run as serve
 
     if not args.token_file and not os.environ.get("EDGEKIT_TOKEN") and args.listen:
-        raise UsageError("an agent on TCP needs a token", todo="give --token-file FILE or set EDGEKIT_TOKEN")
+        raise UsageError(
+            "an agent on TCP needs a token", todo="give --token-file FILE or set EDGEKIT_TOKEN"
+        )
     serve(args)

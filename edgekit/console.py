@@ -17,9 +17,13 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     from rich.console import Console
     from rich.table import Table
 
-    out = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    out = Table(
+        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
     for c in columns:
-        out.add_column(c.removeprefix(">"), justify="right" if c.startswith(">") else "left", overflow="fold")
+        out.add_column(
+            c.removeprefix(">"), justify="right" if c.startswith(">") else "left", overflow="fold"
+        )
     for row in rows:
         out.add_row(*(_text(cell) for cell in row))
     console = Console(highlight=False)
@@ -35,13 +39,23 @@ def _text(cell: object) -> str:
         return "-"
     if isinstance(cell, float):
         return number(cell)
-    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else escape(str(cell))
+    return (
+        f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else escape(str(cell))
+    )
 
 
 def number(x: float) -> str:
     """Four figures: 12,345 / 123.4 / 1.234."""
     size = abs(x)
-    return f"{x:,.0f}" if size >= 1000 else f"{x:.1f}" if size >= 100 else f"{x:.2f}" if size >= 1 else f"{x:.3f}"
+    return (
+        f"{x:,.0f}"
+        if size >= 1000
+        else f"{x:.1f}"
+        if size >= 100
+        else f"{x:.2f}"
+        if size >= 1
+        else f"{x:.3f}"
+    )
 
 
 def tail(name: str, most: int = 40) -> str:
@@ -54,7 +68,9 @@ def say(text: str = "") -> None:
     import textwrap
 
     indent = text[: len(text) - len(text.lstrip())]
-    folded = textwrap.wrap(text, WIDTH, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False)
+    folded = textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent + "  ", break_long_words=False, break_on_hyphens=False
+    )
     print("\n".join(folded))
 
 
@@ -71,14 +87,26 @@ def _plain(value: Any) -> Any:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A function (what, done, total) that draws a bar on stderr where that is a terminal, else nothing."""
+    """A function (what, done, total) that draws a bar on stderr where that is a terminal, else
+    nothing."""
     if not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 

@@ -1,7 +1,7 @@
 """Reads .ekp packages back: sections, tables, and the lowered graph of every entry.
 
-The native loader is the judge of what may run (`edgekit_runtime.verify`, `Session`); this reader is for
-people and for `explain`.  native/FORMAT.md describes the bytes.
+The native loader is the judge of what may run (`edgekit_runtime.verify`, `Session`); this reader is
+for people and for `explain`.  native/FORMAT.md describes the bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from edgekit import ops, package
 from edgekit.errors import PackageError
 from edgekit.ir import NUMPY, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Variant
+from edgekit.ops.base import OpDef
 
 DTYPES = {code: name for name, code in package.DTYPES.items()}
 MEMORIES = ("session", "main", "fast", "state", "scratch")
@@ -39,8 +40,8 @@ class Section:
 class Entry:
     """One entry point as the lowered graph it runs.
 
-    `offsets`: tensor name -> bytes from the start of its memory.  `memory`: tensor name -> "const", "main",
-    "fast" or "state".  `scratch`, `attr_bytes`: bytes per op.  `exact`: per op.
+    `offsets`: tensor name -> bytes from the start of its memory.  `memory`: tensor name -> "const",
+    "main", "fast" or "state".  `scratch`, `attr_bytes`: bytes per op.  `exact`: per op.
     """
 
     name: str
@@ -74,7 +75,9 @@ def read(data: bytes, where: str = "package") -> Contents:
     except PackageError as e:
         raise PackageError(e.what, where=e.where or where, todo=e.todo) from None
     except (struct.error, IndexError, KeyError, ValueError, UnicodeDecodeError) as e:
-        raise PackageError(f"its tables do not add up ({e})", where=where, todo="copy or build it again") from None
+        raise PackageError(
+            f"its tables do not add up ({e})", where=where, todo="copy or build it again"
+        ) from None
 
 
 def _read(data: bytes) -> Contents:
@@ -86,8 +89,12 @@ def _read(data: bytes) -> Contents:
         kind, flags, at, _, length, crc, _ = struct.unpack_from("<4sIIIQII", data, 128 + 32 * i)
         begin = at * package.UNIT_FILE
         intact = zlib.crc32(data[begin : begin + length]) == crc
-        found.append(Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact))
-    strides = {s.kind: struct.unpack_from("<I", data, 128 + 32 * i + 12)[0] for i, s in enumerate(found)}
+        found.append(
+            Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact)
+        )
+    strides = {
+        s.kind: struct.unpack_from("<I", data, 128 + 32 * i + 12)[0] for i, s in enumerate(found)
+    }
     tables = _Tables(parts, strides)
     meta = json.loads(parts.get("META", b"{}"))
     return Contents(
@@ -131,12 +138,18 @@ class _Tables:
         for i in range(first, first + n):
             nr, kr, xoff, dtype, at, size, _ = self.record("VARI", "<BBBBIII", i)
             begin = at * package.UNIT
-            out.append(Variant(Layout(nr, kr, xoff), DTYPES[dtype], self.parts["DATA"][begin : begin + size]))
+            out.append(
+                Variant(
+                    Layout(nr, kr, xoff), DTYPES[dtype], self.parts["DATA"][begin : begin + size]
+                )
+            )
         return tuple(out)
 
     def tensor(self, index: int) -> tuple[Tensor, str, int]:
         """(tensor, memory, offset in bytes)."""
-        name, dtype, rank, kind, flags, offset, size, *rest = self.record("TENS", "<IBBBBII8IfiHHI", index)
+        name, dtype, rank, kind, flags, offset, size, *rest = self.record(
+            "TENS", "<IBBBBII8IfiHHI", index
+        )
         dims, (scale, zero, variants, _, first) = rest[:8], rest[8:]
         shape = tuple(dims[:rank])
         quant = QuantSpec.per_tensor(scale, zero) if flags & 1 else None
@@ -150,7 +163,7 @@ class _Tables:
         packed = self.variants(first, variants) if DTYPES[dtype] == "packed" else ()
         return Tensor(self.string(name), shape, DTYPES[dtype], data, quant, packed), memory, at
 
-    def attrs(self, definition: ops.OpDef, at: int, size: int) -> dict[str, Any]:
+    def attrs(self, definition: OpDef, at: int, size: int) -> dict[str, Any]:
         """Attributes from their C structure: the inverse of OpDef.pack."""
         raw = self.parts["ATTR"][at : at + size]
         out: dict[str, Any] = {f.name: f.default for f in definition.fields if f.host}
@@ -176,7 +189,9 @@ class _Tables:
                 if i in seen:
                     continue
                 t, where, at = self.tensor(i)
-                seen[i] = g.add_tensor(t if t.name not in g.tensors else _renamed(t, g.unique(t.name)))
+                seen[i] = g.add_tensor(
+                    t if t.name not in g.tensors else _renamed(t, g.unique(t.name))
+                )
                 offsets[seen[i]], memory[seen[i]] = at, where
                 if where == "state":
                     g.states.append(seen[i])
@@ -186,13 +201,19 @@ class _Tables:
         g.inputs, g.outputs = list(io[:ins]), list(io[ins:])
         scratch, attr_bytes, exact = [], [], []
         for i in range(op0, op0 + n):
-            label, code, version, at, n_in, n_out, attr, size, work, flags = self.record("OPS ", "<IHHIHHIIII", i)
+            label, code, version, at, n_in, n_out, attr, size, work, flags = self.record(
+                "OPS ", "<IHHIHHIIII", i
+            )
             definition = self.defs.get((code, version))
             if definition is None:
-                raise PackageError(f"op code {code} version {version} is not known", todo="update edgekit")
+                raise PackageError(
+                    f"op code {code} version {version} is not known", todo="update edgekit"
+                )
             operands = names(self.refs(at, n_in + n_out))
             attrs = self.attrs(definition, attr, size)
-            g.ops.append(Op(definition.name, self.string(label), operands[:n_in], operands[n_in:], attrs))
+            g.ops.append(
+                Op(definition.name, self.string(label), operands[:n_in], operands[n_in:], attrs)
+            )
             scratch.append(work)
             attr_bytes.append(size)
             exact.append(bool(flags & 1))

@@ -1,4 +1,5 @@
-"""Where a package can be run that is not this process: an emulated board by its id, or an agent by its address."""
+"""Where a package can be run that is not this process: an emulated board by its id, or an agent by
+its address."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from edgekit.errors import BoardError
 def reach(where: str, token: bytes = b"") -> Iterator[tuple[str, bytes]]:
     """(url, token) of an agent; an emulated board runs until the block ends.
 
-    where: tcp://host:port, serial:///dev/ttyX, or the id of a board with an emulator.  Raises BoardError,
-    ToolchainError.
+    where: tcp://host:port, serial:///dev/ttyX, or the id of a board with an emulator.  Raises
+    BoardError, ToolchainError.
     """
     if "://" in where:
         yield where, token

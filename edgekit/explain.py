@@ -1,8 +1,8 @@
 """What a package costs on a board before it is flashed: kernels, bytes, arena map, MACs.
 
-On this machine the runtime itself says whose kernel runs.  For other boards it is predicted from the
-board's ISA list, from the slots each folder native/kernels/<isa> paints over, and from the weight
-layouts that the package holds.
+On this machine the runtime itself says whose kernel runs.  For other boards it is predicted from
+the board's ISA list, from the slots each folder native/kernels/<isa> paints over, and from the
+weight layouts that the package holds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from edgekit_runtime import OpInfo, Session, cpu_isas
 
 from edgekit import layout, ops, paths, plan
 from edgekit.boards import Board
 from edgekit.contents import Contents, Entry
 from edgekit.ir import Graph, Op, Tensor
-from edgekit_runtime import OpInfo, Session, cpu_isas
 
 NO_SLOT = 255
 ARENA_ROWS = 16
@@ -29,9 +29,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 class OpCost:
     """One op on the board.
 
-    `kernel` is the slot of native/src/kernels.h ("" = the op's own loops), `isa` whose function fills it, `why` the
-    reason where that is not the board's best ISA.  Bytes: constants and records in the package, outputs and
-    scratch (one thread) in RAM.
+    `kernel` is the slot of native/src/kernels.h ("" = the op's own loops), `isa` whose function
+    fills it, `why` the reason where that is not the board's best ISA.  Bytes: constants and records
+    in the package, outputs and scratch (one thread) in RAM.
     """
 
     index: int
@@ -52,7 +52,8 @@ class OpCost:
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor in the arena: offset, bytes, first and last op index that needs it (-1 = before the run)."""
+    """A tensor in the arena: offset, bytes, first and last op index that needs it (-1 = before the
+    run)."""
 
     name: str
     offset: int
@@ -63,7 +64,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Explained:
-    """The report.  `memory`: bytes per kind, session as this machine's build counts it (the most it can be)."""
+    """The report.  `memory`: bytes per kind, session as this machine's build counts it (the most it
+    can be)."""
 
     board: str
     predicted: bool
@@ -99,7 +101,10 @@ def explain(data: bytes, contents: Contents, board: Board) -> Explained:
         for i in range(len(entry.graph.ops)):
             isa, why = choose(slots[index], entry, i, isas)
             if here:
-                isa, why = real[index].isa, why if isa == real[index].isa else _unexpected(real[index])
+                isa, why = (
+                    real[index].isa,
+                    why if isa == real[index].isa else _unexpected(real[index]),
+                )
             found.append(_cost(entry, i, index, slots[index].kernel, isa, why))
             index += 1
     return Explained(
@@ -193,7 +198,8 @@ def choose(op: OpInfo, entry: Entry, i: int, isas: tuple[str, ...]) -> tuple[str
 
 
 def _holds(entry: Entry, i: int, slot: str, isa: str) -> bool:
-    """Whether the op's packed weights come in the layout that the ISA's kernel reads; true without weights."""
+    """Whether the op's packed weights come in the layout that the ISA's kernel reads; true without
+    weights."""
     facts = layout.isas()[isa]
     wanted = {
         "gemm_s8": facts.s8,
@@ -207,7 +213,8 @@ def _holds(entry: Entry, i: int, slot: str, isa: str) -> bool:
         return True
     loose = slot != "gemm_s8" or wanted.xoff == layout.XOFF_ANY
     return any(
-        (v.layout.nr, v.layout.kr) == (wanted.nr, wanted.kr) and (loose or v.layout.xoff == wanted.xoff)
+        (v.layout.nr, v.layout.kr) == (wanted.nr, wanted.kr)
+        and (loose or v.layout.xoff == wanted.xoff)
         for t in packed
         for v in t.variants
     )
@@ -229,17 +236,22 @@ def arena(entry: Entry) -> tuple[Place, ...]:
 
 def peak(places: tuple[Place, ...], op_count: int) -> tuple[int, int]:
     """(op index, bytes) of the moment with most bytes alive; op -1 is before the run."""
-    live = {i: sum(p.bytes for p in places if p.first <= i <= p.last) for i in range(-1, op_count + 1)}
+    live = {
+        i: sum(p.bytes for p in places if p.first <= i <= p.last) for i in range(-1, op_count + 1)
+    }
     at = max(live, key=lambda i: live[i])
     return at, live[at]
 
 
 def arena_map(places: tuple[Place, ...], op_count: int, size: int, columns: int = 64) -> list[str]:
-    """Text picture of the arena: addresses downwards, ops from left to right, one letter per tensor.
+    """Text picture of the arena: addresses downwards, ops from left to right, one letter per
+    tensor.
 
     A row is size / 16 bytes; a cell shows the tensor that covers most of it, `.` where it is free.
     """
-    steps = np.unique(np.linspace(0, max(op_count - 1, 0), min(columns, max(op_count, 1))).astype(int))
+    steps = np.unique(
+        np.linspace(0, max(op_count - 1, 0), min(columns, max(op_count, 1))).astype(int)
+    )
     wide = max(columns // 2 // len(steps), 1)
     row_bytes = max(-(-size // ARENA_ROWS), 1)
     lines = []
@@ -279,7 +291,8 @@ def facts(e: Explained) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Needs:
-    """Bytes a board must have: the runtime's code (None: not known here, and why), the package, all RAM."""
+    """Bytes a board must have: the runtime's code (None: not known here, and why), the package, all
+    RAM."""
 
     code: int | None
     code_note: str
@@ -297,7 +310,8 @@ class Needs:
 
 
 def needs(data: bytes, board: Board) -> Needs:
-    """What a package needs on a board.  On a bare board the runtime's code is linked to be counted exactly."""
+    """What a package needs on a board.  On a bare board the runtime's code is linked to be counted
+    exactly."""
     with Session(data, isa=[]) as s:
         memory = dict(s.memory)
     code, note = _code_bytes(board) if board.bare else (None, "storage is not the limit")
@@ -313,4 +327,6 @@ def _code_bytes(board: Board) -> tuple[int | None, str]:
     except ToolchainError as e:
         return None, e.what
     ram_only = (".bss", ".stack", ".package")
-    return sum(n for name, n in sections.items() if not name.startswith(ram_only)), "firmware linked for this board"
+    return sum(
+        n for name, n in sections.items() if not name.startswith(ram_only)
+    ), "firmware linked for this board"

@@ -1,7 +1,9 @@
-"""Every intermediate tensor of a package, where it runs, beside the host's integer and float values.
+"""Every intermediate tensor of a package, where it runs, beside the host's integer and float
+values.
 
-The package is written again with a place of its own for every tensor: same ops, same weights, a larger arena.
-Integers must be equal; float tensors must agree within a tolerance; against the float model the SQNR is told.
+The package is written again with a place of its own for every tensor: same ops, same weights, a
+larger arena. Integers must be equal; float tensors must agree within a tolerance; against the float
+model the SQNR is told.
 """
 
 from __future__ import annotations
@@ -14,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from edgekit_runtime import Session
 
 from edgekit import boards, contents, data, evaluate, measure, ops, package, plan
 from edgekit.contents import Contents, Entry
 from edgekit.errors import PackageError, UsageError
 from edgekit.ir import NUMPY, Graph, Tensor
 from edgekit.layout import Target
-from edgekit_runtime import Session
 
 Array = npt.NDArray[Any]
 Progress = Callable[[str, int, int], None]
@@ -29,7 +31,8 @@ TOLERANCE = 1e-4  # of the largest value, for ops that are not exact
 
 @dataclass(frozen=True)
 class Layer:
-    """One tensor: values compared, how many differ, the largest difference, SQNR against float in dB (or None).
+    """One tensor: values compared, how many differ, the largest difference, SQNR against float in
+    dB (or None).
 
     `different` counts unequal integers, or floats that differ by more than the tolerance.
     """
@@ -63,11 +66,13 @@ def compare(
     token: bytes = b"",
     progress: Progress | None = None,
 ) -> Layers:
-    """Runs one sample of `source` (made up without one) and compares every tensor of the entry "main".
+    """Runs one sample of `source` (made up without one) and compares every tensor of the entry
+    "main".
 
-    model: the package's model, built again with `options` (arguments of pipeline.build) to get numpy's integers and the
-    float values; PackageError where that gives another package.  Without it the portable C kernels are the truth.
-    on: a board id with an emulator, tcp:// or serial://; None runs here with the best ISA.
+    model: the package's model, built again with `options` (arguments of pipeline.build) to get
+    numpy's integers and the float values; PackageError where that gives another package.  Without
+    it the portable C kernels are the truth. on: a board id with an emulator, tcp:// or serial://;
+    None runs here with the best ISA.
     """
     blob = Path(path).read_bytes()
     c = contents.read(blob, str(path))
@@ -89,25 +94,33 @@ def compare(
         t = entry.graph.tensors[o]
         exact = ops.get(op.type).exact(op, entry.graph)
         different, largest = _difference(got[o], truth[o], exact)
-        rows.append(Layer(op.name, o, t.size, against, different, largest, _sqnr(got[o], t, reference)))
+        rows.append(
+            Layer(op.name, o, t.size, against, different, largest, _sqnr(got[o], t, reference))
+        )
     wrong = [r for r in rows if r.different]
     verdict = (
         f"{len(rows)} tensors agree with {against}"
         if not wrong
-        else f"{len(wrong)} of {len(rows)} tensors differ from {against}; the first is {wrong[0].tensor!r} of {wrong[0].op!r}"
+        else f"{len(wrong)} of {len(rows)} tensors differ from {against}; "
+        f"the first is {wrong[0].tensor!r} of {wrong[0].op!r}"
     )
     return Layers(where, tuple(rows), not wrong, verdict)
 
 
 def keep(c: Contents) -> bytes:
-    """The package's first entry, planned so that every tensor keeps its value until the end of a run."""
+    """The package's first entry, planned so that every tensor keeps its value until the end of a
+    run."""
     entry = c.entries[0]
     wide = plan.make(entry.graph, Target(), keep=True)
     wide = dataclasses.replace(wide, scratch=entry.scratch)
-    return package.write([(entry.name, entry.graph, wide)], meta=c.meta, model_id=bytes.fromhex(c.model_id))
+    return package.write(
+        [(entry.name, entry.graph, wide)], meta=c.meta, model_id=bytes.fromhex(c.model_id)
+    )
 
 
-def _sample(entry: Entry, source: Any, options: dict[str, Any]) -> tuple[dict[str, Array], dict[str, Array] | None]:
+def _sample(
+    entry: Entry, source: Any, options: dict[str, Any]
+) -> tuple[dict[str, Array], dict[str, Array] | None]:
     """(inputs of the package, the same sample for a float model or None)."""
     infos = data.input_infos(entry.graph)
     if source is None:
@@ -143,7 +156,7 @@ def _truth(
     if package.sections(built.data)["DATA"] != package.sections(blob)["DATA"]:
         raise PackageError(
             f"was not built from {Path(model).name} with these options",
-            todo="give the options of `edgekit build` again: --calibrate, --precision, --samples, ...",
+            todo="give the options of `edgekit build` again: --calibrate, --samples, ...",
         )
     values = evaluate.run(built.graph, inputs)
     missing = [o for _, o in steps if o not in values]
@@ -174,7 +187,14 @@ def _difference(got: Array, want: Array, exact: bool) -> tuple[int, float]:
 
 def _sqnr(got: Array, t: Tensor, reference: dict[str, Array]) -> float | None:
     """Signal to noise against the float tensor of the same name, dB; None where there is none."""
-    name = next((n for n in (t.name, t.name.removesuffix(".i8"), t.name.removesuffix(".f32")) if n in reference), None)
+    name = next(
+        (
+            n
+            for n in (t.name, t.name.removesuffix(".i8"), t.name.removesuffix(".f32"))
+            if n in reference
+        ),
+        None,
+    )
     if name is None or reference[name].shape != got.shape:
         return None
     want = reference[name].astype(np.float64)
@@ -184,7 +204,13 @@ def _sqnr(got: Array, t: Tensor, reference: dict[str, Array]) -> float | None:
 
 
 def _remote(
-    kept: bytes, entry: Entry, inputs: dict[str, Array], on: str, token: bytes, names: list[str], progress: Progress | None
+    kept: bytes,
+    entry: Entry,
+    inputs: dict[str, Array],
+    on: str,
+    token: bytes,
+    names: list[str],
+    progress: Progress | None,
 ) -> tuple[dict[str, Array], str]:
     """Value of every tensor on a device, read through its agent."""
     from edgekit import devices
@@ -194,7 +220,10 @@ def _remote(
         board = boards.load(on)
         need = contents.read(kept).memory["main"]
         if board.bare and need > board.ram_bytes:
-            raise UsageError(f"keeping every tensor needs {need:,} B, {board.id} has {board.ram_bytes:,} B of RAM")
+            raise UsageError(
+                f"keeping every tensor needs {need:,} B of RAM, "
+                f"{board.id} has {board.ram_bytes:,} B"
+            )
     index = {n: i for i, n in enumerate(entry.graph.tensors)}
     with devices.reach(on, token) as (url, secret), Remote(url, secret) as r:
         r.upload(kept)
@@ -213,4 +242,9 @@ def _remote(
 
 def facts(found: Layers) -> dict[str, Any]:
     """The comparison as plain data, for --json."""
-    return {"where": found.where, "equal": found.equal, "verdict": found.verdict, "layers": [vars(r) for r in found.rows]}
+    return {
+        "where": found.where,
+        "equal": found.equal,
+        "verdict": found.verdict,
+        "layers": [vars(r) for r in found.rows],
+    }

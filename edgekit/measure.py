@@ -1,7 +1,8 @@
 """Latency, load time and memory of a package beside other runtimes, in one run.
 
-Runtimes take turns: every round runs each of them for a while, in rotated order, so that a busy or slowing machine
-hits all alike.  First inference, load time and memory come from a fresh process per runtime.
+Runtimes take turns: every round runs each of them for a while, in rotated order, so that a busy or
+slowing machine hits all alike.  First inference, load time and memory come from a fresh process per
+runtime.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from edgekit_runtime import EdgeKitRuntimeError, Session, TensorInfo, version
 
 from edgekit.errors import PackageError, UsageError
-from edgekit_runtime import EdgeKitRuntimeError, Session, TensorInfo, version
 
 Array = npt.NDArray[Any]
 Numbers = npt.NDArray[np.float64]
@@ -28,6 +29,9 @@ ROUNDS = 10
 AIM_S = 1.0  # of measured time per runtime, where no count is given
 FEWEST, MOST = 30, 20_000
 FRESH_RUNS = 20  # inferences after the first in the fresh process
+COLUMNS = (
+    "runtime", "model", "precision", ">p50", ">p90", ">p99", ">min", ">first", ">load ms", ">KiB",
+)  # fmt: skip
 Progress = Callable[[str, int, int], None]
 
 
@@ -45,8 +49,8 @@ class Runtime(Protocol):
 class Timing:
     """One runtime with one model.  Latencies `samples` (n,) in microseconds.
 
-    `first_us`, `load_us`, `memory_bytes` (growth of the process from before loading to its peak; None where the system
-    does not tell) come from a fresh process.
+    `first_us`, `load_us`, `memory_bytes` (growth of the process from before loading to its peak;
+    None where the system does not tell) come from a fresh process.
     """
 
     label: str
@@ -61,6 +65,13 @@ class Timing:
     def quantile(self, q: float) -> float:
         """Latency in microseconds that a share `q` (0..1) of the samples does not exceed."""
         return float(np.quantile(self.samples, q))
+
+    def row(self) -> tuple[object, ...]:
+        """A row under COLUMNS."""
+        latencies = [self.quantile(q) for q in (0.5, 0.9, 0.99)]
+        memory = None if self.memory_bytes is None else self.memory_bytes / 1024
+        rest = (float(self.samples.min()), self.first_us, self.load_us / 1000, memory)
+        return (self.label, self.file, self.precision, *latencies, *rest)
 
 
 def facts(t: Timing) -> dict[str, Any]:
@@ -82,16 +93,24 @@ def bench(
 ) -> list[Timing]:
     """Packages on our runtime and models on theirs, interleaved; one Timing each, packages first.
 
-    count: inferences per runtime (default: about a second's worth).  Inputs are random, the same seed for all.
-    Raises EdgeKitRuntimeError, ModelError, adapters.MissingRuntime.
+    count: inferences per runtime (default: about a second's worth).  Inputs are random, the same
+    seed for all. Raises EdgeKitRuntimeError, ModelError, adapters.MissingRuntime.
     """
     if count is not None and count < 1:
         raise UsageError(f"-n {count}: at least one inference is needed")
     jobs: list[dict[str, Any]] = [
-        {"path": str(p), "native": True, "threads": threads, "isa": isa, "shapes": {}} for p in packages
+        {"path": str(p), "native": True, "threads": threads, "isa": isa, "shapes": {}}
+        for p in packages
     ]
     jobs += [
-        {"path": str(m), "native": False, "threads": threads, "isa": None, "shapes": dict(shapes or {})} for m in models
+        {
+            "path": str(m),
+            "native": False,
+            "threads": threads,
+            "isa": None,
+            "shapes": dict(shapes or {}),
+        }
+        for m in models
     ]
     steps = len(jobs) + ROUNDS
     fresh = []
@@ -110,13 +129,26 @@ def bench(
         for s in opened:
             s.close()
     return [
-        Timing(label, Path(job["path"]).name, precision, threads, samples, f["first_us"], f["load_us"], f["memory_bytes"])
+        Timing(
+            label,
+            Path(job["path"]).name,
+            precision,
+            threads,
+            samples,
+            f["first_us"],
+            f["load_us"],
+            f["memory_bytes"],
+        )
         for job, (label, precision), samples, f in zip(jobs, labels, taken, fresh)
     ]
 
 
 def interleave(
-    runtimes: Sequence[Runtime], count: int | None, progress: Progress | None = None, done: int = 0, total: int = ROUNDS
+    runtimes: Sequence[Runtime],
+    count: int | None,
+    progress: Progress | None = None,
+    done: int = 0,
+    total: int = ROUNDS,
 ) -> list[Numbers]:
     """Latencies (n,) in microseconds of each runtime, taken in rounds."""
     chunks = []
@@ -181,7 +213,9 @@ def _fresh(job: dict[str, Any]) -> dict[str, Any]:
     )
     if done.returncode != 0:
         said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise PackageError(f"the process that measures ended with {done.returncode}: {said}", where=job["path"])
+        raise PackageError(
+            f"the process that measures ended with {done.returncode}: {said}", where=job["path"]
+        )
     facts: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     if "error" in facts:
         raise PackageError(facts["error"], todo=facts.get("todo", ""))
@@ -218,11 +252,16 @@ def child(job: dict[str, Any]) -> dict[str, Any]:
     runtime.time(FRESH_RUNS)
     peak = _status("VmHWM")
     memory = None if before is None or peak is None else max(peak - before, 0)
-    return {"load_us": (loaded - begin) / 1e3, "first_us": (first - ready) / 1e3, "memory_bytes": memory}
+    return {
+        "load_us": (loaded - begin) / 1e3,
+        "first_us": (first - ready) / 1e3,
+        "memory_bytes": memory,
+    }
 
 
 def _reset_peak() -> int | None:
-    """Sets the peak to what is resident now and returns it, in bytes; None where Linux does not tell."""
+    """Sets the peak to what is resident now and returns it, in bytes; None where Linux does not
+    tell."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

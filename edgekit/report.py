@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 WIDTH = 860
 COLOURS = ("#3465a4", "#cc6b2c", "#4e8a3a", "#8c5a9e", "#a8324a", "#2f8f8f", "#8a6d3b", "#606a76")
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; color: #222 }
-h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px solid #ccc }
-table { border-collapse: collapse; margin: 1em 0; font-size: 13px } td, th { padding: 3px 10px; text-align: left }
-th { border-bottom: 2px solid #888 } tr:nth-child(even) td { background: #f5f6f8 }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } p.note { color: #666; font-size: 13px }
-svg { display: block; margin: 1em 0; max-width: 100% } svg text { font: 12px system-ui, sans-serif; fill: #333 }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em;
+color: #222 } h1 { font-size: 1.5em } h2 { font-size: 1.15em; margin-top: 2em; border-bottom: 1px
+solid #ccc } table { border-collapse: collapse; margin: 1em 0; font-size: 13px } td, th { padding:
+3px 10px; text-align: left } th { border-bottom: 2px solid #888 } tr:nth-child(even) td {
+background: #f5f6f8 } td.n, th.n { text-align: right; font-variant-numeric: tabular-nums } p.note {
+color: #666; font-size: 13px } svg { display: block; margin: 1em 0; max-width: 100% } svg text {
+font: 12px system-ui, sans-serif; fill: #333 }
 """
 
 
@@ -37,7 +38,8 @@ def page(title: str, parts: Sequence[str]) -> str:
     head = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{esc(title)}</title>"
     made = time.strftime("%Y-%m-%d %H:%M")
     foot = f"<p class='note'>EdgeKit {__version__}, {made}</p>"
-    return f"{head}<style>{STYLE}</style></head><body><h1>{esc(title)}</h1>{''.join(parts)}{foot}</body></html>\n"
+    body = f"<body><h1>{esc(title)}</h1>{''.join(parts)}{foot}</body>"
+    return f"{head}<style>{STYLE}</style></head>{body}</html>\n"
 
 
 def save(path: Path, text: str) -> None:
@@ -70,7 +72,9 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
         return f"<{tag}{' class=n' if is_right else ''}>{esc(_cell(value))}</{tag}>"
 
     head = "".join(cell("th", c.removeprefix(">"), r) for c, r in zip(columns, right))
-    body = "".join("<tr>" + "".join(cell("td", v, r) for v, r in zip(row, right)) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(cell("td", v, r) for v, r in zip(row, right)) + "</tr>" for row in rows
+    )
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
@@ -86,7 +90,8 @@ def _cell(value: object) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float]], unit: str, limit: int = 40) -> str:
-    """Horizontal bars (label, value at least 0), in the order given; at most `limit`, and it says so."""
+    """Horizontal bars (label, value at least 0), in the order given; at most `limit`, and it says
+    so."""
     shown = list(rows)[:limit]
     top = max((v for _, v in shown), default=0.0) or 1.0
     left, right, step = 300, 110, 20
@@ -95,7 +100,10 @@ def bars(rows: Sequence[tuple[str, float]], unit: str, limit: int = 40) -> str:
     for i, (label, value) in enumerate(shown):
         y = i * step
         out.append(f"<text x='{left - 8}' y='{y + 14}' text-anchor='end'>{esc(tail(label))}</text>")
-        out.append(f"<rect x='{left}' y='{y + 3}' width='{max(value, 0) * scale:.1f}' height='14' fill='{COLOURS[0]}'/>")
+        out.append(
+            f"<rect x='{left}' y='{y + 3}' width='{max(value, 0) * scale:.1f}' height='14' "
+            f"fill='{COLOURS[0]}'/>"
+        )
         x = left + max(value, 0) * scale + 6
         out.append(f"<text x='{x:.1f}' y='{y + 14}'>{esc(number(float(value)))} {esc(unit)}</text>")
     more = note(f"the first {limit} of {len(rows)}") if len(rows) > limit else ""
@@ -116,22 +124,36 @@ def curves(series: Sequence[tuple[str, Any]], x_label: str) -> str:
     def at(x: float) -> float:
         return left + wide * float(np.clip(np.log(max(x, lo) / lo) / span, 0, 1))
 
-    out = [f"<rect x='{left}' y='{top}' width='{wide}' height='{height}' fill='none' stroke='#bbb'/>"]
+    out = [
+        f"<rect x='{left}' y='{top}' width='{wide}' height='{height}' fill='none' stroke='#bbb'/>"
+    ]
     for share in (0, 0.5, 0.9, 1):
         y = top + height * (1 - share)
-        out.append(f"<text x='{left - 6}' y='{y + 4:.0f}' text-anchor='end'>{100 * share:.0f} %</text>")
-        out.append(f"<line x1='{left}' x2='{left + wide}' y1='{y:.0f}' y2='{y:.0f}' stroke='#ddd'/>")
+        out.append(
+            f"<text x='{left - 6}' y='{y + 4:.0f}' text-anchor='end'>{100 * share:.0f} %</text>"
+        )
+        out.append(
+            f"<line x1='{left}' x2='{left + wide}' y1='{y:.0f}' y2='{y:.0f}' stroke='#ddd'/>"
+        )
     for tick in np.geomspace(lo, hi, 6):
-        out.append(f"<text x='{at(tick):.0f}' y='{top + height + 16}' text-anchor='middle'>{esc(number(tick))}</text>")
+        out.append(
+            f"<text x='{at(tick):.0f}' y='{top + height + 16}' text-anchor='middle'>"
+            f"{esc(number(tick))}</text>"
+        )
     for i, (label, v) in enumerate(series):
-        share = np.linspace(0, 1, 120)
-        points = " ".join(f"{at(x):.1f},{top + height * (1 - s):.1f}" for x, s in zip(np.quantile(v, share), share))
+        shares = np.linspace(0, 1, 120)
+        points = " ".join(
+            f"{at(x):.1f},{top + height * (1 - s):.1f}"
+            for x, s in zip(np.quantile(v, shares), shares)
+        )
         colour = COLOURS[i % len(COLOURS)]
         out.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>")
         y = top + height + 40 + 18 * i
         out.append(f"<rect x='{left}' y='{y - 10}' width='12' height='12' fill='{colour}'/>")
         out.append(f"<text x='{left + 18}' y='{y}'>{esc(label)}</text>")
-    out.append(f"<text x='{left + wide}' y='{top + height + 34}' text-anchor='end'>{esc(x_label)}</text>")
+    out.append(
+        f"<text x='{left + wide}' y='{top + height + 34}' text-anchor='end'>{esc(x_label)}</text>"
+    )
     return _svg(out, top + height + 50 + 18 * len(series))
 
 
@@ -146,10 +168,14 @@ def arena(places: Sequence[Place], op_count: int, size: int) -> str:
         colour = COLOURS[i % len(COLOURS)]
         tip = esc(f"{p.name}: {p.bytes:,} B at {p.offset:,}, ops {p.first} to {p.last}")
         out.append(
-            f"<rect x='{x:.1f}' y='{p.offset * tall:.1f}' width='{w:.1f}' height='{max(p.bytes * tall, 0.5):.1f}' "
-            f"fill='{colour}' fill-opacity='0.75' stroke='white'><title>{tip}</title></rect>"
+            f"<rect x='{x:.1f}' y='{p.offset * tall:.1f}' width='{w:.1f}' "
+            f"height='{max(p.bytes * tall, 0.5):.1f}' fill='{colour}' fill-opacity='0.75' "
+            f"stroke='white'><title>{tip}</title></rect>"
         )
-    out.append(f"<rect x='{left}' y='0' width='{WIDTH - left}' height='{height}' fill='none' stroke='#888'/>")
+    out.append(
+        f"<rect x='{left}' y='0' width='{WIDTH - left}' height='{height}' fill='none' "
+        f"stroke='#888'/>"
+    )
     out.append(f"<text x='{left - 6}' y='12' text-anchor='end'>0</text>")
     out.append(f"<text x='{left - 6}' y='{height}' text-anchor='end'>{size:,} B</text>")
     out.append(f"<text x='{left}' y='{height + 16}'>before the first op</text>")
@@ -158,7 +184,8 @@ def arena(places: Sequence[Place], op_count: int, size: int) -> str:
 
 
 def _svg(parts: Sequence[str], height: float) -> str:
-    return f"<svg viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'>{''.join(parts)}</svg>"
+    size = f"viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'"
+    return f"<svg {size}>{''.join(parts)}</svg>"
 
 
 # ---- sections ----
@@ -177,10 +204,30 @@ def explain_parts(e: Explained, n: Needs) -> list[str]:
         parts += [heading(f"Arena of {entry}"), arena(places, count, e.memory["main"])]
     said = "predicted from the board's ISA list" if e.predicted else "as the runtime says"
     ops = [
-        (o.index, tail(o.name), o.type, "x".join(map(str, o.shape)), o.isa, o.why, o.macs, o.flash_bytes, o.output_bytes)
+        (
+            o.index,
+            tail(o.name),
+            o.type,
+            "x".join(map(str, o.shape)),
+            o.isa,
+            o.why,
+            o.macs,
+            o.flash_bytes,
+            o.output_bytes,
+        )
         for o in e.ops
     ]
-    columns = (">", "node", "op", "output", "ISA", "why not the best", ">MACs", ">flash B", ">RAM B")
+    columns = (
+        ">",
+        "node",
+        "op",
+        "output",
+        "ISA",
+        "why not the best",
+        ">MACs",
+        ">flash B",
+        ">RAM B",
+    )
     return [*parts, heading(f"Ops (kernels {said})"), table(columns, ops)]
 
 
@@ -208,18 +255,15 @@ def of_bench(timings: Sequence[Timing]) -> str:
 
 
 def timing_parts(timings: Sequence[Timing]) -> list[str]:
-    rows = [
-        (
-            t.label, t.file, t.precision, t.quantile(0.5), t.quantile(0.9), t.quantile(0.99), float(t.samples.min()),
-            t.first_us, t.load_us / 1000, None if t.memory_bytes is None else t.memory_bytes / 1024,
-        )
-        for t in timings
-    ]  # fmt: skip
-    columns = ("runtime", "model", "precision", ">p50 us", ">p90", ">p99", ">min", ">first", ">load ms", ">KiB")
+    """Table and distribution of latencies on this machine, in us."""
+    from edgekit import measure
+
     series = [(f"{t.label}, {t.file}", t.samples) for t in timings]
     return [
-        heading("Latency on this machine"), table(columns, rows), curves(series, "us, share of inferences at most so long"),
-        note("Runtimes took turns in one process; first inference, load time and memory come from fresh processes."),
+        heading("Latency on this machine, us"), table(measure.COLUMNS, [t.row() for t in timings]),
+        curves(series, "us, share of inferences at most so long"),
+        note("Runtimes took turns in one process; first inference, load time and memory come "
+             "from fresh processes."),
     ]  # fmt: skip
 
 
@@ -236,17 +280,24 @@ def measurement_parts(name: str, m: Measurement) -> list[str]:
     label = " (emulated: instructions, not time)" if m.emulated else ""
     energy = m.energy_uj
     rows = [
-        ("device", f"{m.device}, {m.agent} agent"), (f"median of {m.runs} inferences, {unit}", m.p50),
+        ("device", f"{m.device}, {m.agent} agent"),
+        (f"median of {m.runs} inferences, {unit}", m.p50),
         (f"99th percentile, {unit}", m.p99), (f"first inference, {unit}", m.first),
-        *((f"memory: {k}, B", v) for k, v in m.memory_bytes.items() if v), ("stack, B", m.stack_bytes),
-        ("energy, uJ", energy.value if energy.value is not None else f"not measurable: {energy.note}"),
+        *((f"memory: {k}, B", v) for k, v in m.memory_bytes.items() if v),
+        ("stack, B", m.stack_bytes),
+        ("energy, uJ", f"not measurable: {energy.note}" if energy.value is None else energy.value),
     ]  # fmt: skip
     parts = [heading(f"{name} on {m.device}{label}"), table(("", ">"), rows)]
     if m.ops:
         parts.append(bars([(f"{o.name} ({o.isa})", o.median) for o in m.ops], unit))
     for s in m.sensors:
         if len(s.values) > 1:
-            parts.append(note(f"{s.name}: {s.values.min():,.0f} to {s.values.max():,.0f} {s.unit} ({s.quality}, {s.site})"))
+            parts.append(
+                note(
+                    f"{s.name}: {s.values.min():,.0f} to {s.values.max():,.0f} {s.unit} "
+                    f"({s.quality}, {s.site})"
+                )
+            )
     return parts
 
 
@@ -260,5 +311,10 @@ def accuracy_parts(a: Accuracy) -> list[str]:
 
     parts = [heading("Accuracy"), lines(check.text(a))]
     if a.metric == "cosine":
-        parts.append(curves([("1 - cosine", np.maximum(1 - a.scores, 1e-9))], "1 - cosine, share of samples at most so far"))
+        parts.append(
+            curves(
+                [("1 - cosine", np.maximum(1 - a.scores, 1e-9))],
+                "1 - cosine, share of samples at most so far",
+            )
+        )
     return parts
