@@ -27,6 +27,7 @@ class Link(Protocol):
 
     framing: wire.Framing
     name: str
+    byte_s: float  # what one byte takes on the line, seconds; 0: too little to matter
 
     def read(self, timeout_s: float) -> bytes:
         """Bytes at hand, at the latest after `timeout_s`; b"" if none.  Raises LinkDown."""
@@ -43,6 +44,8 @@ class Link(Protocol):
 
 class SocketLink:
     """A connected stream socket."""
+
+    byte_s = 0.0
 
     def __init__(
         self, sock: socket.socket, name: str = "", framing: wire.Framing = wire.Framing.LENGTH
@@ -88,7 +91,7 @@ class SerialLink:
             raise LinkError(
                 "serial lines need pyserial", where=port, todo="pip install 'edgekit[serial]'"
             ) from None
-        self.name = port
+        self.name, self.byte_s = port, 10.0 / max(baud, 1)
         try:
             self._port: Any = serial.serial_for_url(
                 port, baudrate=baud, timeout=0, write_timeout=10

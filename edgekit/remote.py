@@ -22,7 +22,7 @@ from .link import Inbox, Link, LinkDown, open_link
 
 B = TypeVar("B", bound=wire.Body)
 
-_TEXT = {
+REASONS = {
     wire.Code.BUSY: "the device is busy",
     wire.Code.UNKNOWN: "the agent does not know this command",
     wire.Code.ARGUMENT: "an index or size is out of range",
@@ -39,6 +39,15 @@ _TEXT = {
     wire.Code.VERSION: "the agent speaks another version of the protocol",
 }
 
+
+_COMPUTES = (
+    wire.Command.OPEN,
+    wire.Command.VERIFY,
+    wire.Command.RUN,
+    wire.Command.SELFTEST,
+    wire.Command.GET_OUTPUT,
+    wire.Command.GET_TENSOR,
+)
 
 # enum of native/include/edgekit.h
 _STATUS = (
@@ -68,7 +77,8 @@ class Remote:
     """A conversation with one agent.
 
     ``url`` as in `link.open_link`, or a function that makes a new link.  ``patience_s`` is how long
-    a silent or lost device is waited for.  Raises LinkError.
+    a silent or lost device is waited for, ``slow_s`` how long where it computes (open, verify, run,
+    self-test): an agent without threads is silent meanwhile.  Raises LinkError.
     """
 
     def __init__(
@@ -78,10 +88,12 @@ class Remote:
         *,
         patience_s: float = 20.0,
         retry_s: float = 0.5,
+        slow_s: float = 300.0,
     ) -> None:
         self._open: Callable[[], Link] = partial(open_link, url) if isinstance(url, str) else url
         self.where = url if isinstance(url, str) else "device"
         self._token, self._patience, self._retry = token, patience_s, retry_s
+        self._slow = max(slow_s, patience_s)
         self._session = secrets.randbits(64) | 1
         self._ctr = 0
         self._link: Link | None = None
@@ -120,6 +132,10 @@ class Remote:
         self._sent = time.monotonic()
         f = wire.frame(body, t=time.monotonic_ns())
         self._link.write(wire.wrap(f, self._link.framing))
+
+    def _line_s(self, count: int) -> float:
+        """How long the line takes for `count` bytes; 0 where it is fast."""
+        return self._link.byte_s * count if self._link else 0.0
 
     def _connect(self, boot: int | None) -> wire.HelloAck:
         """Makes a link and authenticates, until `patience_s` is over."""
@@ -179,7 +195,7 @@ class Remote:
         fits: Callable[[B], bool] = lambda _: True,
     ) -> B:
         """Sends until the answer comes; raises LinkDown at `end` or on a lost link."""
-        pause, due = self._retry, 0.0
+        pause, due = self._retry + self._line_s(2 * wire.MIN_BODY), 0.0
         while True:
             answer = self._take(kind, fits)
             if answer is not None:
@@ -206,7 +222,7 @@ class Remote:
         code = _code(error.code)
         if code is wire.Code.AUTH and error.type != wire.LAYOUTS[wire.Auth].code:
             raise LinkDown("the device wants a new handshake", where=self.where)
-        text = wire.clean(error.text) or _TEXT.get(code, "refused")
+        text = wire.clean(error.text) or REASONS.get(code, "refused")
         raise LinkError(text, where=self.where)
 
     def _pump(self, wait_s: float) -> None:
@@ -252,9 +268,10 @@ class Remote:
             except wire.WireError as error:
                 raise LinkError(f"the agent sent nonsense ({error})", where=self.where) from None
 
-    def _persist(self, work: Callable[[float], B]) -> B:
+    def _persist(self, work: Callable[[float], B], patience_s: float = 0.0) -> B:
         """Runs `work(end)`; on a lost link connects again and repeats it."""
-        end = time.monotonic() + self._patience
+        patience_s = patience_s or self._patience
+        end = time.monotonic() + patience_s
         while True:
             try:
                 return work(end)
@@ -263,25 +280,20 @@ class Remote:
                     raise
                 self.hello = self._connect(self.hello.boot)
                 self.reconnects += 1
-                end = time.monotonic() + self._patience
+                end = time.monotonic() + patience_s
 
     # ---- commands ----
 
-    def command(
-        self, op: wire.Command, *, patience_s: float = 0.0, data: bytes = b"", **args: int
-    ) -> wire.Result:
+    def command(self, op: wire.Command, *, data: bytes = b"", **args: int) -> wire.Result:
         """Sends a command and returns its RESULT.  Raises PackageError where it is refused."""
         self._ctr += 1
         cmd = wire.Cmd(self._ctr, op, data=data, **args)
-        saved, self._patience = self._patience, max(self._patience, patience_s)
-        try:
-            result = self._persist(
-                lambda end: self._wait(
-                    wire.Result, lambda: self._send(cmd), end, lambda r: r.ctr == cmd.ctr
-                )
-            )
-        finally:
-            self._patience = saved
+        result = self._persist(
+            lambda end: self._wait(
+                wire.Result, lambda: self._send(cmd), end, lambda r: r.ctr == cmd.ctr
+            ),
+            self._slow if op in _COMPUTES else self._patience,
+        )
         if result.code != wire.Code.OK:
             raise PackageError(self._why(result), where=f"{self.hello.name} {op.name.lower()}")
         return result
@@ -292,7 +304,7 @@ class Remote:
             return wire.clean(result.data)
         if code is wire.Code.STATUS:
             return status_text(result.status)
-        return _TEXT.get(code, code.name)
+        return REASONS.get(code, code.name)
 
     def ping(self) -> float:
         """Round trip in seconds."""
@@ -336,7 +348,7 @@ class Remote:
         )
         if ack.code != wire.Code.OK:
             code = _code(ack.code)
-            text = wire.clean(ack.text) or _TEXT.get(code, code.name)
+            text = wire.clean(ack.text) or REASONS.get(code, code.name)
             raise PackageError(text, where=f"{self.hello.name} upload")
         return ack
 
@@ -354,7 +366,8 @@ class Remote:
                 at += len(piece)
                 count += len(piece)
             try:
-                newer = self._xfer(lambda: None, ident, min(end, time.monotonic() + self._retry))
+                quiet = self._retry + self._line_s(max(ack.window, chunk) + chunk)
+                newer = self._xfer(lambda: None, ident, min(end, time.monotonic() + quiet))
             except LinkDown:
                 if self._link is None or time.monotonic() >= end:
                     raise
@@ -417,7 +430,7 @@ class Remote:
 
     def run(self, entry: int = 0, *, stop_after: int = -1) -> int:
         """One inference; its time in clock units.  ``stop_after``: op after which it ends."""
-        limit = int(self._patience * 1000)
+        limit = int(self._slow * 1000)
         r = self.command(wire.Command.RUN, entry=entry, count=stop_after + 1, limit_ms=limit)
         return r.value
 

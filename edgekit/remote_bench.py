@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from . import wire
 from .errors import PackageError
-from .remote import _TEXT, Remote, status_text
+from .remote import REASONS, Remote, status_text
 
 Numbers = npt.NDArray[np.float64]
 
@@ -157,7 +157,7 @@ def bench(
     ``inputs``: bytes of each input of the entry; zeros otherwise.  Raises LinkError, PackageError.
     """
     data = package if isinstance(package, bytes) or package is None else _read(Path(package))
-    with remote or Remote(url, token) as r:
+    with remote or Remote(url, token, slow_s=limit_s) as r:
         source = wire.Source.RESIDENT
         if data is not None:
             r.upload(data)
@@ -201,7 +201,7 @@ def _collect(
             text = status_text(c.end.status)
         known = c.end.code in set(wire.Code)
         raise PackageError(
-            text or (_TEXT[wire.Code(c.end.code)] if known else f"code {c.end.code}"),
+            text or (REASONS[wire.Code(c.end.code)] if known else f"code {c.end.code}"),
             where=f"{r.hello.name} bench",
         )
     return c

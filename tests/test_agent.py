@@ -430,7 +430,7 @@ def test_limit_ends_a_benchmark(remote: Remote) -> None:
     assert ends[0].code == wire.Code.TIMEOUT
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.0005])
+@pytest.mark.parametrize("noise", [0.0, 0.0002])
 def test_python_agent_on_a_serial_line(tmp_path: Path, noise: float) -> None:
     """Over pseudo-terminals, clean and with damaged bytes."""
     pytest.importorskip("serial")
@@ -444,7 +444,7 @@ def test_python_agent_on_a_serial_line(tmp_path: Path, noise: float) -> None:
         )
         thread.start()
         assert ready.wait(10)
-        remote = Remote(f"serial://{near}", patience_s=15, retry_s=0.1)
+        remote = Remote(f"serial://{near}?baud=921600", patience_s=15, retry_s=0.1)
         assert (remote.hello.auth, remote.hello.max_body) == (0, 1008)
         m = remote_bench.bench("", agents.package(), runs=400, remote=remote)
         stop.set()

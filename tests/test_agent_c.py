@@ -182,7 +182,7 @@ class MemoryLink:
     """The host's end of the line: reading lets the board work."""
 
     framing = wire.Framing.COBS
-    name = "memory"
+    name, byte_s = "memory", 0.0
 
     def __init__(self, board: Board, cut_after: int = 0) -> None:
         self.board, self.left = board, cut_after
@@ -539,18 +539,28 @@ def test_hostile_frames_long(fuzzer: str, library: c.CDLL, tmp_path: Path) -> No
 # ---- the Linux program ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.0005])
+@pytest.mark.parametrize("noise", [0.0, 0.0002])
 def test_program_on_a_serial_line(tmp_path: Path, noise: float) -> None:
     pytest.importorskip("serial")
     package = tmp_path / "p.ekp"
     package.write_bytes(agents.package())
     with agents.wire_pair(noise, seed=5) as (near, far):
-        command = [agents.c_program(), "--serial", far, "--package", str(package), "--name", "tty"]
+        command = [
+            agents.c_program(),
+            "--serial",
+            far,
+            "--baud",
+            "921600",
+            "--package",
+            str(package),
+            "--name",
+            "tty",
+        ]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == f"listening on {far}\n"
-            with Remote(f"serial://{near}?baud=115200", patience_s=15, retry_s=0.1) as r:
+            with Remote(f"serial://{near}?baud=921600", patience_s=15, retry_s=0.1) as r:
                 assert r.hello.caps & wire.CAP_RESIDENT
                 m = remote_bench.bench("", agents.package(), runs=400, remote=r)
                 assert r.upload(agents.package()) == 0

@@ -41,7 +41,8 @@ class Device:
         self.emulated = emulated()
         self.queue = Queue(queue_bytes)
         self.store = Store(work_dir)
-        self.sensors = sensors.discover(sysroot)
+        # what an emulated device sees in /sys is the machine it is emulated on
+        self.sensors = sensors.emulated() if self.emulated else sensors.discover(sysroot)
         self.runner: Runner | None = None
         self.session = 0
         self.ctr = 0

@@ -348,7 +348,7 @@ static int start(port *p, ek_agent_config *c, const options *o)
         if (!c->resident) return fail("cannot be read", o->package);
     }
     if (set_clock(p, c, o)) return 1;
-    p->sensors = ek_posix_sensors(o->sysroot, p->sensor);
+    p->sensors = ek_posix_sensors(o->sysroot, p->emulated, p->sensor);
     c->channels = p->sensors;
     errno = 0;
     return ek_agent_init(&p->agent, c) == EK_AGENT_OK ? serve(p, o) : fail("the configuration is refused", "start");

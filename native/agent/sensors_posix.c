@@ -81,10 +81,12 @@ static int find(const char *root, const place *p, ek_posix_sensor *s)
     return -1;
 }
 
-unsigned ek_posix_sensors(const char *root, ek_posix_sensor *s)
+unsigned ek_posix_sensors(const char *root, int emulated, ek_posix_sensor *s)
 {
     unsigned count = 0, power = 0;
-    for (unsigned i = 0; i < sizeof places / sizeof places[0] && count + 1 < EK_POSIX_SENSORS; i++) {
+    const char *why = emulated ? "emulated: there is no power to measure"
+                               : "no readable hwmon power1_input or power1_average";
+    for (unsigned i = 0; !emulated && i < sizeof places / sizeof places[0] && count + 1 < EK_POSIX_SENSORS; i++) {
         if (places[i].kind == EK_KIND_POWER && power) continue;
         if (find(root, &places[i], &s[count])) continue;
         power |= places[i].kind == EK_KIND_POWER;
@@ -96,7 +98,7 @@ unsigned ek_posix_sensors(const char *root, ek_posix_sensor *s)
         s[count].unit = EK_UNIT_UW;
         s[count].quality = EK_QUALITY_UNMEASURABLE;
         snprintf(s[count].name, sizeof s[count].name, "power");
-        snprintf(s[count].reason, sizeof s[count].reason, "no readable hwmon power1_input or power1_average");
+        snprintf(s[count].reason, sizeof s[count].reason, "%s", why);
         count++;
     }
     return count;

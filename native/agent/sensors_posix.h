@@ -12,8 +12,9 @@ typedef struct ek_posix_sensor {
     uint8_t kind, quality, unit;
 } ek_posix_sensor;
 
-/* Finds temperature, clock, memory and power below `root` ("" on a real device); their number. */
-unsigned ek_posix_sensors(const char *root, ek_posix_sensor *s);
+/* Finds temperature, clock and power below `root` ("" on a real device); their number.  Emulated: only
+ * why there is no power, since what lies in /sys belongs to another machine. */
+unsigned ek_posix_sensors(const char *root, int emulated, ek_posix_sensor *s);
 /* 0: *value is in the channel's unit; -1: the file cannot be read now. */
 int ek_posix_read(const ek_posix_sensor *s, int64_t *value);
 /* Largest resident memory of this program, bytes; 0: not known. */

@@ -95,6 +95,12 @@ def discover(root: str | Path = "/") -> list[Sensor]:
     return found
 
 
+def emulated() -> list[Sensor]:
+    """What an emulated device can tell: nothing, and why."""
+    reason = "emulated: there is no power to measure"
+    return [unmeasurable(wire.Kind.POWER, wire.Unit.UW, "power", "board", reason)]
+
+
 def read_text(path: Path) -> str | None:
     """The file's text without blanks around it; None if it cannot be read."""
     try:
