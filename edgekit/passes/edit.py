@@ -144,7 +144,10 @@ class Editor:
         )
 
     def order(self) -> list[Op]:
-        """Live ops: every op after those that make its inputs, otherwise in the order they had."""
+        """Live ops: every op after those that make its inputs, otherwise in the order they had.
+
+        Who reads a state reads its value from before the run: that is no dependency on who writes it.
+        """
         done: dict[str, Op] = {}
         live = [self.made[t] for t in (*self.g.outputs, *self.g.states) if t in self.made]
         needed: set[str] = set()
@@ -157,9 +160,8 @@ class Editor:
             stack = [first] if first in needed else []
             while stack:
                 key = stack[-1]
-                missing = [
-                    self.made[i] for i in self.ops[key].inputs if i in self.made and self.made[i] not in done
-                ]
+                needs = (i for i in self.ops[key].inputs if i in self.made and i not in self.g.states)
+                missing = [self.made[i] for i in needs if self.made[i] not in done]
                 if missing:
                     stack.extend(missing)
                     continue
