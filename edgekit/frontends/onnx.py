@@ -22,6 +22,7 @@ from edgekit.ops.base import ONNX
 Shapes = Mapping[str, Sequence[int]]
 
 MOVES = {"transpose", "reshape", "slice", "gather", "tile", "max_pool2d"}
+ANY_TYPE = {"transpose", "reshape", "slice", "gather", "tile", "concat", "pad", "cast"}
 NEVER_FOLDED = {"DequantizeLinear", "RandomNormal", "RandomUniform", "Multinomial", "Bernoulli"}
 CONTROL = {
     "Loop": "loops have no place in a fixed plan; unroll it before export",
@@ -139,6 +140,10 @@ class Importer:
     ) -> str:
         """Appends an op named after the current node.  What only moves values keeps their quantization."""
         name = self.node_name + (f".{suffix}" if suffix else "")
+        for i in inputs[:1] if type in ("gather", "cast") else inputs:
+            t = self.graph.tensors.get(i)
+            if t is not None and t.dtype != "f32" and type not in ANY_TYPE and (t.dtype != "i8" or t.quant is None):
+                raise ModelError(f"{self.node.op_type} of {t.dtype} values without a scale is not supported")
         if quant is None and type in MOVES:
             quant = self.graph.tensors[inputs[0]].quant
         return self.graph.emit(type, inputs, attrs, name=name, quant=quant, dtype=dtype)
@@ -235,6 +240,8 @@ class Importer:
     def quantized(self, x: str, q: QuantSpec) -> str:
         """An integer activation as int8 with that quantization; uint8 graph inputs are shifted by 128."""
         t = self.graph.tensors[x]
+        if q.axis is not None:
+            raise ModelError("activations are quantized per tensor only")
         if t.dtype == "u8":
             raw = QuantSpec(q.scale, q.zero + 128, q.axis)
             self.graph.tensors[x] = dataclasses.replace(t, quant=raw)

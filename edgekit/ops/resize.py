@@ -56,20 +56,22 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 
 
 def places(n: int, out: int, scale: float, coordinates: str) -> Array:
-    """Coordinate in an axis of n of each of `out` outputs: float32 (out,)."""
-    i = np.arange(out, dtype=F)
-    s = F(scale or out / n)
+    """Coordinate in an axis of n of each of `out` outputs: float64 (out,), exact at ties."""
+    i = np.arange(out, dtype=np.float64)
+    s = scale or out / n
+    if s == 1 and n == out:
+        return i
     match coordinates:
         case "asymmetric":
-            return i / s
+            return i / s if scale else i * n / out
         case "align_corners":
-            return i * F(n - 1) / F(out - 1) if out > 1 else i
+            return i * (n - 1) / (out - 1) if out > 1 else i
         case "tf_half_pixel_for_nn":
-            return (i + F(0.5)) / s
+            return (i + 0.5) / s if scale else (i + 0.5) * n / out
         case "pytorch_half_pixel" if out <= 1:
             return np.zeros_like(i)
         case "half_pixel" | "pytorch_half_pixel":
-            return (i + F(0.5)) / s - F(0.5)
+            return ((i + 0.5) / s if scale else (i + 0.5) * n / out) - 0.5
     raise ModelError(f"resize with the coordinates {coordinates!r} is not supported")
 
 
@@ -78,9 +80,9 @@ def nearest_index(n: int, out: int, scale: float, coordinates: str, rounding: st
     at = places(n, out, scale, coordinates)
     match rounding:
         case "round_prefer_floor":
-            at = np.ceil(at - F(0.5))
+            at = np.ceil(at - 0.5)
         case "round_prefer_ceil":
-            at = np.floor(at + F(0.5))
+            at = np.floor(at + 0.5)
         case "floor":
             at = np.floor(at)
         case "ceil":
@@ -90,7 +92,7 @@ def nearest_index(n: int, out: int, scale: float, coordinates: str, rounding: st
 
 def linear_index(n: int, out: int, scale: float, coordinates: str) -> tuple[Array, Array]:
     """Lower source index (out,) int64 and fraction (out,) float32 of each output."""
-    at = np.clip(places(n, out, scale, coordinates), F(0), F(n - 1)).astype(F)
+    at = np.clip(places(n, out, scale, coordinates), 0, n - 1)
     low = np.floor(at)
     return low.astype(np.int64), (at - low).astype(F)
 
@@ -232,6 +234,8 @@ def import_onnx(
             f"Resize: mode {mode!r} with {keep_aspect_ratio_policy!r} is not supported"
         )
     at = [a % rank for a in axes] or list(range(rank))
+    if coordinate_transformation_mode not in COORDINATES:
+        raise ModelError(f"Resize: coordinates {coordinate_transformation_mode!r} are not supported")
     size, scale = list(old), [1.0] * rank
     if sizes:
         for a, n in zip(at, imp.ints(sizes, "sizes")):
