@@ -117,7 +117,7 @@ def _compression(c: argparse.ArgumentParser) -> None:
         "--calibrate", type=Path, metavar="DATA", help=".npz, .npy or a folder of images"
     )
     c.add_argument(
-        "--method", choices=("minmax", "percentile", "mse"), default="minmax", help="of calibration"
+        "--method", choices=("minmax", "percentile", "mse"), default="mse", help="of calibration"
     )
     c.add_argument(
         "--samples", type=_positive, default=128, metavar="N", help="calibration samples used (128)"

@@ -36,6 +36,7 @@ class Dataset:
 
     def take(self, indices: npt.NDArray[np.intp]) -> Dataset:
         """The samples at those indices."""
+
         def pick(a: Any) -> Any:
             return [a[i] for i in indices] if isinstance(a, list) else a[indices]
 
@@ -63,7 +64,9 @@ def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
         return _checked(Dataset("arrays", arrays, labels))
     path = Path(source)
     if not path.exists():
-        raise DataError("no such file or folder", where=str(path), todo="check the path of the data set")
+        raise DataError(
+            "no such file or folder", where=str(path), todo="check the path of the data set"
+        )
     if path.is_dir():
         return _folder(path)
     try:
@@ -75,20 +78,36 @@ def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
             labels = arrays.pop("y", None)
             return _checked(Dataset(str(path), arrays, labels))
     except (OSError, ValueError, EOFError, KeyError) as e:
-        raise DataError(f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez") from None
+        raise DataError(
+            f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez"
+        ) from None
     except Exception as e:  # zipfile and pickle have error trees of their own
-        raise DataError(f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez") from None
-    raise DataError(f"unknown kind of data set {path.suffix!r}", where=str(path), todo="give .npz, .npy or a folder")
+        raise DataError(
+            f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez"
+        ) from None
+    raise DataError(
+        f"unknown kind of data set {path.suffix!r}",
+        where=str(path),
+        todo="give .npz, .npy or a folder",
+    )
 
 
 def _checked(d: Dataset) -> Dataset:
     """Sets text and single numbers aside as `extra`, `group` as groups; DataError unless the rest is one row each."""
-    arrays = {k: a for k, a in d.arrays.items() if isinstance(a, list) or (np.ndim(a) and np.asarray(a).dtype.kind in "biuf")}
+    arrays = {
+        k: a
+        for k, a in d.arrays.items()
+        if isinstance(a, list) or (np.ndim(a) and np.asarray(a).dtype.kind in "biuf")
+    }
     groups = arrays.pop("group", None)
     extra = {k: a for k, a in d.arrays.items() if k not in arrays and k != "group"}
     d = Dataset(d.source, arrays, d.labels, groups, {**d.extra, **extra})
     if not d.arrays:
-        raise DataError("holds no input array", where=d.source, todo="name the array `x` or after the model's input")
+        raise DataError(
+            "holds no input array",
+            where=d.source,
+            todo="name the array `x` or after the model's input",
+        )
     sizes = {k: len(a) if np.ndim(a) or isinstance(a, list) else -1 for k, a in d.arrays.items()}
     n = next(iter(sizes.values()))
     if d.labels is not None:
@@ -109,7 +128,11 @@ def _folder(path: Path) -> Dataset:
     else:
         files = [(p, -1) for p in sorted(path.iterdir()) if p.suffix.lower() in IMAGES]
     if not files:
-        raise DataError("no images in this folder", where=str(path), todo="give .jpg or .png files, or a folder per class")
+        raise DataError(
+            "no images in this folder",
+            where=str(path),
+            todo="give .jpg or .png files, or a folder per class",
+        )
     images = []
     for p, _ in files:
         try:

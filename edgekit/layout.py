@@ -80,8 +80,11 @@ class Target:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes 0)."""
         want = [i.s8 for i in self._isas()]
         fixed = {(w.nr, w.kr) for w in want if w.xoff != XOFF_ANY}
-        out = [w if w.xoff != XOFF_ANY else Layout(w.nr, w.kr, 0) for w in want
-               if w.xoff != XOFF_ANY or (w.nr, w.kr) not in fixed]
+        out = [
+            w if w.xoff != XOFF_ANY else Layout(w.nr, w.kr, 0)
+            for w in want
+            if w.xoff != XOFF_ANY or (w.nr, w.kr) not in fixed
+        ]
         return list(dict.fromkeys(out))
 
     def f32(self) -> list[Layout]:
@@ -106,7 +109,11 @@ def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout) -> byt
     n, k = w.shape
     kp = -(-k // layout.kr) * layout.kr
     w = np.pad(w, ((0, 0), (0, kp - k)))
-    body = _blocks(w, layout.nr).reshape(-1, layout.nr, kp // layout.kr, layout.kr).transpose(0, 2, 1, 3)
+    body = (
+        _blocks(w, layout.nr)
+        .reshape(-1, layout.nr, kp // layout.kr, layout.kr)
+        .transpose(0, 2, 1, 3)
+    )
     return _join(bias, scale, np.ascontiguousarray(body), layout.nr)
 
 

@@ -20,6 +20,7 @@ from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
 from edgekit.package import Golden
+from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
 from edgekit_runtime import Session
 
@@ -56,7 +57,10 @@ def target_of(board: boards.Board, isa: Sequence[str] | None = None) -> Target:
     if isa is not None:
         unknown = [i for i in isa if i not in board.isa]
         if unknown:
-            raise UsageError(f"board {board.id!r} has no ISA {unknown[0]!r}", todo=f"it has {', '.join(board.isa) or 'none'}")
+            raise UsageError(
+                f"board {board.id!r} has no ISA {unknown[0]!r}",
+                todo=f"it has {', '.join(board.isa) or 'none'}",
+            )
         known = list(isa)
     bare = board.system == "bare"
     return Target(tuple(known), tile_rows=4 if bare else 16, linux=not bare)
@@ -78,7 +82,9 @@ def package_graph(
     graph.check()
     lowered = lower(graph, target)
     p = plan.make(lowered, target, keep=keep)
-    return package.write([("main", lowered, p)], meta=meta or {}, model_id=model_id, goldens=goldens)
+    return package.write(
+        [("main", lowered, p)], meta=meta or {}, model_id=model_id, goldens=goldens
+    )
 
 
 @contextmanager
@@ -129,15 +135,35 @@ def build(
     spec = dict(preprocess or {})
     host = target_of(boards.load("host"))
     if chosen == "int8":
-        graph, layers = _int8(reference, host, calibration, method, samples, exclude, io, spec, bias_correction, log, progress)
+        graph, layers = _int8(
+            reference,
+            host,
+            calibration,
+            method,
+            samples,
+            exclude,
+            io,
+            spec,
+            bias_correction,
+            log,
+            progress,
+        )
     elif chosen == "dynamic":
         graph = quant.dynamic(reference, exclude)
-        log.append(f"dynamic int8: {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of weights")
+        log.append(
+            f"dynamic int8: {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of weights"
+        )
     elif exclude:
         raise UsageError("--exclude has an effect only with int8 or dynamic precision")
+    dense = macs(graph)
+    graph = remove_constant_channels(graph)
+    if macs(graph) < dense:
+        log.append(f"constant channels removed: {dense} -> {macs(graph)} MACs, same outputs")
     lowered = lower(graph, target)
     p = plan.make(lowered, target, keep=keep)
-    log.append(f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), scratch {p.scratch_bytes} B per thread")
+    log.append(
+        f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), scratch {p.scratch_bytes} B per thread"
+    )
     source = Path(model) if isinstance(model, (str, Path)) else None
     meta = {
         "name": reference.name,
@@ -148,7 +174,11 @@ def build(
         "preprocess": spec,
         "source": source.name if source else type(model).__name__,
     }
-    model_id = hashlib.sha256(source.read_bytes()).digest() if source else hashlib.sha256(reference.name.encode()).digest()
+    model_id = (
+        hashlib.sha256(source.read_bytes()).digest()
+        if source
+        else hashlib.sha256(reference.name.encode()).digest()
+    )
     goldens = make_goldens(graph, host)
     blob = package.write([("main", lowered, p)], meta=meta, model_id=model_id, goldens=goldens)
     log.append(f"package: {len(blob)} B, {len(goldens)} golden vector(s)")
@@ -162,9 +192,14 @@ def _precision(asked: str, g: Graph, calibration: Any) -> str:
     if asked == "auto":
         return "as is" if quantized else "int8" if calibration is not None else "float32"
     if quantized:
-        raise UsageError(f"the model is quantized already: --precision {asked} cannot be applied", todo="leave --precision out")
+        raise UsageError(
+            f"the model is quantized already: --precision {asked} cannot be applied",
+            todo="leave --precision out",
+        )
     if asked == "int8" and calibration is None:
-        raise UsageError("int8 needs calibration data", todo="give --calibrate DATA, or --precision dynamic")
+        raise UsageError(
+            "int8 needs calibration data", todo="give --calibrate DATA, or --precision dynamic"
+        )
     return asked
 
 
@@ -199,7 +234,9 @@ def _int8(
 
     with every_tensor(reference, target) as run_float:
         seen = calibrate.observe(reference, run_float, feed, method)
-        graph, names = quant.quantize(reference, seen, exclude=exclude, io=io, bias_correction=bias_correction)
+        graph, names = quant.quantize(
+            reference, seen, exclude=exclude, io=io, bias_correction=bias_correction
+        )
         log.append(
             f"int8 ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in int8, "
             f"{weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
@@ -208,6 +245,7 @@ def _int8(
             raise AssertionError("int8 quantization did not make the constants smaller")
         few = [x for _, x in zip(range(8), data.feed(d, infos, spec), strict=False)]
         with every_tensor(graph, target) as run_int:
+
             def run_q(x: dict[str, Array]) -> dict[str, Array]:
                 return run_int({n: _as_input(graph, n, x[n]) for n in graph.inputs})
 
@@ -254,7 +292,9 @@ def make_goldens(graph: Graph, target: Target) -> list[Golden]:
             ranges.append(_float_range(graph, n))
         else:
             ranges.append({"i8": (-128.0, 127.0), "u8": (0.0, 255.0)}.get(t.dtype, (0.0, 1.0)))
-    arrays = package.golden_inputs(1, [(graph.tensors[n], r) for n, r in zip(graph.inputs, ranges, strict=True)])
+    arrays = package.golden_inputs(
+        1, [(graph.tensors[n], r) for n, r in zip(graph.inputs, ranges, strict=True)]
+    )
     with Session(package_graph(graph, target), isa=[]) as s:
         got = s.run(dict(zip(graph.inputs, arrays, strict=True)))
     outputs = tuple(np.ascontiguousarray(got[n]).tobytes() for n in graph.outputs)

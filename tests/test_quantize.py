@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from edgekit_runtime import Session
 
 from edgekit import evaluate, pipeline
 from edgekit.compress import calibrate, quantize
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
-from edgekit_runtime import Session
 
 F = np.float32
 
@@ -26,7 +26,12 @@ def small_net() -> Graph:
     def w(*shape: int) -> str:
         return g.const("w", (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(F))
 
-    a = g.emit("conv2d", ["x", w(8, 3, 3, 3), w(8)], {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}, name="conv")
+    a = g.emit(
+        "conv2d",
+        ["x", w(8, 3, 3, 3), w(8)],
+        {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0},
+        name="conv",
+    )
     b = g.emit("depthwise_conv2d", [a, w(3, 3, 8), w(8)], {"pad": (1, 1, 1, 1)}, name="dw")
     c = g.emit("binary", [a, b], {"kind": "add"}, name="add")
     d = g.emit("unary", [c], {"kind": "hardswish"}, name="act")
@@ -73,16 +78,22 @@ def test_every_calibration_method_covers_most_of_the_range(method: str) -> None:
 
 
 def test_excluded_ops_stay_float_and_unknown_names_are_refused() -> None:
-    built = pipeline.build(small_net(), precision="int8", calibration={"x": samples()[:, 0]}, exclude=["dw"])
+    built = pipeline.build(
+        small_net(), precision="int8", calibration={"x": samples()[:, 0]}, exclude=["dw"]
+    )
     kinds = {op.name: built.graph.tensors[op.outputs[0]].dtype for op in built.graph.ops}
     assert kinds["dw"] == "f32"
     assert kinds["conv"] == kinds["add"] == "i8"
     with pytest.raises(UsageError, match="conw"):
-        pipeline.build(small_net(), precision="int8", calibration={"x": samples()[:, 0]}, exclude=["conw"])
+        pipeline.build(
+            small_net(), precision="int8", calibration={"x": samples()[:, 0]}, exclude=["conw"]
+        )
 
 
 def test_int8_io_takes_and_gives_integers() -> None:
-    built = pipeline.build(small_net(), precision="int8", calibration={"x": samples()[:, 0]}, io="int8")
+    built = pipeline.build(
+        small_net(), precision="int8", calibration={"x": samples()[:, 0]}, io="int8"
+    )
     with Session(built.data) as s:
         assert s.inputs()[0].dtype == np.int8
         assert s.outputs()[0].dtype == np.int8

@@ -38,7 +38,10 @@ class _Seen:
 
 
 def observe(
-    graph: Graph, run: Runner, samples: Callable[[], Iterable[dict[str, Array]]], method: str = "minmax"
+    graph: Graph,
+    run: Runner,
+    samples: Callable[[], Iterable[dict[str, Array]]],
+    method: str = "minmax",
 ) -> dict[str, Observed]:
     """Ranges per float activation of the graph.
 
@@ -47,7 +50,9 @@ def observe(
     DataError where there are no samples or a value is not finite.
     """
     if method not in METHODS:
-        raise UsageError(f"calibration method {method!r} is unknown", todo=f"known: {', '.join(METHODS)}")
+        raise UsageError(
+            f"calibration method {method!r} is unknown", todo=f"known: {', '.join(METHODS)}"
+        )
     seen: dict[str, _Seen] = {}
     n = 0
     for inputs in samples():
@@ -75,7 +80,9 @@ def observe(
 def _add(s: _Seen, name: str, x: Array) -> None:
     lo, hi = float(x.min()), float(x.max())
     if not (np.isfinite(lo) and np.isfinite(hi)):
-        raise DataError(f"tensor {name!r} holds values that are not finite", todo="check the preprocessing")
+        raise DataError(
+            f"tensor {name!r} holds values that are not finite", todo="check the preprocessing"
+        )
     s.lo, s.hi = min(s.lo, lo), max(s.hi, hi)
     rows = x.reshape(-1, x.shape[-1]) if x.ndim else x.reshape(1, 1)
     total = rows.sum(0, dtype=np.float64)

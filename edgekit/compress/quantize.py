@@ -56,11 +56,15 @@ def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
         if w is None or w.dtype != F or op.name in skip:
             continue
         q, spec = quantize_weights(w, 0)
-        g.ops[i] = op.with_(inputs=(op.inputs[0], g.const(op.inputs[1] + ".i8", q, spec), *op.inputs[2:]))
+        g.ops[i] = op.with_(
+            inputs=(op.inputs[0], g.const(op.inputs[1] + ".i8", q, spec), *op.inputs[2:])
+        )
         count += 1
     if not count:
-        raise ModelError("dynamic quantization changed nothing: the model has no matrix product with constant weights",
-                         todo="use --precision int8 with calibration data")
+        raise ModelError(
+            "dynamic quantization changed nothing: the model has no matrix product with constant weights",
+            todo="use --precision int8 with calibration data",
+        )
     g.drop_unused()
     return g
 
@@ -72,7 +76,10 @@ def _excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
         hit = fnmatch.filter(names, p)
         if not hit:
             near = difflib.get_close_matches(p, names, 3)
-            raise UsageError(f"--exclude {p!r} matches no op", todo=f"near: {', '.join(near)}" if near else "see `edgekit inspect`")
+            raise UsageError(
+                f"--exclude {p!r} matches no op",
+                todo=f"near: {', '.join(near)}" if near else "see `edgekit inspect`",
+            )
         out.update(hit)
     return out
 
@@ -119,7 +126,11 @@ class _Quantizer:
         for op in g.ops:
             mode = self.mode(op)
             if mode in ("same", "same0"):
-                tied = [n for n in (op.inputs if mode == "same" else op.inputs[:1]) if n and g.tensors[n].dtype == "f32"]
+                tied = [
+                    n
+                    for n in (op.inputs if mode == "same" else op.inputs[:1])
+                    if n and g.tensors[n].dtype == "f32"
+                ]
                 for n in tied:
                     parent[find(n)] = find(op.outputs[0])
                 for o in op.outputs:
@@ -134,15 +145,29 @@ class _Quantizer:
             hi = max(self._hi(n) for n in members)
             pinned = {fixed[n] for n in members if n in fixed}
             spec = pinned.pop() if len(pinned) == 1 else None
-            self.specs.update(dict.fromkeys(members, spec if spec and _covers(spec, lo, hi) else spec_of(lo, hi)))
+            self.specs.update(
+                dict.fromkeys(members, spec if spec and _covers(spec, lo, hi) else spec_of(lo, hi))
+            )
 
     def _lo(self, n: str) -> float:
         t = self.src.tensors[n]
-        return self.seen[n].lo if n in self.seen else float(np.min(t.data)) if t.data is not None else 0.0
+        return (
+            self.seen[n].lo
+            if n in self.seen
+            else float(np.min(t.data))
+            if t.data is not None
+            else 0.0
+        )
 
     def _hi(self, n: str) -> float:
         t = self.src.tensors[n]
-        return self.seen[n].hi if n in self.seen else float(np.max(t.data)) if t.data is not None else 0.0
+        return (
+            self.seen[n].hi
+            if n in self.seen
+            else float(np.max(t.data))
+            if t.data is not None
+            else 0.0
+        )
 
     def fixed(self) -> dict[str, QuantSpec]:
         """Outputs whose range is known from the function itself."""
@@ -170,7 +195,12 @@ class _Quantizer:
                 raise ModelError(f"no range was observed for {name!r}")
             target = self.out.unique(name + ".i8")
             self.i8[name] = self.out.emit(
-                "cast", [self.f32[name]], {"to": "i8"}, name=t.name + "/quantize", outputs=[target], quant=self.specs[name]
+                "cast",
+                [self.f32[name]],
+                {"to": "i8"},
+                name=t.name + "/quantize",
+                outputs=[target],
+                quant=self.specs[name],
             )
         return self.i8[name]
 
@@ -186,7 +216,11 @@ class _Quantizer:
         else:
             target = name if name not in self.out.tensors else self.out.unique(name + ".f32")
             self.f32[name] = self.out.emit(
-                "cast", [self.i8[name]], {"to": "f32"}, name=t.name + "/dequantize", outputs=[target]
+                "cast",
+                [self.i8[name]],
+                {"to": "f32"},
+                name=t.name + "/dequantize",
+                outputs=[target],
             )
         return self.f32[name]
 
@@ -211,7 +245,11 @@ class _Quantizer:
         assert sx is not None
         unit = float(sx.scale) * spec.scale.astype(np.float64)
         bi = np.clip(np.rint(bias / unit), -(2**30), 2**30).astype(np.int32)
-        inputs = [xi, self.out.const(op.inputs[1] + ".i8", q, spec), self.out.const((bias_name or op.name + ".bias") + ".i32", bi)]
+        inputs = [
+            xi,
+            self.out.const(op.inputs[1] + ".i8", q, spec),
+            self.out.const((bias_name or op.name + ".bias") + ".i32", bi),
+        ]
         self.emit(op, op.type, inputs, op.attrs)
 
     def emit(self, op: Op, type: str, inputs: Sequence[str], attrs: dict[str, object]) -> None:
@@ -234,12 +272,18 @@ class _Quantizer:
             table = table_of(a["kind"], a["alpha"], a["beta"], sx, self.specs[op.outputs[0]])
             self.emit(op, "lut", [xi, self.out.const(op.name + ".table", table)], {})
         elif mode in ("free", "same", "same0", "softmax"):
-            first = op.inputs[:1] if mode in ("same0", "softmax") or op.type == "layer_norm" else op.inputs
+            first = (
+                op.inputs[:1]
+                if mode in ("same0", "softmax") or op.type == "layer_norm"
+                else op.inputs
+            )
             inputs = [self._operand(n, n in first) for n in op.inputs]
             attrs = dict(op.attrs)
             if op.type == "pad":  # the one attribute that is a stored value
                 spec = self.specs[op.outputs[0]]
-                attrs["value"] = float(np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127))
+                attrs["value"] = float(
+                    np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127)
+                )
             self.emit(op, op.type, inputs, attrs)
         else:
             inputs = [self._operand(n, False) for n in op.inputs]
@@ -291,7 +335,9 @@ def _shift(op: Op, w: Array, wq: Array, mean: Array) -> Array:
     if groups == 1:
         return np.asarray(per @ mean)
     og, ci = len(per) // groups, d.shape[-1]
-    return np.concatenate([per[i * og : (i + 1) * og] @ mean[i * ci : (i + 1) * ci] for i in range(groups)])
+    return np.concatenate(
+        [per[i * og : (i + 1) * og] @ mean[i * ci : (i + 1) * ci] for i in range(groups)]
+    )
 
 
 def quantize(

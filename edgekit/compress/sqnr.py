@@ -29,7 +29,11 @@ CEILING_DB = 60.0  # "no noise yet": about what an int8 input can have
 
 
 def compare(
-    quantized: Graph, names: dict[str, str], run_float: Runner, run_int: Runner, samples: Iterable[dict[str, Array]]
+    quantized: Graph,
+    names: dict[str, str],
+    run_float: Runner,
+    run_int: Runner,
+    samples: Iterable[dict[str, Array]],
 ) -> tuple[LayerSqnr, ...]:
     """SQNR of every quantized tensor (`names`: float name -> int8 name) over the samples.
 
