@@ -124,7 +124,7 @@ def executable() -> Path:
 def mutate(
     subject: Subject, count: int, seed: int, every: bool = False, limit_s: float | None = None
 ) -> Result:
-    """Runs `count` seeded mutants; ToolchainError with the sanitizer's report where one crashes or hangs."""
+    """Runs `count` seeded mutants; ToolchainError with the report where one crashes or hangs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.ekp"
         path.write_bytes(subject.data)
@@ -160,7 +160,7 @@ def mutate(
 
 
 def campaign(mutants: int, seed: int = 1, every: bool = False) -> list[Result]:
-    """`mutants` over all subjects together; with `every` their structural bytes besides."""
+    """`mutants` over all subjects together; `every`: each structural byte of them besides."""
     found = subjects()
     return [mutate(s, -(-mutants // len(found)), seed + i, every) for i, s in enumerate(found)]
 
@@ -169,7 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mutants", type=int, default=200_000)
     parser.add_argument(
-        "--every", action="store_true", help="every structural byte, 1 %% of the weight bytes"
+        "--every", action="store_true", help="each structural byte, 1 %% of the weights"
     )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
@@ -181,7 +181,7 @@ def main() -> int:
         return 1
     for r in results:
         print(
-            f"{r.name}: {r.bytes} B, {r.mutants} mutants, {r.past / r.mutants:.1%} past the checksum, "
+            f"{r.name}: {r.bytes} B, {r.mutants} mutants, {r.past / r.mutants:.1%} past the CRC, "
             f"{r.opened} opened, {r.ran} run, {r.seconds:.0f} s; "
             f"ek_open by status {r.opens}, ek_run, self-test and ek_verify {r.runs}"
         )

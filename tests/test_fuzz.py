@@ -1,4 +1,4 @@
-"""5,000 mutated packages under ASan and UBSan; `make fuzz` runs 200,000 and every structural byte."""
+"""5,000 mutated packages under ASan and UBSan; `make fuzz` runs 200,000 and more."""
 
 from __future__ import annotations
 
