@@ -67,25 +67,34 @@ EK_INLINE ek_requant_dsp ek_requant_dsp_of(float lo, float hi, int32_t zero)
     return (ek_requant_dsp){ lo, hi, low, high, zero, low > -128 || high < 127 };
 }
 
+EK_INLINE int32_t ek_clamp_dsp(int32_t i, const ek_requant_dsp *q)
+{
+    i = i < q->low ? q->low : i;
+    return i > q->high ? q->high : i;
+}
+
+/* The result but for bounds narrower than int8's.  Rounding before the clamp gives the same, since the bounds are
+ * whole; VCVTR and QADD saturate. */
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
-/* Rounding before the clamp gives the same, since the bounds are whole; VCVTR and QADD saturate. */
-EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
+EK_INLINE int32_t ek_requant_dsp_wide(int32_t acc, float scale, const ek_requant_dsp *q)
 {
     float y = ek_mul_f32((float)acc, scale);
     int32_t i;
     __asm__("vcvtr.s32.f32 %0, %0" : "+t"(y));
     __builtin_memcpy(&i, &y, 4);
     __asm__("qadd %0, %0, %1\n\tssat %0, #8, %0" : "+r"(i) : "r"(q->zero) : "cc");
-    if (q->narrow) {
-        i = i < q->low ? q->low : i;
-        i = i > q->high ? q->high : i;
-    }
-    return (int8_t)i;
+    return i;
 }
 #else
-EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
+EK_INLINE int32_t ek_requant_dsp_wide(int32_t acc, float scale, const ek_requant_dsp *q)
 {
     return ek_requant(acc, scale, q->lo, q->hi, q->zero);
 }
 #endif
+
+EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
+{
+    int32_t i = ek_requant_dsp_wide(acc, scale, q);
+    return (int8_t)(q->narrow ? ek_clamp_dsp(i, q) : i);
+}
 #endif

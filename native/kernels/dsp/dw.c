@@ -7,11 +7,6 @@
 
 enum { MAX_TAPS = 52 }; /* 7x7 and a multiple of 4; bounds the stack */
 
-typedef struct tap {
-    ptrdiff_t at;
-    uint32_t even, odd; /* weights less their zero point: channels 0, 2 and 1, 3 */
-} tap;
-
 /* bytes of x that exist, of a word of 4 channels */
 EK_INLINE uint32_t load4(const int8_t *x, uint32_t n)
 {
@@ -23,33 +18,63 @@ EK_INLINE uint32_t load4(const int8_t *x, uint32_t n)
     return v;
 }
 
-/* all pixels of 4 channels from c0 on */
-EK_INLINE void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head, const tap *t, uint32_t taps, uint32_t c0, uint32_t n)
+EK_INLINE uint32_t subtract(uint32_t x, uint32_t y)
+{
+    __asm__("ssub16 %0, %0, %1" : "+r"(x) : "r"(y) : "cc");
+    return x;
+}
+
+/* one tap of 4 channels; zero: the weights' zero point in both halves */
+EK_INLINE void step(const int8_t *x, const uint8_t *w, uint32_t zero, uint32_t n, int32_t acc[4])
+{
+    uint32_t v = load4(x, n), even = ek_even(v), odd = ek_odd(v);
+    v = (uint32_t)ek_load_s32(w);
+    uint32_t even_w = ek_even(v), odd_w = ek_odd(v);
+    if (zero) {
+        even_w = subtract(even_w, zero);
+        odd_w = subtract(odd_w, zero);
+    }
+    acc[0] = ek_smlabb(even, even_w, acc[0]);
+    acc[1] = ek_smlabb(odd, odd_w, acc[1]);
+    acc[2] = ek_smlatt(even, even_w, acc[2]);
+    acc[3] = ek_smlatt(odd, odd_w, acc[3]);
+}
+
+/* all pixels of n channels from c0 on; taps, zero and n are constants where that pays */
+EK_INLINE void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head, const ptrdiff_t *at, const uint32_t taps,
+                      const uint32_t zero, uint32_t c0, const uint32_t n)
 {
     const int32_t *bias = (const int32_t *)(const void *)head;
     const float *scale = (const float *)(const void *)(head + 16);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
-    const tap *end = t + taps;
+    const uint8_t *w = head + 32;
     for (uint32_t p = d->count; p; p--, x += d->step, y += d->channels) {
         int32_t acc[4] = { bias[0], bias[1], bias[2], bias[3] };
-        for (const tap *s = t; s != end; s++) {
-            uint32_t v = load4(x + s->at, n), even = ek_even(v), odd = ek_odd(v);
-            acc[0] = ek_smlabb(even, s->even, acc[0]);
-            acc[1] = ek_smlabb(odd, s->odd, acc[1]);
-            acc[2] = ek_smlatt(even, s->even, acc[2]);
-            acc[3] = ek_smlatt(odd, s->odd, acc[3]);
+        if (taps == 9) {
+            EK_UNROLL for (uint32_t t = 0; t < 9; t++) {
+                step(x + at[t], w + 4 * t, zero, n, acc);
+                __asm__("" : : : "memory"); /* GCC would load all taps first, and spill */
+            }
+        } else {
+            for (uint32_t t = 0; t < taps; t++)
+                step(x + at[t], w + 4 * t, zero, n, acc);
         }
+        int32_t v[4];
+        EK_UNROLL for (uint32_t j = 0; j < 4; j++)
+            v[j] = ek_requant_dsp_wide(acc[j], scale[j], q);
+        if (q->narrow)
+            EK_UNROLL for (uint32_t j = 0; j < 4; j++)
+                v[j] = ek_clamp_dsp(v[j], q);
         EK_UNROLL for (uint32_t j = 0; j < 4; j++)
             if (j < n)
-                y[j] = ek_requant_dsp_s8(acc[j], scale[j], q);
+                y[j] = (int8_t)v[j];
     }
 }
 
 static void dw_s8(const ek_dw *d)
 {
     ptrdiff_t at[MAX_TAPS];
-    tap t[MAX_TAPS];
     uint32_t taps = ek_dw_taps(d, at, MAX_TAPS), zero = (uint32_t)(d->w_zero & 0xffff) * 0x00010001u;
     if (!taps) {
         ek_dw_s8_portable(d);
@@ -58,35 +83,45 @@ static void dw_s8(const ek_dw *d)
     const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
     const uint8_t *head = d->w;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4, head += 4u * (8 + taps)) {
-        for (uint32_t i = 0; i < taps; i++) {
-            uint32_t w = (uint32_t)ek_load_s32(head + 32 + 4 * i);
-            t[i].at = at[i];
-            __asm__("ssub16 %0, %1, %2" : "=r"(t[i].even) : "r"(ek_even(w)), "r"(zero) : "cc");
-            __asm__("ssub16 %0, %1, %2" : "=r"(t[i].odd) : "r"(ek_odd(w)), "r"(zero) : "cc");
-        }
-        if (d->channels - c0 >= 4)
-            pixels(d, &q, head, t, taps, c0, 4);
+        if (d->channels - c0 >= 4 && taps == 9 && !zero)
+            pixels(d, &q, head, at, 9, 0, c0, 4);
+        else if (d->channels - c0 >= 4)
+            pixels(d, &q, head, at, taps, zero, c0, 4);
         else
-            pixels(d, &q, head, t, taps, c0, d->channels - c0);
+            pixels(d, &q, head, at, taps, zero, c0, d->channels - c0);
     }
+}
+
+/* one pixel of n channels */
+EK_INLINE void pixel_f32(const ek_dw *d, const float *x, const float *w, float *y, const uint32_t n)
+{
+    float acc[4];
+    EK_UNROLL for (uint32_t j = 0; j < n; j++)
+        acc[j] = w[j];
+    for (uint32_t i = 0; i < d->kh; i++, x += d->dy) {
+        const float *tap = x;
+        for (uint32_t l = d->kw; l; l--, tap += d->dx) {
+            w += 4;
+            EK_UNROLL for (uint32_t j = 0; j < n; j++)
+                acc[j] = ek_fma_dsp(tap[j], w[j], acc[j]);
+        }
+    }
+    EK_UNROLL for (uint32_t j = 0; j < n; j++)
+        y[j] = ek_clamp_f32(acc[j], d->lo, d->hi);
 }
 
 static void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
-    for (uint32_t c = 0; c < d->channels; c++) {
-        const float *b = w + (size_t)(c / 4) * 4 * (1 + (size_t)d->kh * d->kw) + c % 4;
+    for (uint32_t c = 0; c < d->channels; c += 4, w += 4 * (1 + (size_t)d->kh * d->kw)) {
         const float *x = (const float *)d->x + c;
         float *y = (float *)d->y + c;
         for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
-            const float *v = b;
-            float acc = *v;
-            for (uint32_t i = 0; i < d->kh; i++) {
-                const float *row = x + (ptrdiff_t)i * d->dy;
-                for (uint32_t j = 0; j < d->kw; j++, row += d->dx)
-                    acc = ek_fma_dsp(*row, *(v += 4), acc);
-            }
-            *y = ek_clamp_f32(acc, d->lo, d->hi);
+            if (d->channels - c >= 4)
+                pixel_f32(d, x, w, y, 4);
+            else
+                for (uint32_t j = 0; c + j < d->channels; j++)
+                    pixel_f32(d, x + j, w + j, y + j, 1);
         }
     }
 }

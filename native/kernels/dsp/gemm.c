@@ -67,35 +67,41 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
     return (int32_t)((uint32_t)g->w_zero * (uint32_t)sum);
 }
 
-/* output j of a block: bias, scale, and where it goes */
-EK_INLINE void put_s8(const ek_requant_dsp *q, const uint8_t *head, unsigned j, int32_t acc, int32_t part, int8_t *y)
+/* int8 of `n` of the 2 outputs of a block, for one row */
+EK_INLINE void put_s8(const ek_requant_dsp *q, const uint8_t *head, const int32_t *acc, int32_t part, int8_t *y, const uint32_t n)
 {
     const int32_t *bias = (const int32_t *)(const void *)head;
     const float *scale = (const float *)(const void *)(head + 8);
-    acc = (int32_t)((uint32_t)acc + (uint32_t)bias[j] - (uint32_t)part);
-    *y = ek_requant_dsp_s8(acc, scale[j], q);
+    int32_t v[2];
+    EK_UNROLL for (uint32_t j = 0; j < n; j++)
+        v[j] = ek_requant_dsp_wide((int32_t)((uint32_t)acc[j] + (uint32_t)bias[j] - (uint32_t)part), scale[j], q);
+    if (q->narrow)
+        EK_UNROLL for (uint32_t j = 0; j < n; j++)
+            v[j] = ek_clamp_dsp(v[j], q);
+    EK_UNROLL for (uint32_t j = 0; j < n; j++)
+        y[j] = (int8_t)v[j];
 }
 
-EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, unsigned j, int32_t acc, uint32_t m, float *y)
+EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, const int32_t *acc, uint32_t m, float *y, uint32_t n)
 {
     const float *bias = (const float *)(const void *)head;
-    float s = ek_mul_f32(g->row_scale[m], bias[2 + j]);
-    *y = ek_clamp_f32(ek_mul_f32((float)acc, s) + bias[j], g->lo, g->hi);
+    for (uint32_t j = 0; j < n; j++) {
+        float s = ek_mul_f32(g->row_scale[m], bias[2 + j]);
+        y[j] = ek_clamp_f32(ek_mul_f32((float)acc[j], s) + bias[j], g->lo, g->hi);
+    }
 }
 
-/* the outputs of a block that exist, for row m */
+/* the outputs of a block that exist, for row m; part: what the weight zero point takes off it */
 EK_INLINE void put(const ek_gemm *g, const ek_requant_dsp *q, const uint8_t *head, const int32_t *acc, int32_t part, uint32_t m,
                    uint32_t n0, const int dyn)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n0;
-    EK_UNROLL for (uint32_t j = 0; j < 2; j++) {
-        if (n0 + j >= g->n)
-            return;
-        if (dyn)
-            put_dyn(g, head, j, acc[j], m, (float *)g->y + at + j);
-        else
-            put_s8(q, head, j, acc[j], part, (int8_t *)g->y + at + j);
-    }
+    if (dyn)
+        put_dyn(g, head, acc, m, (float *)g->y + at, g->n - n0 < 2 ? 1 : 2);
+    else if (g->n - n0 < 2)
+        put_s8(q, head, acc, part, (int8_t *)g->y + at, 1);
+    else
+        put_s8(q, head, acc, part, (int8_t *)g->y + at, 2);
 }
 
 EK_INLINE void rows2(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const int dyn)
