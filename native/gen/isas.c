@@ -17,7 +17,7 @@ const ek_overlay ek_overlays[] = {
 #if defined(__aarch64__)
     { EK_ISA_DOTPROD, ek_kernels_dotprod },
 #endif
-#if defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
     { EK_ISA_MVE, ek_kernels_mve },
 #endif
 #if defined(__aarch64__)

@@ -27,7 +27,7 @@ void ek_kernels_avx512vnni(struct ek_kernels *k);
 #if defined(__aarch64__)
 void ek_kernels_dotprod(struct ek_kernels *k);
 #endif
-#if defined(__ARM_FEATURE_MVE)
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 void ek_kernels_mve(struct ek_kernels *k);
 #endif
 #if defined(__aarch64__)

@@ -1,9 +1,172 @@
-#if defined(__ARM_FEATURE_MVE)
-#include "kernels.h"
+/* GEMM with Helium.  Blocks of 4 outputs, 16 inputs deep: VMLADAVA sums 16 products into a register.  Loads alternate with
+ * multiplications, which then overlap on a Cortex-M55; the sums take all eight even registers (2 rows by 4 outputs, or 1 by 8),
+ * so the loops are whole functions in assembly. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "mve.h"
+
+/* r1, r3: rows; r5: a block */
+#define EK_STEP24                                                             \
+    "vldrb.8 q0, [r1], #16\n\tvldrb.8 q2, [r5], #16\n\t"                      \
+    "vmladava.s8 r0, q0, q2\n\tvldrb.8 q1, [r3], #16\n\t"                     \
+    "vmladava.s8 r8, q1, q2\n\tvldrb.8 q3, [r5], #16\n\t"                     \
+    "vmladava.s8 r2, q0, q3\n\tvldrb.8 q2, [r5], #16\n\t"                     \
+    "vmladava.s8 r10, q1, q3\n\tvldrb.8 q3, [r5], #16\n\t"                    \
+    "vmladava.s8 r4, q0, q2\n\tvmladava.s8 r12, q1, q2\n\t"                   \
+    "vmladava.s8 r6, q0, q3\n\tvmladava.s8 lr, q1, q3\n\t"
+
+/* r1: a row; r3, r5: blocks */
+#define EK_STEP18                                                             \
+    "vldrb.8 q0, [r1], #16\n\tvldrb.8 q1, [r3], #16\n\t"                      \
+    "vmladava.s8 r0, q0, q1\n\tvldrb.8 q2, [r3], #16\n\t"                     \
+    "vmladava.s8 r2, q0, q2\n\tvldrb.8 q1, [r3], #16\n\t"                     \
+    "vmladava.s8 r4, q0, q1\n\tvldrb.8 q2, [r3], #16\n\t"                     \
+    "vmladava.s8 r6, q0, q2\n\tvldrb.8 q1, [r5], #16\n\t"                     \
+    "vmladava.s8 r8, q0, q1\n\tvldrb.8 q2, [r5], #16\n\t"                     \
+    "vmladava.s8 r10, q0, q2\n\tvldrb.8 q1, [r5], #16\n\t"                    \
+    "vmladava.s8 r12, q0, q1\n\tvldrb.8 q2, [r5], #16\n\t"                    \
+    "vmladava.s8 lr, q0, q2\n\t"
+
+/* `step` as often as r3 says, at least once; the sums go where the fifth argument points */
+#define EK_LOOP(step)                                                         \
+    __asm__("push {r4-r11, lr}\n\t"                                           \
+            "mov r7, r3\n\tmov r5, r2\n\tmov r3, r1\n\tmov r1, r0\n\t"        \
+            "movs r0, #0\n\tmovs r2, #0\n\tmovs r4, #0\n\tmovs r6, #0\n\t"    \
+            "mov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n"        \
+            "1:\n\t" step                                                     \
+            "subs r7, r7, #1\n\tbne 1b\n\t"                                   \
+            "ldr r1, [sp, #36]\n\t"                                           \
+            "stmia r1, {r0, r2, r4, r6, r8, r10, r12, lr}\n\t"                \
+            "pop {r4-r11, pc}")
+
+/* acc[row][output] = sums of 2 rows and the 4 outputs of a block */
+__attribute__((naked, noinline)) static void acc24(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
+                                                   const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_STEP24);
+}
+
+/* acc[output] = sums of a row and the 8 outputs of two blocks */
+__attribute__((naked, noinline)) static void acc18(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
+                                                   const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_STEP18);
+}
+
+/* what the weight zero point takes off a row: w_zero * sum_k a */
+static int32_t zero_part(const ek_gemm *g, const int8_t *a)
+{
+    int32_t sum = 0;
+    if (!g->w_zero)
+        return 0;
+    for (uint32_t k = 0; k < g->k; k += 16) {
+        mve_pred16_t p = vctp8q(g->k - k);
+        sum = vaddvaq_p_s8(sum, vldrbq_z_s8(a + k, p), p);
+    }
+    return (int32_t)((uint32_t)g->w_zero * (uint32_t)sum);
+}
+
+/* the outputs of a block that exist, for row m; part: what the weight zero point takes off it */
+EK_INLINE void put(const ek_gemm *g, const uint8_t *head, const int32_t *acc, int32_t part, uint32_t m, uint32_t n0, const int dyn)
+{
+    ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n0;
+    mve_pred16_t p = vctp32q(g->n - n0);
+    int32x4_t v = vldrwq_s32(acc);
+    if (dyn) {
+        const float *bias = (const float *)(const void *)head;
+        float32x4_t s = vmulq_n_f32(vldrwq_f32(bias + 4), g->row_scale[m]), y = vmulq_f32(vcvtq_f32_s32(v), s);
+        __asm__("" : "+w"(y)); /* rounded: not to be contracted */
+        vstrwq_p_f32((float *)g->y + at, ek_clamp_mve(vaddq_f32(y, vldrwq_f32(bias)), g->lo, g->hi), p);
+    } else {
+        v = vsubq_n_s32(vaddq_s32(v, vldrwq_s32((const int32_t *)(const void *)head)), part);
+        float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
+        vstrbq_p_s32((int8_t *)g->y + at, ek_requant_mve(v, scale, g->lo, g->hi, g->zero), p);
+    }
+}
+
+EK_INLINE void rows2(const ek_gemm *g, uint32_t m, const int dyn)
+{
+    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *b = a + g->lda;
+    const uint8_t *head = g->w;
+    size_t block = ek_block_s8(4, 16, g->k);
+    int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b);
+    for (uint32_t n = 0; n < g->n; n += 4, head += block) {
+        int32_t acc[8];
+        acc24(a, b, (const int8_t *)head + 32, (g->k + 15) / 16, acc);
+        put(g, head, acc, pa, m, n, dyn);
+        put(g, head, acc + 4, pb, m + 1, n, dyn);
+    }
+}
+
+EK_INLINE void row1(const ek_gemm *g, uint32_t m, const int dyn)
+{
+    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
+    const uint8_t *head = g->w;
+    size_t block = ek_block_s8(4, 16, g->k);
+    int32_t part = dyn ? 0 : zero_part(g, a), acc[8];
+    for (uint32_t n = 0; n < g->n; n += 8, head += 2 * block) {
+        const uint8_t *next = n + 4 < g->n ? head + block : head;
+        acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, (g->k + 15) / 16, acc);
+        put(g, head, acc, part, m, n, dyn);
+        if (n + 4 < g->n)
+            put(g, next, acc + 4, part, m, n + 4, dyn);
+    }
+}
+
+EK_INLINE void gemm(const ek_gemm *g, const int dyn)
+{
+    uint32_t m = 0;
+    for (; m + 2 <= g->m; m += 2)
+        rows2(g, m, dyn);
+    if (m < g->m)
+        row1(g, m, dyn);
+}
+
+static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
+static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
+
+/* mr rows by 4 outputs */
+EK_INLINE void tile_f32(const ek_gemm *g, uint32_t m, uint32_t n, const float *w, const unsigned mr)
+{
+    const float *a = (const float *)g->a + (ptrdiff_t)m * g->lda;
+    float32x4_t acc[4];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        acc[r] = vldrwq_f32(w);
+    for (uint32_t k = 0; k < g->k; k++) {
+        w += 4;
+        float32x4_t v = vldrwq_f32(w);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            acc[r] = vfmaq_n_f32(acc[r], v, a[(ptrdiff_t)r * g->lda + (ptrdiff_t)k]);
+    }
+    mve_pred16_t p = vctp32q(g->n - n);
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        vstrwq_p_f32((float *)g->y + (ptrdiff_t)(m + r) * g->ldy + (ptrdiff_t)n, ek_clamp_mve(acc[r], g->lo, g->hi), p);
+}
+
+static void gemm_f32(const ek_gemm *g)
+{
+    const float *w = (const float *)(const void *)g->w;
+    for (uint32_t n = 0; n < g->n; n += 4, w += 4 * ((size_t)g->k + 1)) {
+        uint32_t m = 0;
+        for (; m + 4 <= g->m; m += 4)
+            tile_f32(g, m, n, w, 4);
+        for (; m < g->m; m++)
+            tile_f32(g, m, n, w, 1);
+    }
+}
 
 void ek_kernels_mve(ek_kernels *k)
 {
-    (void)k;
+    EK_SET(k, gemm_s8, GEMM_S8, gemm_s8, EK_ISA_MVE);
+    EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_MVE);
+    EK_SET(k, gemm_f32, GEMM_F32, gemm_f32, EK_ISA_MVE);
+    k->s8_nr = 4;
+    k->s8_kr = 16;
+    k->s8_xoff = 0;
+    k->f32_nr = 4;
+    ek_dw_mve(k);
+    ek_elementwise_mve(k);
 }
 #else
 typedef int ek_no_mve; /* a translation unit must not be empty */
