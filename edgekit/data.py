@@ -1,4 +1,5 @@
-"""Data sets for calibration and accuracy: .npz, .npy, or a folder of images; labels where there are any.
+"""Data sets for calibration and accuracy: .npz, .npy, or a folder of images; labels where there are
+any.
 
 Preprocessing is `edgekit_runtime.preprocess.apply`, the very code that runs on a device.
 """
@@ -12,18 +13,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from edgekit_runtime.preprocess import apply
+from edgekit_runtime.session import TensorInfo
 
 from edgekit.errors import DataError
 from edgekit.ir import Array, Graph
-from edgekit_runtime.preprocess import apply
-from edgekit_runtime.session import TensorInfo
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Raw samples: `arrays` input name ("x" = the only input) -> (n, ...) or list of arrays; labels (n,) or None."""
+    """Raw samples: `arrays` input name ("x" = the only input) -> (n, ...) or list of arrays; labels
+    (n,) or None."""
 
     source: str
     arrays: dict[str, Any]
@@ -52,8 +54,9 @@ class Dataset:
 def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
     """Reads a data set.
 
-    .npz: one array per input name (or `x`) plus optional labels `y`.  .npy: inputs only.  Folder: images, or a folder
-    per class (labels = order of the sorted class names).  A dict or array is taken as it is.
+    .npz: one array per input name (or `x`) plus optional labels `y`.  .npy: inputs only.  Folder:
+    images, or a folder per class (labels = order of the sorted class names).  A dict or array is
+    taken as it is.
     DataError says what is wrong with the file.
     """
     if isinstance(source, np.ndarray):
@@ -93,7 +96,8 @@ def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
 
 
 def _checked(d: Dataset) -> Dataset:
-    """Sets text and single numbers aside as `extra`, `group` as groups; DataError unless the rest is one row each."""
+    """Sets text and single numbers aside as `extra`, `group` as groups; DataError unless the rest
+    is one row each."""
     arrays = {
         k: a
         for k, a in d.arrays.items()
@@ -159,7 +163,8 @@ def input_infos(g: Graph) -> list[TensorInfo]:
 
 
 def feed(d: Dataset, infos: list[TensorInfo], spec: dict[str, Any]) -> Iterator[dict[str, Array]]:
-    """One dict of prepared inputs per sample.  DataError where names or shapes do not match the model's."""
+    """One dict of prepared inputs per sample.  DataError where names or shapes do not match the
+    model's."""
     names = {i.name: i.name for i in infos}
     if set(d.arrays) != set(names):
         if len(infos) == 1 and "x" in d.arrays:
@@ -178,8 +183,8 @@ def feed(d: Dataset, infos: list[TensorInfo], spec: dict[str, Any]) -> Iterator[
                 x = x.reshape(info.shape)
             if x.shape != info.shape or x.dtype != info.dtype:
                 raise DataError(
-                    f"sample {i} is {x.dtype}{list(x.shape)} after preprocessing, input {info.name!r} wants "
-                    f"{info.dtype}{list(info.shape)}",
+                    f"sample {i} is {x.dtype}{list(x.shape)} after preprocessing, "
+                    f"input {info.name!r} wants {info.dtype}{list(info.shape)}",
                     where=d.source,
                     todo="check --resize, --scale, --mean, --std",
                 )

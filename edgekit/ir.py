@@ -41,7 +41,8 @@ def dtype_of(array: Array) -> str:
 
 @dataclass(frozen=True)
 class QuantSpec:
-    """real = scale * (q - zero), per tensor (`axis` None, scale ()) or per index of one axis (scale (n,))."""
+    """real = scale * (q - zero), per tensor (`axis` None, scale ()) or per index of one axis (scale
+    (n,))."""
 
     scale: Array  # float32 () or (n,)
     zero: Array  # int32, same shape
@@ -172,7 +173,8 @@ class Graph:
         quant: QuantSpec | None = None,
         dtype: str | None = None,
     ) -> str:
-        """Appends an op, infers its output tensors' shapes and types, returns the first output's name.
+        """Appends an op, infers its output tensors' shapes and types, returns the first output's
+        name.
 
         `outputs` names the outputs; `quant`/`dtype` are set on output 0 where given.
         """
@@ -205,7 +207,9 @@ class Graph:
         return out
 
     def is_const(self, name: str) -> bool:
-        return name in self.tensors and self.tensors[name].data is not None and name not in self.states
+        return (
+            name in self.tensors and self.tensors[name].data is not None and name not in self.states
+        )
 
     def value(self, name: str) -> Array | None:
         """Data of a constant, None of anything else (states and activations included)."""

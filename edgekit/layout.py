@@ -21,7 +21,8 @@ XOFF_ANY = 255
 
 @dataclass(frozen=True)
 class Layout:
-    """Blocks of nr outputs x kr inputs; xoff (0 or 128) is added to int8 activations by the kernel."""
+    """Blocks of nr outputs x kr inputs; xoff (0 or 128) is added to int8 activations by the
+    kernel."""
 
     nr: int
     kr: int
@@ -77,7 +78,8 @@ class Target:
         return [isas()[n] for n in self.isas] or [PORTABLE]
 
     def s8(self) -> list[Layout]:
-        """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes 0)."""
+        """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes
+        0)."""
         want = [i.s8 for i in self._isas()]
         fixed = {(w.nr, w.kr) for w in want if w.xoff != XOFF_ANY}
         out = [
@@ -106,7 +108,7 @@ def _blocks(a: Array, nr: int) -> Array:
 
 def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout) -> bytes:
     """Weights (n, k) int8 or float32, bias (n), scale (n) or None -> blocks as in kernels.h."""
-    n, k = w.shape
+    k = w.shape[1]
     kp = -(-k // layout.kr) * layout.kr
     w = np.pad(w, ((0, 0), (0, kp - k)))
     body = (

@@ -5,6 +5,7 @@ The same graph gives the same bytes.  Offsets of tensors count 16 bytes, of sect
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
@@ -291,7 +292,8 @@ def save(path: Path, data: bytes) -> None:
             os.fsync(f.fileno())
         tmp.replace(path)
     except OSError as e:
-        tmp.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            tmp.unlink(missing_ok=True)
         raise PackageError(
             f"cannot write: {e.strerror}",
             where=str(path),

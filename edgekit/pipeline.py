@@ -1,4 +1,5 @@
-"""The straight line, one function per stage: model -> Graph -> compress -> plan -> package -> measurement."""
+"""The straight line, one function per stage: model -> Graph -> compress -> plan -> package ->
+measurement."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit_runtime import Session
 
 from edgekit import __version__, boards, data, frontends, ops, package, passes, plan
 from edgekit.compress import calibrate
@@ -22,7 +24,6 @@ from edgekit.layout import Target
 from edgekit.package import Golden
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
-from edgekit_runtime import Session
 
 PRECISIONS = ("auto", "float32", "int8", "dynamic")
 GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
@@ -34,7 +35,8 @@ Progress = Callable[[str, int, int], None]
 class Built:
     """A package and everything that was decided on the way.
 
-    `reference` is the simplified graph before compression; `graph` after it; `lowered` what is in the package.
+    `reference` is the simplified graph before compression; `graph` after it; `lowered` what is in
+    the package.
     """
 
     data: bytes
@@ -49,7 +51,8 @@ class Built:
 
 
 def target_of(board: boards.Board, isa: Sequence[str] | None = None) -> Target:
-    """Layouts and tile sizes for a board; `isa` narrows its list.  The host takes this machine's family."""
+    """Layouts and tile sizes for a board; `isa` narrows its list.  The host takes this machine's
+    family."""
     known = list(board.isa)
     if board.system == "host":
         x86 = platform.machine() in ("x86_64", "AMD64")
@@ -89,7 +92,8 @@ def package_graph(
 
 @contextmanager
 def every_tensor(graph: Graph, target: Target) -> Iterator[calibrate.Runner]:
-    """A function inputs -> {tensor: value} that runs the graph natively and reads every activation."""
+    """A function inputs -> {tensor: value} that runs the graph natively and reads every
+    activation."""
     with Session(package_graph(graph, target, keep=True)) as s:
         names = [*graph.inputs, *(o for op in graph.ops for o in op.outputs)]
 
@@ -119,8 +123,9 @@ def build(
 ) -> Built:
     """Reads a model, compresses it, plans its memory and returns the package.
 
-    model: path of .onnx, .tflite or .pt2, a torch module, or a Graph.  precision "auto": quantized models as they are,
-    int8 where there is calibration data, else float32.  samples: how many calibration samples to use.
+    model: path of .onnx, .tflite or .pt2, a torch module, or a Graph.  precision "auto": quantized
+    models as they are, int8 where there is calibration data, else float32.  samples: how many
+    calibration samples to use.
     Raises ModelError, DataError, BoardError, UsageError with what to do.
     """
     target_board = boards.load(board) if isinstance(board, str) else board
@@ -131,7 +136,8 @@ def build(
     reference, notes = passes.simplify_all(loaded)
     log += notes
     chosen = _precision(precision, reference, calibration)
-    graph, layers = reference, ()
+    graph = reference
+    layers: tuple[noise.LayerSqnr, ...] = ()
     spec = dict(preprocess or {})
     host = target_of(boards.load("host"))
     if chosen == "int8":
@@ -162,7 +168,8 @@ def build(
     lowered = lower(graph, target)
     p = plan.make(lowered, target, keep=keep)
     log.append(
-        f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), scratch {p.scratch_bytes} B per thread"
+        f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), "
+        f"scratch {p.scratch_bytes} B per thread"
     )
     source = Path(model) if isinstance(model, (str, Path)) else None
     meta = {
@@ -238,8 +245,8 @@ def _int8(
             reference, seen, exclude=exclude, io=io, bias_correction=bias_correction
         )
         log.append(
-            f"int8 ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in int8, "
-            f"{weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
+            f"int8 ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in "
+            f"int8, {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
         )
         if weight_bytes(graph) >= weight_bytes(reference):
             raise AssertionError("int8 quantization did not make the constants smaller")
@@ -257,7 +264,7 @@ def _as_input(g: Graph, name: str, x: Array) -> Array:
     """A float sample as the (possibly int8) input of the quantized graph wants it."""
     t = g.tensors[name]
     if t.dtype == "i8" and x.dtype == np.float32 and t.quant is not None:
-        return np.clip(np.rint(x / t.quant.scale) + t.quant.zero, -128, 127).astype(np.int8)
+        return np.asarray(np.clip(np.rint(x / t.quant.scale) + t.quant.zero, -128, 127), np.int8)
     return x
 
 
@@ -279,7 +286,8 @@ def macs(g: Graph) -> int:
 def make_goldens(graph: Graph, target: Target) -> list[Golden]:
     """A golden vector per entry: made inputs, outputs computed here by the portable kernels.
 
-    Exact graphs store a CRC per output; others store float outputs up to GOLDEN_FLOAT_BYTES, beyond that none.
+    Exact graphs store a CRC per output; others store float outputs up to GOLDEN_FLOAT_BYTES, beyond
+    that none.
     """
     exact = all(ops.get(op.type).exact(op, graph) for op in graph.ops)
     out_bytes = sum(graph.tensors[n].nbytes for n in graph.outputs)

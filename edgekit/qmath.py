@@ -18,14 +18,16 @@ SCALE_MIN, SCALE_MAX = 2.0**-40, 2.0**8  # outside: refused, so flush-to-zero ca
 QMIN, QMAX = -128, 127
 
 
-def requantize(acc: Array, scale: Array | float, lo: float, hi: float, zero: int) -> npt.NDArray[np.int8]:
+def requantize(
+    acc: Array, scale: Array | float, lo: float, hi: float, zero: int
+) -> npt.NDArray[np.int8]:
     """int32 accumulators -> int8: float32(acc) * scale, clamp to [lo, hi], half to even, add zero.
 
     `lo`, `hi` are relative to `zero` (qmin - zero .. qmax - zero).  This is what ONNX QDQ means.
     """
     y = np.asarray(acc, np.int32).astype(F) * np.asarray(scale, F)
     y = np.minimum(np.maximum(y, F(lo)), F(hi))
-    return (np.rint(y).astype(np.int32) + np.int32(zero)).astype(np.int8)
+    return np.asarray(np.rint(y).astype(np.int32) + np.int32(zero), np.int8)
 
 
 def clamp_bounds(lo: float, hi: float, scale: float, zero: int) -> tuple[float, float]:
@@ -46,7 +48,8 @@ def requant_scale(*, num: Array | float, den: float) -> npt.NDArray[np.float32]:
 
 
 def mean_scale(scale: Array | float, count: Array | int) -> npt.NDArray[np.float32]:
-    """Requantization scale of a mean: float32(scale) / float32(count), one division, as ek_div_f32."""
+    """Requantization scale of a mean: float32(scale) / float32(count), one division, as
+    ek_div_f32."""
     return np.asarray(np.asarray(scale, F) / np.asarray(count).astype(F), F)
 
 
@@ -56,7 +59,7 @@ def quantize(x: Array, scale: float, zero: int) -> npt.NDArray[np.int8]:
     lo, hi = F(QMIN - zero), F(QMAX - zero)
     y = np.where(y > lo, y, lo)
     y = np.where(y < hi, y, hi)
-    return (np.rint(y).astype(np.int32) + np.int32(zero)).astype(np.int8)
+    return np.asarray(np.rint(y).astype(np.int32) + np.int32(zero), np.int8)
 
 
 def dequantize(q: Array, scale: float, zero: int) -> npt.NDArray[np.float32]:
@@ -77,11 +80,13 @@ def add_params(sa: float, sb: float, sy: float, za: int, zb: int) -> tuple[int, 
     return ma, mb, bias, shift
 
 
-def add(a: Array, b: Array, params: tuple[int, int, int, int], lo: float, hi: float, zero: int) -> npt.NDArray[np.int8]:
+def add(
+    a: Array, b: Array, params: tuple[int, int, int, int], lo: float, hi: float, zero: int
+) -> npt.NDArray[np.int8]:
     """Integer addition of two int8 tensors (see add_params); shapes broadcast."""
     ma, mb, bias, shift = params
     acc = (a.astype(np.int64) * ma + b.astype(np.int64) * mb + bias) >> shift
-    return (np.clip(acc, int(lo), int(hi)) + zero).astype(np.int8)
+    return np.asarray(np.clip(acc, int(lo), int(hi)) + zero, np.int8)
 
 
 def dynamic_rows(x: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -14,7 +14,8 @@ Q = QuantSpec.per_tensor
 
 
 def conv_dw_conv(rng: np.random.Generator, int8: bool, pad: int) -> Graph:
-    """pointwise - depthwise - pointwise with dead channels 1 and 4 and, in the last weights, unread channel 6."""
+    """pointwise - depthwise - pointwise with dead channels 1 and 4 and, in the last weights, unread
+    channel 6."""
     g = Graph("net")
     c = 8
     g.add_tensor(

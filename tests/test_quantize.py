@@ -1,4 +1,5 @@
-"""Quantization: ranges, specs, the int8 graph equals its numpy meaning natively, exclusion, no silent no-op."""
+"""Quantization: ranges, specs, the int8 graph equals its numpy meaning natively, exclusion, no
+silent no-op."""
 
 from __future__ import annotations
 

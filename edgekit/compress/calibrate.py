@@ -1,4 +1,5 @@
-"""Value ranges of every activation, observed while the float graph runs on our own native runtime."""
+"""Value ranges of every activation, observed while the float graph runs on our own native
+runtime."""
 
 from __future__ import annotations
 
@@ -45,9 +46,9 @@ def observe(
 ) -> dict[str, Observed]:
     """Ranges per float activation of the graph.
 
-    `run(inputs)` gives every tensor by name; `samples()` iterates over the calibration inputs (twice for
-    percentile and mse, which need a histogram over the true range).  UsageError for an unknown method,
-    DataError where there are no samples or a value is not finite.
+    `run(inputs)` gives every tensor by name; `samples()` iterates over the calibration inputs
+    (twice for percentile and mse, which need a histogram over the true range).  UsageError for an
+    unknown method, DataError where there are no samples or a value is not finite.
     """
     if method not in METHODS:
         raise UsageError(

@@ -1,8 +1,9 @@
-"""Float graph + observed ranges -> int8 graph: per-channel symmetric weights, asymmetric activations.
+"""Float graph + observed ranges -> int8 graph: per-channel symmetric weights, asymmetric
+activations.
 
-Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference"
-(2018), with per-channel weights in [-127, 127]; bias correction after Nagel et al., "Data-Free Quantization" (2019),
-from the observed channel means.
+Scheme: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018), with per-channel weights in [-127, 127]; bias correction
+after Nagel et al., "Data-Free Quantization" (2019), from the observed channel means.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
         count += 1
     if not count:
         raise ModelError(
-            "dynamic quantization changed nothing: the model has no matrix product with constant weights",
+            "dynamic quantization changed nothing: no matrix product has constant weights",
             todo="use --precision int8 with calibration data",
         )
     g.drop_unused()
@@ -113,7 +114,8 @@ class _Quantizer:
         return mode if all(o in self.seen or o in self.specs for o in op.outputs) else ""
 
     def ranges(self) -> None:
-        """A spec for every activation; tensors that must share one get the union of their ranges."""
+        """A spec for every activation; tensors that must share one get the union of their
+        ranges."""
         parent: dict[str, str] = {}
 
         def find(a: str) -> str:
@@ -225,7 +227,8 @@ class _Quantizer:
         return self.f32[name]
 
     def out_name(self, name: str) -> str:
-        """int8 tensors keep the float tensor's name, except outputs of the graph, which stay float."""
+        """int8 tensors keep the float tensor's name, except outputs of the graph, which stay
+        float."""
         return self.out.unique(name + ".i8") if name in self.src.outputs else name
 
     def weights(self, op: Op) -> None:
@@ -261,7 +264,7 @@ class _Quantizer:
             self.i8[o] = n
 
     def op(self, op: Op) -> None:
-        g, mode = self.src, self.mode(op)
+        mode = self.mode(op)
         if mode == "weights":
             self.weights(op)
         elif mode == "lut":
@@ -326,7 +329,8 @@ class _Quantizer:
 
 
 def _shift(op: Op, w: Array, wq: Array, mean: Array) -> Array:
-    """Expected change of each output channel by the rounding of its weights, given channel means of the input."""
+    """Expected change of each output channel by the rounding of its weights, given channel means of
+    the input."""
     d = (wq - w).astype(np.float64)
     if op.type == "depthwise_conv2d":
         return np.asarray(d.sum((0, 1)) * mean)
@@ -350,8 +354,8 @@ def quantize(
 ) -> tuple[Graph, dict[str, str]]:
     """int8 graph, and the map float tensor -> int8 tensor for comparing the two.
 
-    Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and outputs, "model" keeps the
-    model's own.  ModelError where no op could be quantized.
+    Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and
+    outputs, "model" keeps the model's own.  ModelError where no op could be quantized.
     """
     q = _Quantizer(graph, seen, _excluded(graph, exclude), bias_correction)
     out = q.run(io)

@@ -13,7 +13,8 @@ from edgekit.ir import Array, Graph
 
 @dataclass(frozen=True)
 class LayerSqnr:
-    """One op of the quantized graph: SQNR of its output in dB against float, and how much it lost itself.
+    """One op of the quantized graph: SQNR of its output in dB against float, and how much it lost
+    itself.
 
     `drop_db` = worst SQNR among its inputs minus its own: a large positive value names a culprit.
     """

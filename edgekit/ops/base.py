@@ -16,9 +16,14 @@ from edgekit.ir import NUMPY, Array, Graph, Op, Tensor
 INF = math.inf
 _STRUCT = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f"}
 _CTYPE = {
-    "u8": "uint8_t", "i8": "int8_t", "u16": "uint16_t", "i16": "int16_t",
-    "u32": "uint32_t", "i32": "int32_t", "f32": "float",
-}  # fmt: skip
+    "u8": "uint8_t",
+    "i8": "int8_t",
+    "u16": "uint16_t",
+    "i16": "int16_t",
+    "u32": "uint32_t",
+    "i32": "int32_t",
+    "f32": "float",
+}
 TensorType = tuple[tuple[int, ...], str]
 Shaper = Callable[[Op, Sequence[Tensor | None]], list[TensorType]]
 Reference = Callable[[Op, Graph, Sequence[Array | None]], list[Array]]
@@ -29,7 +34,8 @@ class Field:
     """One attribute: name, element type in C, count (1 = scalar), default, doc with unit.
 
     `lowered` fields are filled by the lowering pass (integer constants), not by front ends.
-    `choices` makes it an enumeration: a string in the IR, its index in C.  `host` fields never reach C.
+    `choices` makes it an enumeration: a string in the IR, its index in C.  `host` fields never
+    reach C.
     """
 
     name: str
@@ -60,9 +66,9 @@ class OpDef:
     `lower(op, graph, target)` rewrites the op into its runtime form (packed weights, constants);
     absent: the op runs as it is.  `scratch(op, graph, target)` -> bytes per thread.
     `exact(op, graph)`: whether every runtime gives the same bits.
-    `int8(op)`: how the quantizer treats it: "weights" (operand 1 per channel, operand 2 bias), "free" (every operand
-    and the output have scales of their own), "same" (all share one), "same0" (operand 0 and the output share one), "lut",
-    "softmax", or "" (stays float).
+    `int8(op)`: how the quantizer treats it: "weights" (operand 1 per channel, operand 2 bias),
+    "free" (every operand and the output have scales of their own), "same" (all share one), "same0"
+    (operand 0 and the output share one), "lut", "softmax", or "" (stays float).
     `inplace`: inputs whose memory output 0 may take over when they die here.
     """
 
@@ -75,8 +81,8 @@ class OpDef:
     version: int = 1
     lower: Callable[[Op, Graph, Any], Op] | None = None
     scratch: Callable[[Op, Graph, Any], int] | None = None
-    exact: Callable[[Op, Graph], bool] = lambda op, g: not any(
-        g.tensors[n].dtype == "f32" for n in (*op.inputs, *op.outputs) if n
+    exact: Callable[[Op, Graph], bool] = lambda op, g: (
+        not any(g.tensors[n].dtype == "f32" for n in (*op.inputs, *op.outputs) if n)
     )
     inplace: tuple[int, ...] = ()
     macs: Callable[[Op, Graph], int] = lambda op, g: 0
@@ -126,7 +132,9 @@ class OpDef:
         for f in self.c_fields:
             dim = "" if f.count == 1 else f"[{f.count}]"
             doc = f.doc + (f" ({', '.join(f.choices)})" if f.choices else "")
-            lines.append(f"    {f.ctype} {f.name}{dim};" + (f" /* {doc.strip()} */" if doc.strip() else ""))
+            lines.append(
+                f"    {f.ctype} {f.name}{dim};" + (f" /* {doc.strip()} */" if doc.strip() else "")
+            )
         lines.append(f"}} ek_attr_{self.name};")
         for f in self.c_fields:
             if f.choices:
@@ -142,7 +150,8 @@ TFLITE: dict[str, Importer] = {}
 
 
 def onnx(*operators: str) -> Callable[[Importer], Importer]:
-    """Registers an importer of ONNX operators: f(imp, inputs..., *, attribute=default...) -> outputs.
+    """Registers an importer of ONNX operators: f(imp, inputs..., *, attribute=default...) ->
+    outputs.
 
     The signature is the attribute decoder; `imp` is edgekit.frontends.onnx.Importer.
     """
@@ -184,7 +193,9 @@ def conv_out(size: int, kernel: int, stride: int, dilation: int, before: int, af
     """Output length of a window op along one dimension; ModelError where nothing is left."""
     n = (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
     if n < 1 or size < 1:
-        raise ModelError(f"window {kernel} (dilation {dilation}) does not fit into {size}+{before}+{after}")
+        raise ModelError(
+            f"window {kernel} (dilation {dilation}) does not fit into {size}+{before}+{after}"
+        )
     return n
 
 
@@ -208,7 +219,12 @@ def sample_array(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -
 
 
 def sample_graph(
-    type: str, inputs: dict[str, Tensor], attrs: dict[str, Any], *, out_quant: Any = None, dtype: str | None = None
+    type: str,
+    inputs: dict[str, Tensor],
+    attrs: dict[str, Any],
+    *,
+    out_quant: Any = None,
+    dtype: str | None = None,
 ) -> Graph:
     """A graph of one op; tensors with data become constants, the others inputs."""
     g = Graph(type)

@@ -1,7 +1,9 @@
-"""Elementwise functions of two tensors with numpy broadcasting, float32 or int8 (add, sub, mul, min, max).
+"""Elementwise functions of two tensors with numpy broadcasting, float32 or int8 (add, sub, mul,
+min, max).
 
-int8 add and sub are integer multiply-add-shift (qmath.add); mul is requantize((a - za) * (b - zb)); min and max need
-equal scales and zero points on all three tensors.  `lo`, `hi` clamp the result, as a fused activation does.
+int8 add and sub are integer multiply-add-shift (qmath.add); mul is requantize((a - za) * (b - zb));
+min and max need equal scales and zero points on all three tensors.  `lo`, `hi` clamp the result, as
+a fused activation does.
 """
 
 from __future__ import annotations
@@ -15,7 +17,15 @@ from edgekit import qmath
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
-    Field, OpDef, TensorType, broadcast, need, onnx, sample_graph, scale_zero, tflite,
+    Field,
+    OpDef,
+    TensorType,
+    broadcast,
+    need,
+    onnx,
+    sample_graph,
+    scale_zero,
+    tflite,
 )
 from edgekit.ops.conv2d import CLAMP
 
@@ -35,14 +45,22 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 def _float(kind: str, a: Array, b: Array) -> Array:
     with np.errstate(all="ignore"):
         match kind:
-            case "add": return a + b
-            case "sub": return a - b
-            case "mul": return a * b
-            case "div": return a / b
-            case "min": return np.minimum(a, b)
-            case "max": return np.maximum(a, b)
-            case "pow": return np.power(a, b)
-            case "prelu": return np.where(a < 0, a * b, a)
+            case "add":
+                return a + b
+            case "sub":
+                return a - b
+            case "mul":
+                return a * b
+            case "div":
+                return a / b
+            case "min":
+                return np.minimum(a, b)
+            case "max":
+                return np.maximum(a, b)
+            case "pow":
+                return np.power(a, b)
+            case "prelu":
+                return np.where(a < 0, a * b, a)
     raise AssertionError(kind)
 
 
@@ -59,7 +77,11 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     kind = op.attrs["kind"]
     if a.dtype != np.int8:
         y = _float(kind, a, b)
-        return [np.clip(y, F(op.attrs["lo"]), F(op.attrs["hi"])).astype(a.dtype) if a.dtype == F else y.astype(a.dtype)]
+        return [
+            np.clip(y, F(op.attrs["lo"]), F(op.attrs["hi"])).astype(a.dtype)
+            if a.dtype == F
+            else y.astype(a.dtype)
+        ]
     (sa, za), (sb, zb), (sy, zy) = (scale_zero(g, n) for n in (*op.inputs, *op.outputs))
     lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
     if kind in ("add", "sub"):
@@ -87,10 +109,19 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(5)
-    shapes = (((1, 7, 5, 33),) * 2, ((2, 3, 4, 8), (8,)), ((2, 1, 4, 1), (1, 3, 1, 5)), ((4, 9), ()))
+    shapes = (
+        ((1, 7, 5, 33),) * 2,
+        ((2, 3, 4, 8), (8,)),
+        ((2, 1, 4, 1), (1, 3, 1, 5)),
+        ((4, 9), ()),
+    )
     for i, (sa, sb) in enumerate(shapes):
         for kind in KINDS:
-            a = np.abs(rng.normal(size=sa)).astype(F) + F(0.1) if kind == "pow" else rng.normal(size=sa).astype(F)
+            a = (
+                np.abs(rng.normal(size=sa)).astype(F) + F(0.1)
+                if kind == "pow"
+                else rng.normal(size=sa).astype(F)
+            )
             b = rng.normal(size=sb).astype(F)
             g = sample_graph("binary", {"a": Tensor("a", sa), "b": Tensor("b", sb)}, {"kind": kind})
             yield f"f32_{kind}_{len(sa)}{len(sb)}_{i}", g, {"a": a, "b": np.asarray(b)}
@@ -137,11 +168,14 @@ OP = OpDef(
 
 
 def _import(imp: Any, kind: str, a: str, b: str, activation: int) -> str:
-    """Quantized: add, sub and mul take any scales; min and max the output's; the rest runs in float32."""
+    """Quantized: add, sub and mul take any scales; min and max the output's; the rest runs in
+    float32."""
     attrs = {"kind": kind, **imp.bounds(activation)}
     quantized = imp.out()[2] == "i8" and imp.is_int8(a, b)
     if quantized and kind not in INT8:
-        return str(imp.from_float(imp.float_step("binary", [imp.as_float(a), imp.as_float(b)], attrs)))
+        return str(
+            imp.from_float(imp.float_step("binary", [imp.as_float(a), imp.as_float(b)], attrs))
+        )
     if quantized and kind in ("min", "max"):
         a, b = (imp.requantized(n, imp.out()[1]) for n in (a, b))
     return str(imp.emit("binary", [a, b], attrs))
@@ -211,7 +245,9 @@ def import_extreme(imp: Importer, x: str, *others: str) -> str:
 def import_sum(imp: Importer, x: str, *others: str) -> str:
     for other in others:
         x = imp.binary("add", x, other)
-    return imp.binary("mul", x, imp.scalar(1 / (1 + len(others)))) if imp.node.op_type == "Mean" else x
+    return (
+        imp.binary("mul", x, imp.scalar(1 / (1 + len(others)))) if imp.node.op_type == "Mean" else x
+    )
 
 
 @onnx("PRelu")
@@ -247,7 +283,8 @@ def import_batch_norm(
 
 @onnx("Where")
 def import_where(imp: Importer, condition: str, x: str, y: str) -> str:
-    """A constant condition only: x where it holds, else the constant y, as min and max with infinities."""
+    """A constant condition only: x where it holds, else the constant y, as min and max with
+    infinities."""
     keep = imp.const(condition, "condition").astype(bool)
     if imp.value(x) is not None:
         x, y, keep = y, x, ~keep

@@ -1,5 +1,6 @@
-"""Change of representation: float32 <-> int8 (quantize, dequantize), int8 -> int8 (requantize), uint8 <-> int8
-(shifted by 128, same real values), and plain conversions between float32, int32 and bool.
+"""Change of representation: float32 <-> int8 (quantize, dequantize), int8 -> int8 (requantize),
+uint8 <-> int8 (shifted by 128, same real values), and plain conversions between float32, int32 and
+bool.
 
 What happens follows from the two tensors' types and quantization; there are no attributes.
 """
@@ -57,15 +58,23 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
             return [qmath.dequantize(x, *scale_zero(g, op.inputs[0]))]
         case "requantize":
             s, zx, zy = requant(op, g)
-            return [qmath.requantize(x.astype(np.int32) - zx, s, qmath.QMIN - zy, qmath.QMAX - zy, zy)]
+            return [
+                qmath.requantize(x.astype(np.int32) - zx, s, qmath.QMIN - zy, qmath.QMAX - zy, zy)
+            ]
         case "shift":
             down = x.dtype == np.uint8
-            return [(x.astype(np.int32) + (-128 if down else 128)).astype(np.int8 if down else np.uint8)]
+            return [
+                (x.astype(np.int32) + (-128 if down else 128)).astype(np.int8 if down else np.uint8)
+            ]
     to = NUMPY[op.attrs["to"]]
     if x.dtype == np.float32 and op.attrs["to"] != "bool":
         info = np.iinfo(to)
         top = float(min(info.max, 2**31 - 1))
-        return [np.clip(np.nan_to_num(np.trunc(x.astype(np.float64))), max(info.min, -(2.0**31)), top).astype(to)]
+        return [
+            np.clip(
+                np.nan_to_num(np.trunc(x.astype(np.float64))), max(info.min, -(2.0**31)), top
+            ).astype(to)
+        ]
     return [x.astype(to)]
 
 
@@ -78,20 +87,28 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(7)
     q, q2 = QuantSpec.per_tensor(0.037, -5), QuantSpec.per_tensor(0.11, 17)
-    x = np.concatenate([rng.normal(scale=3, size=90), [1e9, -1e9, 0.0185, -0.0185, 0.0555]]).astype(np.float32)
+    x = np.concatenate([rng.normal(scale=3, size=90), [1e9, -1e9, 0.0185, -0.0185, 0.0555]]).astype(
+        np.float32
+    )
     i8 = np.arange(-128, 128).astype(np.int8)
     cases: list[tuple[str, Array, QuantSpec | None, str, QuantSpec | None]] = [
         ("quantize", x, None, "i8", q),
         ("dequantize", i8, q, "f32", None),
         ("requantize", i8, q, "i8", q2),
         ("requantize_up", i8, q2, "i8", q),
-        ("shift_in", np.arange(256).astype(np.uint8), QuantSpec.per_tensor(0.1, 100), "i8", QuantSpec.per_tensor(0.1, -28)),
+        (
+            "shift_in",
+            np.arange(256).astype(np.uint8),
+            QuantSpec.per_tensor(0.1, 100),
+            "i8",
+            QuantSpec.per_tensor(0.1, -28),
+        ),
         ("shift_out", i8, QuantSpec.per_tensor(0.1, -28), "u8", QuantSpec.per_tensor(0.1, 100)),
         ("trunc", x, None, "i32", None),
         ("to_float", rng.integers(-(2**31), 2**31, 50).astype(np.int32), None, "f32", None),
         ("to_bool", rng.integers(0, 3, 50).astype(np.int32), None, "bool", None),
         ("narrow", rng.integers(-9, 9, 50).astype(np.int64), None, "i32", None),
-    ]  # fmt: skip
+    ]
     from edgekit.ir import dtype_of
 
     for label, data, qx, to, qy in cases:
@@ -110,8 +127,23 @@ OP = OpDef(
     name="cast",
     code=7,
     fields=(
-        Field("to", "u32", 1, None, "result type", choices=("f32", "i8", "u8", "i16", "i32", "i64", "bool")),
-        Field("mode", "u32", 1, None, "", choices=("plain", "quantize", "dequantize", "requantize", "shift"), lowered=True),
+        Field(
+            "to",
+            "u32",
+            1,
+            None,
+            "result type",
+            choices=("f32", "i8", "u8", "i16", "i32", "i64", "bool"),
+        ),
+        Field(
+            "mode",
+            "u32",
+            1,
+            None,
+            "",
+            choices=("plain", "quantize", "dequantize", "requantize", "shift"),
+            lowered=True,
+        ),
         Field("scale", "f32", 1, None, "requantize: sx / sy", lowered=True),
     ),
     shape=shape,
@@ -124,7 +156,8 @@ OP = OpDef(
 
 @tflite("QUANTIZE", "DEQUANTIZE")
 def tflite_quantize(imp: Any, x: str) -> str:
-    """Between float32, int8 and int8 of other scale, as the tensors' types say; nothing where they agree."""
+    """Between float32, int8 and int8 of other scale, as the tensors' types say; nothing where they
+    agree."""
     quant, to = imp.out()[1:]
     t = imp.tensor(x)
     if (t.dtype, t.quant if to != "f32" else None) == (to, quant if to != "f32" else None):
@@ -138,7 +171,17 @@ def tflite_cast(imp: Any, x: str) -> str:
     return x if imp.tensor(x).dtype == to else str(imp.emit("cast", [x], {"to": to}))
 
 
-_ONNX_TYPES = {1: "f32", 2: "u8", 3: "i8", 5: "i16", 6: "i32", 7: "i64", 9: "bool", 10: "f32", 11: "f32"}
+_ONNX_TYPES = {
+    1: "f32",
+    2: "u8",
+    3: "i8",
+    5: "i16",
+    6: "i32",
+    7: "i64",
+    9: "bool",
+    10: "f32",
+    11: "f32",
+}
 
 
 @onnx("Cast", "CastLike")
@@ -152,7 +195,8 @@ def import_cast(
 
 
 def _onnx_quant(imp: Importer, x: str, scale: str, zero: str, axis: int) -> tuple[QuantSpec, str]:
-    """(QuantSpec in int8 or int32 terms, ONNX's type): uint8 values are shifted by 128 everywhere."""
+    """(QuantSpec in int8 or int32 terms, ONNX's type): uint8 values are shifted by 128
+    everywhere."""
     s = imp.const(scale, "scale").astype(np.float32)
     z = imp.const(zero, "zero point") if zero else np.zeros(s.shape, np.uint8)
     kind = {np.dtype(v): k for k, v in NUMPY.items()}.get(z.dtype, str(z.dtype))
@@ -190,7 +234,14 @@ def import_quantize(
 
 @onnx("DequantizeLinear")
 def import_dequantize(
-    imp: Importer, x: str, scale: str, zero: str = "", *, axis: int = 1, block_size: int = 0, output_dtype: int = 0
+    imp: Importer,
+    x: str,
+    scale: str,
+    zero: str = "",
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
 ) -> str:
     q, _ = _onnx_quant(imp, x, scale, zero, axis)
     kind, data = imp.dtype(x), imp.value(x)

@@ -1,4 +1,5 @@
-"""2-D convolution, NHWC, with fused bias and clamp.  Groups are allowed; depthwise has its own op."""
+"""2-D convolution, NHWC, with fused bias and clamp.  Groups are allowed; depthwise has its own
+op."""
 
 from __future__ import annotations
 
@@ -11,7 +12,16 @@ from edgekit import qmath
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target, Variant, pack_gemm
 from edgekit.ops.base import (
-    INF, Field, OpDef, TensorType, conv_out, need, onnx, sample_graph, scale_zero, tflite,
+    INF,
+    Field,
+    OpDef,
+    TensorType,
+    conv_out,
+    need,
+    onnx,
+    sample_graph,
+    scale_zero,
+    tflite,
 )
 
 if TYPE_CHECKING:
@@ -76,11 +86,13 @@ def int_parts(op: Op, g: Graph, w: Array) -> tuple[Array, float, float, int, int
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     x, w, b = xs[0], xs[1], xs[2] if len(xs) > 2 else None
     assert x is not None and w is not None
-    (_, oh, ow, o) = g.tensors[op.outputs[0]].shape
+    (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
     if x.dtype == np.float32:
         acc = accumulate(x, w, op, 0, oh, ow)
         acc = acc + b if b is not None else acc
-        return [np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)]
+        return [
+            np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)
+        ]
     scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
     # float64 holds every int32 sum exactly and multiplies through BLAS
     wi = w.astype(np.float64) - wz.reshape(-1, 1, 1, 1)
@@ -91,7 +103,15 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
 
 
 def pack_int8(
-    g: Graph, name: str, w: Array, bias: Array, scale: Array, zx: int, wz: int, groups: int, target: Target
+    g: Graph,
+    name: str,
+    w: Array,
+    bias: Array,
+    scale: Array,
+    zx: int,
+    wz: int,
+    groups: int,
+    target: Target,
 ) -> str:
     """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want."""
     variants = []
@@ -107,21 +127,30 @@ def pack_int8(
             for i in range(0, len(w), og)
         ]
         variants.append(Variant(layout, "i8", b"".join(parts)))
-    return g.add_tensor(Tensor(g.unique(name + ".packed"), (len(w), k), "packed", variants=tuple(variants)))
+    return g.add_tensor(
+        Tensor(g.unique(name + ".packed"), (len(w), k), "packed", variants=tuple(variants))
+    )
 
 
 def pack_float(g: Graph, name: str, w: Array, bias: Array, groups: int, target: Target) -> str:
     """Weights (o, k) float32 -> a packed tensor, as pack_int8."""
     og = len(w) // groups
     variants = tuple(
-        Variant(la, "f32", b"".join(pack_gemm(w[i : i + og], bias[i : i + og], None, la) for i in range(0, len(w), og)))
+        Variant(
+            la,
+            "f32",
+            b"".join(
+                pack_gemm(w[i : i + og], bias[i : i + og], None, la) for i in range(0, len(w), og)
+            ),
+        )
         for la in target.f32()
     )
     return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
 
 
 def uniform_zero(wz: Array) -> int:
-    """The one weight zero point of a tensor (per-channel zero points would need their own kernels)."""
+    """The one weight zero point of a tensor (per-channel zero points would need their own
+    kernels)."""
     values = np.unique(wz)
     if len(values) != 1:
         raise ValueError("per-channel weight zero points are not supported")
@@ -157,7 +186,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         return 0
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
-    return row * min(target.tile_rows, oh * ow)
+    return int(row * min(target.tile_rows, oh * ow))
 
 
 def direct(op: Op, x: Tensor) -> bool:
@@ -203,7 +232,10 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(1)
     for label, x, w, attrs in CASES:
         yield ("i8_" + label, *_quant_case(rng, x, w, 0, attrs))
-    yield ("i8_weight_zero", *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}))
+    yield (
+        "i8_weight_zero",
+        *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),
+    )
     yield ("i8_weight_zero_1x1", *_quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {}))
     for label, x, w, attrs in CASES:
         tensors = {
@@ -211,7 +243,11 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             "w": Tensor("w", w, "f32", rng.normal(size=w).astype(np.float32)),
             "b": Tensor("b", (w[0],), "f32", rng.normal(size=w[0]).astype(np.float32)),
         }
-        yield "f32_" + label, sample_graph("conv2d", tensors, attrs), {"x": rng.normal(size=x).astype(np.float32)}
+        yield (
+            "f32_" + label,
+            sample_graph("conv2d", tensors, attrs),
+            {"x": rng.normal(size=x).astype(np.float32)},
+        )
 
 
 OP = OpDef(
@@ -236,10 +272,20 @@ OP = OpDef(
 
 @tflite("CONV_2D")
 def tflite_conv2d(
-    imp: Any, x: str, w: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
-    dilation_h_factor: int = 1, dilation_w_factor: int = 1, fused_activation_function: int = 0,
-) -> str:  # fmt: skip
-    """Weights are OHWI already; float activations on int8 weights (hybrid) take dequantized weights."""
+    imp: Any,
+    x: str,
+    w: str,
+    b: str = "",
+    *,
+    padding: int = 0,
+    stride_h: int = 1,
+    stride_w: int = 1,
+    dilation_h_factor: int = 1,
+    dilation_w_factor: int = 1,
+    fused_activation_function: int = 0,
+) -> str:
+    """Weights are OHWI already; float activations on int8 weights (hybrid) take dequantized
+    weights."""
     _, kh, kw, ci = imp.dims(w)
     stride, dilation = (stride_h, stride_w), (dilation_h_factor, dilation_w_factor)
     attrs = {
@@ -273,7 +319,9 @@ def import_onnx(
     attrs = imp.window((kh, kw), imp.shape(nhwc)[1:3], strides, dilations, pads, auto_pad)
     bias = [b] if b else []
     if group == o == imp.shape(nhwc)[3] and ci == 1:
-        y = imp.emit("depthwise_conv2d", [nhwc, imp.weight(w, (1, 2, 0), (o, kh, kw)), *bias], attrs)
+        y = imp.emit(
+            "depthwise_conv2d", [nhwc, imp.weight(w, (1, 2, 0), (o, kh, kw)), *bias], attrs
+        )
     else:
         wt = imp.weight(w, (0, 2, 3, 1), (o, ci, kh, kw))
         y = imp.emit("conv2d", [nhwc, wt, *bias], dict(attrs, groups=group))

@@ -1,7 +1,7 @@
 """Depthwise 2-D convolution, NHWC: weights (kh, kw, c); each channel is filtered by itself.
 
-A channel multiplier m > 1 is expressed by the importers as m copies of the input channel (gather), which no
-model of the test set needs.
+A channel multiplier m > 1 is expressed by the importers as m copies of the input channel (gather),
+which no model of the test set needs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     if x.dtype == np.float32:
         acc = np.einsum("nhwijc,ijc->nhwc", windows(x, op, kh, kw, 0, oh, ow), w)
         acc = acc + b if b is not None else acc
-        return [np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)]
+        return [
+            np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)
+        ]
     scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
     taps = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow)
     acc = np.einsum("nhwijc,ijc->nhwc", taps, w.astype(np.int32) - wz)
@@ -54,15 +56,24 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     attrs = dict(op.attrs, kernel=(kh, kw))
     if x.dtype == "f32":
         b = np.zeros(c, np.float32) if bias is None else bias.astype(np.float32)
-        variants = [Variant(la, "f32", pack_dw(flat.astype(np.float32), b, None, la.nr)) for la in target.dw_f32()]
+        variants = [
+            Variant(la, "f32", pack_dw(flat.astype(np.float32), b, None, la.nr))
+            for la in target.dw_f32()
+        ]
     else:
         scale, lo, hi, zx, _, wz = int_parts(op, g, w)
         zero = uniform_zero(wz)
         b = np.zeros(c, np.int64) if bias is None else bias.astype(np.int64)
-        fold = ((b - zx * (flat.astype(np.int64) - zero).sum(0)) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+        fold = (
+            ((b - zx * (flat.astype(np.int64) - zero).sum(0)) & 0xFFFFFFFF)
+            .astype(np.uint32)
+            .view(np.int32)
+        )
         variants = [Variant(la, "i8", pack_dw(flat, fold, scale, la.nr)) for la in target.dw_s8()]
         attrs.update(lo=lo, hi=hi, w_zero=zero)
-    packed = Tensor(g.unique(op.inputs[1] + ".packed"), (c, kh * kw), "packed", variants=tuple(variants))
+    packed = Tensor(
+        g.unique(op.inputs[1] + ".packed"), (c, kh * kw), "packed", variants=tuple(variants)
+    )
     return op.with_(inputs=(op.inputs[0], g.add_tensor(packed)), attrs=attrs)
 
 
@@ -73,7 +84,9 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
 
 
 def macs(op: Op, g: Graph) -> int:
-    return g.tensors[op.outputs[0]].size * int(np.prod(op.attrs["kernel"] or g.tensors[op.inputs[1]].shape[:2]))
+    return g.tensors[op.outputs[0]].size * int(
+        np.prod(op.attrs["kernel"] or g.tensors[op.inputs[1]].shape[:2])
+    )
 
 
 CASES: tuple[tuple[str, tuple[int, ...], tuple[int, int], dict[str, Any]], ...] = (
@@ -92,15 +105,26 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         c = x[-1]
         for wz in (0, 6):
             w = Tensor(
-                "w", (*k, c), "i8", rng.integers(-127, 128, (*k, c)).astype(np.int8),
-                QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(rng.uniform(0.001, 0.02, c), 2),
-            )  # fmt: skip
+                "w",
+                (*k, c),
+                "i8",
+                rng.integers(-127, 128, (*k, c)).astype(np.int8),
+                QuantSpec.per_tensor(0.01, wz)
+                if wz
+                else QuantSpec.per_axis(rng.uniform(0.001, 0.02, c), 2),
+            )
             tensors = {
                 "x": Tensor("x", x, "i8", None, QuantSpec.per_tensor(0.05, -3)),
                 "w": w,
                 "b": Tensor("b", (c,), "i32", rng.integers(-3000, 3000, c).astype(np.int32)),
             }
-            g = sample_graph("depthwise_conv2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.1, 5), dtype="i8")
+            g = sample_graph(
+                "depthwise_conv2d",
+                tensors,
+                attrs,
+                out_quant=QuantSpec.per_tensor(0.1, 5),
+                dtype="i8",
+            )
             yield f"i8_{label}_{wz}", g, {"x": rng.integers(-128, 128, x).astype(np.int8)}
         tensors = {
             "x": Tensor("x", x),
@@ -132,10 +156,20 @@ OP = OpDef(
 
 @tflite("DEPTHWISE_CONV_2D")
 def tflite_depthwise_conv2d(
-    imp: Any, x: str, w: str, b: str = "", *, padding: int = 0, stride_h: int = 1, stride_w: int = 1,
-    dilation_h_factor: int = 1, dilation_w_factor: int = 1, fused_activation_function: int = 0,
-) -> str:  # fmt: skip
-    """Weights (1, kh, kw, c * multiplier); a multiplier above 1 makes it a convolution of c groups."""
+    imp: Any,
+    x: str,
+    w: str,
+    b: str = "",
+    *,
+    padding: int = 0,
+    stride_h: int = 1,
+    stride_w: int = 1,
+    dilation_h_factor: int = 1,
+    dilation_w_factor: int = 1,
+    fused_activation_function: int = 0,
+) -> str:
+    """Weights (1, kh, kw, c * multiplier); a multiplier above 1 makes it a convolution of c
+    groups."""
     _, kh, kw, co = imp.dims(w)
     c = imp.dims(x)[3]
     stride, dilation = (stride_h, stride_w), (dilation_h_factor, dilation_w_factor)
@@ -150,8 +184,12 @@ def tflite_depthwise_conv2d(
     if data is None or co % c:
         raise ModelError(f"needs constant weights for a multiple of {c} channels")
     if co == c:
-        quant = quant if quant is None or quant.axis is None else QuantSpec(quant.scale, quant.zero, 2)
-        return str(imp.emit("depthwise_conv2d", [x, imp.const("weights", data[0], quant), b], attrs))
+        quant = (
+            quant if quant is None or quant.axis is None else QuantSpec(quant.scale, quant.zero, 2)
+        )
+        return str(
+            imp.emit("depthwise_conv2d", [x, imp.const("weights", data[0], quant), b], attrs)
+        )
     quant = quant if quant is None or quant.axis is None else QuantSpec(quant.scale, quant.zero, 0)
     wide = imp.const("weights", data.transpose(3, 1, 2, 0), quant)
     return str(imp.emit("conv2d", [x, wide, b], dict(attrs, groups=c)))

@@ -1,7 +1,7 @@
 """y = x @ w.T + b with w (n, k): float32, int8, or int8 weights with float32 activations.
 
-The last form quantizes each row of x at run time (symmetric int8), multiplies in integers and returns
-float32: dynamic quantization, for matmul-type models without calibration data.
+The last form quantizes each row of x at run time (symmetric int8), multiplies in integers and
+returns float32: dynamic quantization, for matmul-type models without calibration data.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         scale = np.broadcast_to(wq.scale, (n,)).astype(F)
         # a float bias cannot carry the folded offset of unsigned activations: xoff is 0 here
         layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
-        variants = tuple(Variant(la, "i8", pack_gemm(w, b.view(np.int32), scale, la)) for la in layouts)
-        packed = g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
+        variants = tuple(
+            Variant(la, "i8", pack_gemm(w, b.view(np.int32), scale, la)) for la in layouts
+        )
+        packed = g.add_tensor(
+            Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants)
+        )
         return op.with_(inputs=(op.inputs[0], packed))
     if g.tensors[op.inputs[0]].dtype == "f32":
         b = np.zeros(n, F) if bias is None else bias.astype(F)
@@ -88,13 +92,14 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:
-    """Bytes per thread: a padded copy of a tile's rows where k is no multiple of kr; dynamic rows."""
+    """Bytes per thread: a padded copy of a tile's rows where k is no multiple of kr; dynamic
+    rows."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
     k, kr = w.shape[1], max(v.layout.kr for v in w.variants)
     rows = min(target.tile_rows, max(1, x.size // k))
     kp = -(-k // kr) * kr
     if is_dynamic(op, g):
-        return rows * (kp + 4) + 16
+        return int(rows * (kp + 4) + 16)
     return 0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1)
 
 
@@ -104,20 +109,38 @@ def macs(op: Op, g: Graph) -> int:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(3)
-    for m, k, n, wz in ((1, 640, 128, 0), (5, 17, 9, 0), (3, 64, 10, 4), (20, 33, 40, 0), (1, 5, 1, 0)):
+    for m, k, n, wz in (
+        (1, 640, 128, 0),
+        (5, 17, 9, 0),
+        (3, 64, 10, 4),
+        (20, 33, 40, 0),
+        (1, 5, 1, 0),
+    ):
         w = rng.integers(-127, 128, (n, k)).astype(np.int8)
-        wq = QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), 0)
+        wq = (
+            QuantSpec.per_tensor(0.01, wz)
+            if wz
+            else QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), 0)
+        )
         bias = Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32))
         x = Tensor("x", (m, k), "i8", None, QuantSpec.per_tensor(0.05, 11))
         out = QuantSpec.per_tensor(0.3, -8)
         g = sample_graph(
-            "linear", {"x": x, "w": Tensor("w", (n, k), "i8", w, wq), "b": bias}, {"lo": 0.0}, out_quant=out, dtype="i8"
+            "linear",
+            {"x": x, "w": Tensor("w", (n, k), "i8", w, wq), "b": bias},
+            {"lo": 0.0},
+            out_quant=out,
+            dtype="i8",
         )
         yield f"i8_{m}x{k}x{n}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
         xf = rng.normal(size=(m, k)).astype(F)
         wf = Tensor("w", (n, k), "f32", rng.normal(size=(n, k)).astype(F))
         bf = Tensor("b", (n,), "f32", rng.normal(size=n).astype(F))
-        yield f"f32_{m}x{k}x{n}", sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wf, "b": bf}, {}), {"x": xf}
+        yield (
+            f"f32_{m}x{k}x{n}",
+            sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wf, "b": bf}, {}),
+            {"x": xf},
+        )
         if not wz:
             wd = Tensor("w", (n, k), "i8", w, wq)
             g = sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wd, "b": bf}, {})
@@ -144,11 +167,17 @@ OP = OpDef(
 
 @tflite("FULLY_CONNECTED")
 def tflite_linear(
-    imp: Any, x: str, w: str, b: str = "", *, fused_activation_function: int = 0, keep_num_dims: bool = False,
+    imp: Any,
+    x: str,
+    w: str,
+    b: str = "",
+    *,
+    fused_activation_function: int = 0,
+    keep_num_dims: bool = False,
     weights_format: int = 0,
-) -> str:  # fmt: skip
+) -> str:
     """Rows are the input folded to (m, k); the result is (m, n) unless keep_num_dims."""
-    n, k = imp.dims(w)
+    k = imp.dims(w)[1]
     if weights_format != 0:
         raise ModelError("shuffled weights are not supported")
     if imp.value(w) is None:
@@ -179,7 +208,9 @@ def import_gemm(
         n = imp.shape(b)[0 if transB else 1]
         w = imp.weight(b, (0, 1) if transB else (1, 0))
         if c and imp.is_weight(c) and beta == 1.0 and imp.shape(c) in ((n,), (1, n)):
-            return imp.emit("linear", [a, w, imp.weight(c, (0,), (n,)) if imp.shape(c) != (n,) else c])
+            return imp.emit(
+                "linear", [a, w, imp.weight(c, (0,), (n,)) if imp.shape(c) != (n,) else c]
+            )
         y = imp.emit("linear", [a, w])
     else:
         y = imp.emit("matmul", [a, imp.transpose(b, (1, 0)) if transB else b])

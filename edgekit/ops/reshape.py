@@ -1,4 +1,5 @@
-"""Same elements, other shape.  The planner lets input and output share memory; then nothing is copied."""
+"""Same elements, other shape.  The planner lets input and output share memory; then nothing is
+copied."""
 
 from __future__ import annotations
 
@@ -32,7 +33,11 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     x = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     yield "f32", sample_graph("reshape", {"x": Tensor("x", (2, 3, 4))}, {"shape": (4, 6)}), {"x": x}
     x8 = np.arange(24).astype(np.int8)
-    yield "i8", sample_graph("reshape", {"x": Tensor("x", (24,), "i8")}, {"shape": (1, 2, 12)}), {"x": x8}
+    yield (
+        "i8",
+        sample_graph("reshape", {"x": Tensor("x", (24,), "i8")}, {"shape": (1, 2, 12)}),
+        {"x": x8},
+    )
 
 
 OP = OpDef(
@@ -78,7 +83,9 @@ def tflite_shape(imp: Any, x: str, *, out_type: int = 2) -> str:
 
 
 @onnx("Reshape")
-def import_reshape(imp: Importer, x: str, to: str = "", *, shape: Sequence[int] = (), allowzero: int = 0) -> str:
+def import_reshape(
+    imp: Importer, x: str, to: str = "", *, shape: Sequence[int] = (), allowzero: int = 0
+) -> str:
     old = imp.shape(x)
     dims = imp.ints(to, "shape") if to else list(shape)
     if not allowzero:
@@ -100,7 +107,9 @@ def import_flatten(imp: Importer, x: str, *, axis: int = 1) -> str:
 @onnx("Squeeze")
 def import_squeeze(imp: Importer, x: str, which: str = "", *, axes: Sequence[int] = ()) -> str:
     s = imp.shape(x)
-    picked = imp.ints(which, "axes") if which else list(axes) or [i for i, d in enumerate(s) if d == 1]
+    picked = (
+        imp.ints(which, "axes") if which else list(axes) or [i for i, d in enumerate(s) if d == 1]
+    )
     drop = {a % len(s) for a in picked}
     return imp.emit("reshape", [x], {"shape": tuple(d for i, d in enumerate(s) if i not in drop)})
 
@@ -111,12 +120,21 @@ def import_unsqueeze(imp: Importer, x: str, which: str = "", *, axes: Sequence[i
     rank = imp.rank(x) + len(picked)
     new = {a % rank for a in picked}
     old = iter(imp.shape(x))
-    return imp.emit("reshape", [x], {"shape": tuple(1 if i in new else next(old) for i in range(rank))})
+    return imp.emit(
+        "reshape", [x], {"shape": tuple(1 if i in new else next(old) for i in range(rank))}
+    )
 
 
 @onnx("Identity", "Dropout")
 def import_identity(
-    imp: Importer, x: str, rate: str = "", training: str = "", *, ratio: float = 0.5, seed: int = 0, is_test: int = 1
+    imp: Importer,
+    x: str,
+    rate: str = "",
+    training: str = "",
+    *,
+    ratio: float = 0.5,
+    seed: int = 0,
+    is_test: int = 1,
 ) -> str:
     """Dropout at inference passes its input on."""
     return x

@@ -1,7 +1,8 @@
 """Exact removal of channels that carry nothing: constant ones and ones nobody reads.
 
-A channel whose weights are all zero, or too small to move its int8 output, has one value everywhere; pruned and trained-down models are full of them (half of the
-multiplications of the public visual-wake-words model).  Its contribution to the next layer is a constant and moves into
+A channel whose weights are all zero, or too small to move its int8 output, has one value
+everywhere; pruned and trained-down models are full of them (half of the multiplications of the
+public visual-wake-words model).  Its contribution to the next layer is a constant and moves into
 that layer's bias; integers stay the same bit for bit.
 """
 
@@ -29,7 +30,8 @@ class Chain:
 
 
 def remove_constant_channels(graph: Graph) -> Graph:
-    """Removes constant and unread channels between two channel-mixing ops; the outputs keep their bits.
+    """Removes constant and unread channels between two channel-mixing ops; the outputs keep their
+    bits.
 
     (Float sums may round differently where terms that were zero are gone.)
     """
@@ -144,8 +146,9 @@ def _dynamic(g: Graph, op: Op) -> bool:
 def _span(g: Graph, op: Op, w: Array, known: Array, at: Array) -> tuple[Array, Array]:
     """(has one output value whatever the input (n,), that value (n,)).
 
-    w (n, k): weights; where `known`, every input of the channel is `at` (n,) above its zero point.  An int8 input can
-    only be -128 .. 127: where the extreme sums round to one output, the channel is constant.
+    w (n, k): weights; where `known`, every input of the channel is `at` (n,) above its zero point.
+    An int8 input can only be -128 .. 127: where the extreme sums round to one output, the channel
+    is constant.
     """
     bias = _bias(g, op, len(w))
     if g.tensors[op.inputs[0]].dtype == "f32":

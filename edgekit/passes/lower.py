@@ -1,4 +1,5 @@
-"""Graph -> the graph that runs: weights packed for the target, integer constants folded into attributes."""
+"""Graph -> the graph that runs: weights packed for the target, integer constants folded into
+attributes."""
 
 from __future__ import annotations
 

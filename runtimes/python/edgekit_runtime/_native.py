@@ -1,4 +1,5 @@
-"""The native library through ctypes: structures of edgekit.h and native/port/host.h, and its functions."""
+"""The native library through ctypes: structures of edgekit.h and native/port/host.h, and its
+functions."""
 
 from __future__ import annotations
 
@@ -19,19 +20,37 @@ class EdgeKitRuntimeError(RuntimeError):
 
 class Tensor(c.Structure):
     _fields_ = [
-        ("data", c.c_void_p), ("bytes", c.c_size_t), ("dims", c.c_uint32 * 8), ("rank", c.c_uint8),
-        ("dtype", c.c_uint8), ("quantized", c.c_uint8), ("reserved", c.c_uint8), ("scale", c.c_float),
-        ("zero", c.c_int32), ("name", c.c_char_p),
-    ]  # fmt: skip
+        ("data", c.c_void_p),
+        ("bytes", c.c_size_t),
+        ("dims", c.c_uint32 * 8),
+        ("rank", c.c_uint8),
+        ("dtype", c.c_uint8),
+        ("quantized", c.c_uint8),
+        ("reserved", c.c_uint8),
+        ("scale", c.c_float),
+        ("zero", c.c_int32),
+        ("name", c.c_char_p),
+    ]
 
 
 class Config(c.Structure):
     _fields_ = [
-        ("size", c.c_uint32), ("threads", c.c_uint32), ("package", c.c_void_p), ("package_len", c.c_size_t),
-        ("mem", c.c_void_p * 5), ("mem_len", c.c_size_t * 5), ("ops", c.c_void_p), ("cpu_mask", c.c_uint32),
-        ("reserved", c.c_uint32), ("parallel", c.c_void_p), ("clock", c.c_void_p), ("cancel", c.c_void_p),
-        ("trace", c.c_void_p), ("log", c.c_void_p), ("ctx", c.c_void_p),
-    ]  # fmt: skip
+        ("size", c.c_uint32),
+        ("threads", c.c_uint32),
+        ("package", c.c_void_p),
+        ("package_len", c.c_size_t),
+        ("mem", c.c_void_p * 5),
+        ("mem_len", c.c_size_t * 5),
+        ("ops", c.c_void_p),
+        ("cpu_mask", c.c_uint32),
+        ("reserved", c.c_uint32),
+        ("parallel", c.c_void_p),
+        ("clock", c.c_void_p),
+        ("cancel", c.c_void_p),
+        ("trace", c.c_void_p),
+        ("log", c.c_void_p),
+        ("ctx", c.c_void_p),
+    ]
 
 
 class Counts(c.Structure):
@@ -39,19 +58,35 @@ class Counts(c.Structure):
 
 
 class Ref(c.Structure):
-    _fields_ = [("kind", c.c_uint8), ("reserved", c.c_uint8), ("entry", c.c_uint16), ("index", c.c_uint32)]
+    _fields_ = [
+        ("kind", c.c_uint8),
+        ("reserved", c.c_uint8),
+        ("entry", c.c_uint16),
+        ("index", c.c_uint32),
+    ]
 
 
 class OpInfo(c.Structure):
     _fields_ = [
-        ("name", c.c_char_p), ("type", c.c_char_p), ("isa", c.c_char_p), ("entry", c.c_uint32),
-        ("version", c.c_uint32), ("inputs", c.c_uint32), ("outputs", c.c_uint32), ("exact", c.c_uint32),
+        ("name", c.c_char_p),
+        ("type", c.c_char_p),
+        ("isa", c.c_char_p),
+        ("entry", c.c_uint32),
+        ("version", c.c_uint32),
+        ("inputs", c.c_uint32),
+        ("outputs", c.c_uint32),
+        ("exact", c.c_uint32),
         ("kernel", c.c_uint32),
-    ]  # fmt: skip
+    ]
 
 
 class HostOp(c.Structure):
-    _fields_ = [("op", c.c_uint32), ("reserved", c.c_uint32), ("begin", c.c_uint64), ("end", c.c_uint64)]
+    _fields_ = [
+        ("op", c.c_uint32),
+        ("reserved", c.c_uint32),
+        ("begin", c.c_uint64),
+        ("end", c.c_uint64),
+    ]
 
 
 def _path() -> Path:
@@ -71,7 +106,8 @@ def lib() -> c.CDLL:
         dll = c.CDLL(str(path))
     except OSError as e:
         raise EdgeKitRuntimeError(
-            f"{path}: cannot load the native library ({e})\n  install the edgekit-runtime wheel made for this system"
+            f"{path}: cannot load the native library ({e})\n"
+            "  install the edgekit-runtime wheel made for this system"
         ) from None
     u32, size, ptr = c.c_uint32, c.c_size_t, c.c_void_p
     for name, result, args in (
@@ -130,7 +166,11 @@ def sentence(status: int) -> str:
     """What, and where: the text of a status."""
     text = lib().ek_strerror(status).decode()
     at, index = status >> 8 & 15, status >> 12
-    where = f"{AT[at]} {MEM_KINDS[index] if at == 5 and index < 5 else index}: " if 0 < at < len(AT) else ""
+    where = (
+        f"{AT[at]} {MEM_KINDS[index] if at == 5 and index < 5 else index}: "
+        if 0 < at < len(AT)
+        else ""
+    )
     return where + str(text)
 
 

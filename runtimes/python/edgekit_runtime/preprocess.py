@@ -15,6 +15,7 @@ Array = npt.NDArray[Any]
 
 def resize(x: Array, height: int, width: int) -> Array:
     """(h, w, c) -> (height, width, c), bilinear with half-pixel centres, in float32."""
+
     def axis(n: int, m: int) -> tuple[Array, Array, Array]:
         at = np.clip((np.arange(m) + 0.5) * n / m - 0.5, 0, n - 1)
         lo = np.floor(at).astype(np.int64)
@@ -30,7 +31,8 @@ def resize(x: Array, height: int, width: int) -> Array:
 def apply(value: Array, info: TensorInfo, spec: dict[str, Any]) -> Array:
     """Raw array -> what the input wants: resize, (x * scale - mean) / std, layout, quantization.
 
-    spec keys (all optional): resize [h, w]; scale; mean, std (number or per channel); layout "nchw".
+    spec keys (all optional): resize [h, w]; scale; mean, std (number or per channel); layout
+    "nchw".
     A missing batch dimension of 1 is added.
     """
     x = np.asarray(value)
@@ -43,12 +45,16 @@ def apply(value: Array, info: TensorInfo, spec: dict[str, Any]) -> Array:
     if {"scale", "mean", "std"} & set(spec):
         mean = np.asarray(spec.get("mean", 0.0), np.float32)
         std = np.asarray(spec.get("std", 1.0), np.float32)
-        x = ((x.astype(np.float32) * np.float32(spec.get("scale", 1.0)) - mean) / std).astype(np.float32)
+        x = ((x.astype(np.float32) * np.float32(spec.get("scale", 1.0)) - mean) / std).astype(
+            np.float32
+        )
     if x.ndim == len(info.shape) - 1:
         x = x[None]
     if nchw and x.ndim == 4:
         x = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
     if info.scale and x.dtype == np.float32:
         bounds = np.iinfo(info.dtype)
-        x = np.clip(np.rint(x / np.float32(info.scale)) + info.zero, bounds.min, bounds.max).astype(info.dtype)
+        x = np.clip(np.rint(x / np.float32(info.scale)) + info.zero, bounds.min, bounds.max).astype(
+            info.dtype
+        )
     return x.astype(info.dtype) if x.dtype != info.dtype and not info.scale else x

@@ -19,15 +19,21 @@ from edgekit_runtime import _native as n
 from edgekit_runtime._native import EdgeKitRuntimeError
 
 Array = npt.NDArray[Any]
-DTYPES = {
-    0: np.dtype(np.float32), 1: np.dtype(np.int8), 2: np.dtype(np.uint8), 3: np.dtype(np.int16),
-    4: np.dtype(np.int32), 5: np.dtype(np.int64), 6: np.dtype(np.bool_),
-}  # fmt: skip
+DTYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype(np.float32),
+    1: np.dtype(np.int8),
+    2: np.dtype(np.uint8),
+    3: np.dtype(np.int16),
+    4: np.dtype(np.int32),
+    5: np.dtype(np.int64),
+    6: np.dtype(np.bool_),
+}
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input, output or inner tensor.  Quantized: real = scale * (value - zero); else scale is 0."""
+    """An input, output or inner tensor.  Quantized: real = scale * (value - zero); else scale is
+    0."""
 
     name: str
     shape: tuple[int, ...]
@@ -38,7 +44,8 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class OpInfo:
-    """One op: node name, type, the ISA whose kernel runs it, whether its bits are the same everywhere.
+    """One op: node name, type, the ISA whose kernel runs it, whether its bits are the same
+    everywhere.
 
     kernel: EK_K_* of native/src/kernels.h, 255 where the op has loops of its own.
     """
@@ -90,7 +97,9 @@ class _Package:
                     raise EdgeKitRuntimeError(f"{source}: the file is empty; copy it again")
                 self.map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as e:
-            raise EdgeKitRuntimeError(f"{source}: cannot be read: {e.strerror}; check the path") from None
+            raise EdgeKitRuntimeError(
+                f"{source}: cannot be read: {e.strerror}; check the path"
+            ) from None
         self.owner = np.frombuffer(self.map, np.uint8)
         self.address = self.owner.ctypes.data
 
@@ -135,10 +144,15 @@ class Session:
         if not 1 <= threads <= 256:
             raise EdgeKitRuntimeError(f"threads={threads}: give 1 to 256")
         sizes = (c.c_size_t * 5)()
-        n.check(lib.ek_arena_size(self._package.address, self._package.size, threads, c.byref(sizes)), self._where)
+        n.check(
+            lib.ek_arena_size(self._package.address, self._package.size, threads, c.byref(sizes)),
+            self._where,
+        )
         self.memory: dict[str, int] = dict(zip(n.MEM_KINDS, sizes, strict=True))
         self._owners = []
-        cfg = n.Config(size=c.sizeof(n.Config), package=self._package.address, package_len=self._package.size)
+        cfg = n.Config(
+            size=c.sizeof(n.Config), package=self._package.address, package_len=self._package.size
+        )
         for i, size in enumerate(sizes):
             owner, address = _aligned(size)
             self._owners.append(owner)
@@ -179,7 +193,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -202,17 +218,24 @@ class Session:
     def _entry(self, entry: int | str) -> tuple[str, int, int, int]:
         if isinstance(entry, str):
             if entry not in self.entries:
-                raise EdgeKitRuntimeError(f"{self._where}: no entry {entry!r}; there are {', '.join(self.entries)}")
+                raise EdgeKitRuntimeError(
+                    f"{self._where}: no entry {entry!r}; there are {', '.join(self.entries)}"
+                )
             entry = self.entries.index(entry)
         name, ins, outs = c.c_char_p(), c.c_uint32(), c.c_uint32()
-        n.check(n.lib().ek_entry(self._open(), entry, c.byref(name), c.byref(ins), c.byref(outs)), self._where)
+        n.check(
+            n.lib().ek_entry(self._open(), entry, c.byref(name), c.byref(ins), c.byref(outs)),
+            self._where,
+        )
         return (name.value or b"").decode(), ins.value, outs.value, entry
 
     @staticmethod
     def _info(t: n.Tensor) -> TensorInfo:
         scale = float(t.scale) if t.quantized else 0.0
         dtype = DTYPES.get(t.dtype, np.dtype(np.void))
-        return TensorInfo((t.name or b"").decode(), tuple(t.dims[: t.rank]), dtype, scale, int(t.zero))
+        return TensorInfo(
+            (t.name or b"").decode(), tuple(t.dims[: t.rank]), dtype, scale, int(t.zero)
+        )
 
     def _io(self, entry: int | str, output: bool) -> list[n.Tensor]:
         _, ins, outs, index = self._entry(entry)
@@ -235,7 +258,8 @@ class Session:
     @staticmethod
     def _view(t: n.Tensor) -> Array:
         buffer = (c.c_uint8 * t.bytes).from_address(t.data)
-        return np.frombuffer(buffer, DTYPES[t.dtype]).reshape(tuple(t.dims[: t.rank]))
+        flat: Array = np.frombuffer(buffer, DTYPES[t.dtype])
+        return flat.reshape(tuple(t.dims[: t.rank]))
 
     def set_inputs(self, inputs: Mapping[str, Array] | Array, entry: int | str = 0) -> None:
         """Writes the inputs of the next run; shapes and types must be the entry's own."""
@@ -283,7 +307,7 @@ class Session:
         ns = (c.c_uint64 * count)()
         n.lib().ek_host_clear(self._host)
         n.check(n.lib().ek_host_time(self._open(), self._entry(entry)[3], count, ns), self._where)
-        return np.frombuffer(ns, np.uint64).astype(np.float64) / 1000.0
+        return np.asarray(ns, np.float64) / 1000.0
 
     def reset(self) -> None:
         """State back to its initial values."""
@@ -295,9 +319,12 @@ class Session:
         return int(self._counts.goldens)
 
     def tensor(self, name: str) -> Array:
-        """A copy of any tensor by name.  Inner tensors keep their values only in packages built to keep them."""
+        """A copy of any tensor by name.  Inner tensors keep their values only in packages built to
+        keep them."""
         ref = n.Ref()
-        n.check(n.lib().ek_find(self._open(), name.encode(), c.byref(ref)), f"{self._where}: {name!r}")
+        n.check(
+            n.lib().ek_find(self._open(), name.encode(), c.byref(ref)), f"{self._where}: {name!r}"
+        )
         t = n.Tensor()
         if ref.kind in (1, 2):
             get = n.lib().ek_input if ref.kind == 1 else n.lib().ek_output
@@ -331,10 +358,16 @@ class Session:
                 refs.append("" if r.value == 0xFFFFFFFF else names[r.value])
             out.append(
                 OpInfo(
-                    o.name.decode(), o.type.decode(), o.isa.decode(), o.entry, bool(o.exact),
-                    tuple(refs[: o.inputs]), tuple(refs[o.inputs :]), int(o.kernel),
+                    o.name.decode(),
+                    o.type.decode(),
+                    o.isa.decode(),
+                    o.entry,
+                    bool(o.exact),
+                    tuple(refs[: o.inputs]),
+                    tuple(refs[o.inputs :]),
+                    int(o.kernel),
                 )
-            )  # fmt: skip
+            )
         return out
 
     def trace(self) -> list[OpTime]:
@@ -344,9 +377,13 @@ class Session:
         ops = self.ops() if count else []
         return [
             OpTime(
-                r.op, ops[r.op].name, ops[r.op].type, ops[r.op].isa,
-                (r.end - r.begin) / 1000.0, (r.begin - first[0].begin) / 1000.0,
-            )  # fmt: skip
+                r.op,
+                ops[r.op].name,
+                ops[r.op].type,
+                ops[r.op].isa,
+                (r.end - r.begin) / 1000.0,
+                (r.begin - first[0].begin) / 1000.0,
+            )
             for r in (first[i] for i in range(count))
         ]
 
