@@ -22,7 +22,7 @@ gives tables sampled from TFLite's own functions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +32,11 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
 from edgekit.ops import fixedpoint
-from edgekit.ops.base import Field, OpDef, TensorType, need, scale_zero, tflite
+from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, scale_zero, tflite
 from edgekit.ops.conv2d import pack_float
+
+if TYPE_CHECKING:
+    from edgekit.frontends.onnx import Importer
 
 F = np.float32
 GATE_BITS = 12  # fraction bits of a gate's argument
@@ -336,3 +339,108 @@ def tflite_lstm(
     if h in imp.graph.states and c in imp.graph.states:
         imp.graph.ops[-1] = op.with_(outputs=(y, h, c), attrs=dict(op.attrs, final=1))
     return str(imp.emit("transpose", [y], {"perm": (1, 0, 2)}) if time_major else y)
+
+def refuse_odd(
+    imp: Importer, activations: Sequence[str], usual: tuple[str, ...], clip: float, lengths: str, x: str, layout: int
+) -> None:
+    """ModelError where a recurrent ONNX operator asks for what the ops do not do."""
+    if any(a != usual[i % len(usual)] for i, a in enumerate(activations)):
+        raise ModelError(f"{imp.node.op_type} with the activations {', '.join(activations)} is not supported")
+    if clip:
+        raise ModelError(f"{imp.node.op_type} with clipped gates is not supported")
+    time = imp.shape(x)[1 if layout else 0]
+    if lengths and any(n != time for n in imp.ints(lengths, "sequence lengths")):
+        raise ModelError(f"{imp.node.op_type} with sequences of different lengths is not supported")
+
+
+class OnnxSequence:
+    """What ONNX's LSTM and GRU share: directions, layouts, operands with an axis of directions."""
+
+    def __init__(self, imp: Importer, x: str, w: str, r: str, b: str, direction: str, layout: int, gates: int) -> None:
+        if direction not in ("forward", "reverse", "bidirectional"):
+            raise ModelError(f"direction {direction!r} is not known")
+        self.imp, self.layout = imp, layout
+        self.reverse = {"forward": (0,), "reverse": (1,), "bidirectional": (0, 1)}[direction]
+        self.w, self.r = imp.const(w, "weights"), imp.const(r, "recurrent weights")
+        self.b = imp.const(b, "bias") if b else None
+        self.u = self.r.shape[2]
+        self.order = (0, 2, 3, 1) if gates == 4 else (0, 1, 2)  # LSTM: ONNX has i, o, f, c
+        self.x = x if layout else self.swap(x, "batch_first")
+
+    def swap(self, x: str, suffix: str) -> str:
+        """Axes 0 and 1 exchanged; a reshape where one of them is 1."""
+        n, t, *rest = self.imp.shape(x)
+        if 1 in (n, t):
+            return self.imp.reshape(x, (t, n, *rest), suffix)
+        return self.imp.transpose(x, (1, 0, *range(2, 2 + len(rest))), suffix)
+
+    def gates(self, a: Array) -> Array:
+        """(gates * u, ...) in the op's order."""
+        return np.concatenate([a[k * self.u : (k + 1) * self.u] for k in self.order])
+
+    def weights(self, d: int) -> tuple[str, str]:
+        return tuple(self.imp.add_const(self.gates(a[d]), s) for a, s in ((self.w, "w"), (self.r, "r")))  # type: ignore[return-value]
+
+    def biases(self, d: int) -> tuple[str, str]:
+        """Of the input and of the recurrent part; "" where absent."""
+        if self.b is None:
+            return "", ""
+        parts = np.split(self.b[d], 2)
+        return self.imp.add_const(self.gates(parts[0]), "b"), self.imp.add_const(self.gates(parts[1]), "rb")
+
+    def start(self, state: str, d: int) -> str:
+        """(batch, u) of direction d of an initial state."""
+        axis = 1 if self.layout else 0
+        if len(self.reverse) > 1:
+            begin, size = [0, 0, 0], list(self.imp.shape(state))
+            begin[axis], size[axis] = d, 1
+            attrs = {"begin": tuple(begin), "size": tuple(size), "step": (1, 1, 1)}
+            state = self.imp.emit("slice", [state], attrs, suffix=f"start{d}")
+        s = self.imp.shape(state)
+        return self.imp.reshape(state, (s[1 - axis], s[2]), f"start_of_{d}")
+
+    def emit(self, type: str, operands: list[str], attrs: dict[str, Any]) -> tuple[str, ...]:
+        self.imp.emit(type, operands, attrs, suffix=f"{type}{attrs['reverse']}")
+        return self.imp.graph.ops[-1].outputs
+
+    def join(self, parts: list[str], axis: int, suffix: str) -> str:
+        """Results (a, b, u) of each direction with a new axis of directions."""
+        wide = []
+        for p in parts:
+            dims = list(self.imp.shape(p))
+            dims.insert(axis, 1)
+            wide.append(self.imp.reshape(p, dims, suffix))
+        return wide[0] if len(wide) == 1 else self.imp.emit("concat", wide, {"axis": axis}, suffix=suffix)
+
+    def whole(self, ys: list[str]) -> str:
+        """Y: (time, directions, batch, u), or (batch, time, directions, u)."""
+        if self.layout:
+            return self.join(ys, 2, "y")
+        return self.join([self.swap(y, "time_first") for y in ys], 1, "y")
+
+    def last(self, states: list[str]) -> str:
+        """Y_h, Y_c: (directions, batch, u), or (batch, directions, u)."""
+        return self.join(states, 1 if self.layout else 0, "last")
+
+
+@onnx("LSTM")
+def import_onnx(
+    imp: Importer, x: str, w: str, r: str, b: str = "", lengths: str = "", h0: str = "", c0: str = "", p: str = "", *,
+    activations: Sequence[str] = (), activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
+    clip: float = 0.0, direction: str = "forward", hidden_size: int = 0, input_forget: int = 0, layout: int = 0,
+) -> list[str]:  # fmt: skip
+    """Y, Y_h, Y_c; bidirectional is two ops joined."""
+    refuse_odd(imp, activations, ("Sigmoid", "Tanh", "Tanh"), clip, lengths, x, layout)
+    if input_forget or (p and np.any(imp.const(p, "peepholes"))):
+        raise ModelError("LSTM with peepholes or coupled gates is not supported")
+    seq = OnnxSequence(imp, x, w, r, b, direction, layout, 4)
+    final = int(len(imp.node.output) > 1)
+    made = []
+    for d, reverse in enumerate(seq.reverse):
+        bias = ""
+        if seq.b is not None:
+            bias = imp.add_const(seq.gates(seq.b[d][: 4 * seq.u]) + seq.gates(seq.b[d][4 * seq.u :]), "b")
+        states = [seq.start(s, d) if s else "" for s in (h0, c0)]
+        made.append(seq.emit("lstm", [seq.x, *seq.weights(d), bias, *states], {"reverse": reverse, "final": final}))
+    results = [seq.whole([m[0] for m in made])]
+    return results + [seq.last([m[k] for m in made]) for k in (1, 2) if final]

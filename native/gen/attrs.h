@@ -174,6 +174,12 @@ typedef struct ek_attr_lstm {
 } ek_attr_lstm;
 _Static_assert(sizeof(ek_attr_lstm) == 20, "generated layout");
 
+typedef struct ek_attr_gru {
+    uint32_t reverse; /* 1: time runs backwards */
+    uint32_t linear_before_reset; /* 1: the reset gate scales r_n h + rb_n, 0: h */
+} ek_attr_gru;
+_Static_assert(sizeof(ek_attr_gru) == 8, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -198,5 +204,6 @@ enum {
     EK_OP_LAYER_NORM = 21,
     EK_OP_CONV_TRANSPOSE2D = 22,
     EK_OP_LSTM = 23,
+    EK_OP_GRU = 24,
 };
 #endif
