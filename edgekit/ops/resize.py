@@ -56,33 +56,41 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 
 
 def places(n: int, out: int, scale: float, coordinates: str) -> Array:
-    """Coordinate in an axis of n of each of `out` outputs: float64 (out,), exact at ties."""
-    i = np.arange(out, dtype=np.float64)
-    s = scale or out / n
-    if s == 1 and n == out:
+    """Coordinate in an axis of n of each of `out` outputs: float32 (out,).
+
+    Steps are float32 and in the order of the source: onnxruntime divides by the given scale, TFLite
+    and torch multiply by n / out.
+    """
+    i = np.arange(out, dtype=F)
+    if n == out and scale in (0, 1):
         return i
+
+    def at(place: Array) -> Array:
+        return np.asarray(place / F(scale) if scale else place * F(n / out), F)
+
     match coordinates:
         case "asymmetric":
-            return i / s if scale else i * n / out
+            return at(i)
         case "align_corners":
-            return i * (n - 1) / (out - 1) if out > 1 else i
+            return i * F(n - 1) / F(out - 1) if out > 1 else i
         case "tf_half_pixel_for_nn":
-            return (i + 0.5) / s if scale else (i + 0.5) * n / out
+            return at(i + F(0.5))
         case "pytorch_half_pixel" if out <= 1:
             return np.zeros_like(i)
         case "half_pixel" | "pytorch_half_pixel":
-            return ((i + 0.5) / s if scale else (i + 0.5) * n / out) - 0.5
+            return at(i + F(0.5)) - F(0.5)
     raise ModelError(f"resize with the coordinates {coordinates!r} is not supported")
 
 
 def nearest_index(n: int, out: int, scale: float, coordinates: str, rounding: str) -> Array:
     """Source index of each output: int64 (out,)."""
     at = places(n, out, scale, coordinates)
+    near = at * F(1e-6)  # a tie that float32 missed by an ulp or two is one for onnxruntime
     match rounding:
         case "round_prefer_floor":
-            at = np.ceil(at - 0.5)
+            at = np.ceil(at - F(0.5) - near)
         case "round_prefer_ceil":
-            at = np.floor(at + 0.5)
+            at = np.floor(at + F(0.5) + near)
         case "floor":
             at = np.floor(at)
         case "ceil":
@@ -92,7 +100,7 @@ def nearest_index(n: int, out: int, scale: float, coordinates: str, rounding: st
 
 def linear_index(n: int, out: int, scale: float, coordinates: str) -> tuple[Array, Array]:
     """Lower source index (out,) int64 and fraction (out,) float32 of each output."""
-    at = np.clip(places(n, out, scale, coordinates), 0, n - 1)
+    at = np.clip(places(n, out, scale, coordinates), F(0), F(n - 1))
     low = np.floor(at)
     return low.astype(np.int64), (at - low).astype(F)
 
@@ -235,11 +243,13 @@ def import_onnx(
         )
     at = [a % rank for a in axes] or list(range(rank))
     if coordinate_transformation_mode not in COORDINATES:
-        raise ModelError(f"Resize: coordinates {coordinate_transformation_mode!r} are not supported")
+        raise ModelError(
+            f"Resize: coordinates {coordinate_transformation_mode!r} are not supported"
+        )
     size, scale = list(old), [1.0] * rank
     if sizes:
         for a, n in zip(at, imp.ints(sizes, "sizes")):
-            size[a], scale[a] = n, 0.0
+            size[a], scale[a] = n, n / old[a]
     else:
         for a, f in zip(at, imp.const(scales, "scales").astype(np.float64).ravel()):
             size[a], scale[a] = math.floor(old[a] * f + 1e-6), float(f)
