@@ -207,7 +207,8 @@ def check(args: argparse.Namespace) -> None:
         found = checks.accuracy(
             args.package, args.data, model=args.model, metric=args.metric,
             preprocess=preprocess_of(args) or None, limit=args.limit, output=args.output,
-            window=args.window, stride=args.stride, shapes=dict(args.shape) or None, progress=progress,
+            window=args.window, stride=args.stride, shapes=dict(args.shape) or None,
+            progress=progress,
         )  # fmt: skip
     if args.report:
         from edgekit import report

@@ -7,6 +7,7 @@ weight layouts that the package holds.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from edgekit.contents import Contents, Entry
 from edgekit.ir import Graph, Op, Tensor
 
 NO_SLOT = 255
+AMPLE_KIB = 16 * 1024
 ARENA_ROWS = 16
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -319,14 +321,16 @@ def needs(data: bytes, board: Board) -> Needs:
 
 
 def _code_bytes(board: Board) -> tuple[int | None, str]:
+    """The runtime's bytes of flash; linked for ample memory, as it may be what does not fit."""
     from edgekit import toolchain
     from edgekit.errors import ToolchainError
 
+    ample = tuple(dataclasses.replace(b, size_kib=AMPLE_KIB) for b in board.memory)
     try:
-        sections = toolchain.section_sizes(toolchain.firmware(board, "selftest"))
+        elf = toolchain.firmware(dataclasses.replace(board, memory=ample), "selftest")
+        sections = toolchain.section_sizes(elf)
     except ToolchainError as e:
         return None, e.what
-    ram_only = (".bss", ".stack", ".package")
-    return sum(
-        n for name, n in sections.items() if not name.startswith(ram_only)
-    ), "firmware linked for this board"
+    in_ram = (".bss", ".stack", ".package")
+    code = sum(n for name, n in sections.items() if not name.startswith(in_ram))
+    return code, "linked for this board"

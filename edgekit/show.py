@@ -17,6 +17,8 @@ def needs_text(n: Needs) -> str:
     parts = ", ".join(f"{k} {v:,}" for k, v in n.memory.items() if v)
     stack = f", stack {n.stack:,}" if n.stack else ""
     code = f"flash {n.flash:,} B with {n.code:,} B of code; " if n.code is not None else ""
+    if n.code is None and n.stack:
+        code = f"flash {n.flash:,} B without the runtime's code ({n.code_note}); "
     return f"{code}RAM {n.ram:,} B ({parts}{stack})"
 
 
@@ -80,7 +82,7 @@ def attr_text(attrs: Facts) -> str:
             for x in (v if isinstance(v, tuple) else (v,))
         )
 
-    return " ".join(f"{k}={value(v)}" for k, v in attrs.items())
+    return " ".join(f"{k}={value(v)}" for k, v in attrs.items() if v is not None)
 
 
 def inspect_facts(args: argparse.Namespace, c: contents.Contents) -> Facts:
