@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -549,6 +550,24 @@ print(store.end(wire.XferEnd(ident)).done)
     ack = Store(tmp_path).begin(wire.XferBegin(b"h" * 32, 1 << 60))
     assert ack.code == wire.Code.NO_SPACE
     assert b"disk full" in ack.text
+
+
+def test_old_packages_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go first, and only as many as needed."""
+    for i, name in enumerate(("old", "mid", "new")):
+        (tmp_path / f"{name}.ekp").write_bytes(bytes(1000))
+        os.utime(tmp_path / f"{name}.ekp", (i, i))
+
+    def usage(folder: Path) -> shutil._ntuple_diskusage:
+        used = sum(p.stat().st_size for p in tmp_path.iterdir())
+        return shutil._ntuple_diskusage(3500, used, 3500 - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    ack = Store(tmp_path).begin(wire.XferBegin(b"h" * 32, 1200))
+    assert ack.code == wire.Code.OK
+    assert sorted(p.stem for p in tmp_path.glob("*.ekp")) == ["mid", "new"]
+    assert Store(tmp_path).begin(wire.XferBegin(b"i" * 32, 9000)).code == wire.Code.NO_SPACE
+    assert sorted(p.stem for p in tmp_path.glob("*.ekp")) == ["mid", "new"]  # not in vain
 
 
 def test_queue_forgets_only_what_is_acknowledged() -> None:

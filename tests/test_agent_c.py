@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes as c
+import dataclasses
 import random
 import subprocess
 import threading
@@ -467,10 +468,24 @@ def transcript(library: c.CDLL) -> list[wire.Frame]:
     return wire.Reader(wire.Framing.COBS).feed(bytes(sent))
 
 
+def hostile_command(cmd: wire.Cmd, rng: random.Random) -> bytes:
+    """Another command or limits of its fields, under a number that is executed."""
+    edge = [0, 1, 2, 3, 31, 255, 256, 257, 1 << 12, 1 << 31, (1 << 32) - 1]
+    names = ["entry", "index", "offset", "count", "flags", "limit_ms"]
+    changes = {n: rng.choice(edge) for n in rng.sample(names, rng.randrange(1, 4))}
+    changes["entry"] = changes.get("entry", 0) & 0xFFFF
+    if rng.random() < 0.4:
+        changes["op"] = rng.randrange(14)
+    return wire.encode(dataclasses.replace(cmd, **changes))
+
+
 def mutated(frames: list[wire.Frame], rng: random.Random) -> bytes:
     """The session with a third of its frames changed and sealed again, repeated or left out."""
     line = bytearray()
+    acks = [wire.frame(wire.Ack(1, rng.randrange(2), s, rng.randrange(9))) for s in range(1, 80)]
+    sweep = b"".join(wire.wrap(a, wire.Framing.COBS) for a in acks)  # lets a benchmark go on
     for f in frames:
+        line += sweep * (rng.randrange(40) == 0)
         how = rng.randrange(12)
         body = bytearray(f.body)
         kind, seq = f.type, f.seq
@@ -485,6 +500,8 @@ def mutated(frames: list[wire.Frame], rng: random.Random) -> bytes:
             body += rng.randbytes(rng.randrange(240))
         elif how == 3:
             kind, seq = rng.randrange(256), rng.getrandbits(32)
+        elif how in (6, 7) and kind == wire.LAYOUTS[wire.Cmd].code:
+            body = bytearray(hostile_command(wire.decode(wire.Cmd, f.body), rng))
         data = wire.wrap(wire.Frame(kind, bytes(body[:900]), f.stream, seq, f.t), wire.Framing.COBS)
         repeat = rng.choice([0, 1, 2]) if how == 4 else 1
         line += data * repeat
@@ -518,16 +535,16 @@ def fuzz(fuzzer: str, library: c.CDLL, tmp_path: Path, seeds: range) -> None:
     package.write_bytes(agents.package())
     for seed in seeds:
         rng = random.Random(seed)
-        line = tmp_path / "line.bin"
-        line.write_bytes(b"".join(mutated(frames, rng) for _ in range(20)))
-        done = subprocess.run(
-            [fuzzer, str(line), str(package)], capture_output=True, text=True, timeout=120
-        )
+        lines = [tmp_path / f"{i}.bin" for i in range(40)]
+        for line in lines:
+            line.write_bytes(mutated(frames, rng))
+        command = [fuzzer, str(package), *map(str, lines)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"seed {seed}: {done.returncode}\n{done.stderr[-3000:]}"
 
 
 def test_hostile_frames(fuzzer: str, library: c.CDLL, tmp_path: Path) -> None:
-    """Some 10,000 frames with right CRCs and wrong contents."""
+    """24,000 frames, half of them with a right CRC and wrong contents."""
     fuzz(fuzzer, library, tmp_path, range(4))
 
 
@@ -585,6 +602,31 @@ def test_program_refuses_nonsense(tmp_path: Path) -> None:
         done = subprocess.run([program, *wrong], capture_output=True, text=True, env={}, timeout=10)
         assert done.returncode in (1, 2), wrong
         assert "edgekit-agent" in done.stderr
+
+
+@pytest.mark.emulator
+def test_firmware_on_a_pseudo_terminal(tmp_path: Path) -> None:
+    """A Cortex-M4 whose UART is a pty, as a board's USB serial line would be."""
+    pytest.importorskip("serial")
+    mcu = boards.load("qemu_mps2_an386")
+    need(emulate.missing(mcu))
+    emulator = emulate.require(mcu)
+    elf = toolchain.firmware(mcu, "agent")
+    command = [emulator.program, *emulator.args, "-serial", "pty"]
+    command += ["-icount", f"shift={toolchain.ICOUNT_SHIFT}", "-kernel", str(elf)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stdout is not None
+            line = next(x for x in child.stdout if "/dev/" in x)
+            port = next(w for w in line.split() if w.startswith("/dev/"))
+            data, _ = int8_package(mcu.id)
+            with Remote(f"serial://{port}?baud=921600") as r:
+                m = remote_bench.bench("", data, runs=30, remote=r)
+        finally:
+            child.kill()
+    assert (m.device, m.agent, m.unit, m.runs) == (mcu.id, "mcu", "instructions", 30)
+    assert m.p50 is not None and m.p50 > 64 * 32 / 8
+    assert m.stack_bytes
 
 
 @pytest.fixture(scope="session")

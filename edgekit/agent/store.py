@@ -36,7 +36,7 @@ class Store:
             return self._ack(done=True)
         try:
             self._resume(m)
-            free = shutil.disk_usage(self.folder).free
+            free = self._make_room(m.size - self._offset)
         except OSError as error:
             return self._fail(f"{self.folder} cannot be written ({error.strerror})")
         if free < m.size - self._offset:
@@ -54,6 +54,18 @@ class Store:
             block = os.read(self._file, 1 << 16)
             self._hash.update(block)
             self._offset += len(block)
+
+    def _make_room(self, wanted: int) -> int:
+        """Free bytes, after deleting the oldest packages where that makes enough of them."""
+        packages = sorted(self.folder.glob("*.ekp"), key=lambda p: p.stat().st_mtime)
+        old = [p for p in packages if p != self.package]
+        free = shutil.disk_usage(self.folder).free
+        if free + sum(p.stat().st_size for p in old) < wanted:
+            return free
+        while free < wanted and old:
+            old.pop(0).unlink()
+            free = shutil.disk_usage(self.folder).free
+        return free
 
     def data(self, m: wire.XferData) -> wire.XferAck:
         """Appends bytes that continue what is there; others only repeat the acknowledgement."""

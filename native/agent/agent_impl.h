@@ -19,6 +19,7 @@ typedef struct agent_bench {
     uint32_t emitted;               /* ops of the newest trace that are in the queue */
     uint32_t status;
     uint64_t open_ticks, first_ticks, deadline, next_metric;
+    uint64_t held;                  /* when the queue became full; the time limit stands still */
 } agent_bench;
 
 typedef struct agent_trace {

@@ -632,7 +632,13 @@ int ek_agent_bench_step(agent_impl *a)
 {
     agent_bench *b = &a->bench;
     /* every step queues one frame at most: without a free slot the benchmark waits, nothing is lost */
-    if (b->phase == BENCH_NONE || !ek_agent_room(a)) return 0;
+    if (b->phase == BENCH_NONE) return 0;
+    if (!ek_agent_room(a)) {
+        if (!b->held) b->held = ek_agent_now(a) | 1;
+        return 0;
+    }
+    if (b->held && b->deadline) b->deadline += ek_agent_now(a) - b->held;
+    b->held = 0;
     if (b->code && b->phase < BENCH_FIGURES) {
         if (a->block)
             flush_block(a);
