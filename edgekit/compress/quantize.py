@@ -336,6 +336,8 @@ def _shift(op: Op, w: Array, wq: Array, mean: Array) -> Array:
         return np.asarray(d.sum((0, 1)) * mean)
     groups = int(op.attrs.get("groups", 1))
     per = d.reshape(d.shape[0], -1, d.shape[-1]).sum(1)  # (o, ci)
+    if op.type == "conv_transpose2d":  # an output meets one tap of each stride
+        per = per / np.prod(op.attrs["stride"])
     if groups == 1:
         return np.asarray(per @ mean)
     og, ci = len(per) // groups, d.shape[-1]
