@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from . import wire
+from . import paths, wire
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 _NOTE = "/* Made by edgekit/wire_gen.py from edgekit/wire.py: do not edit. */\n"
@@ -13,8 +13,14 @@ _KINDS = {"B": "U8", "H": "U16", "I": "U32", "Q": "U64", "i": "U32", "q": "U64",
 
 
 def c_sources() -> dict[str, str]:
-    """Path in the repository -> text: native/gen/wire.h and wire.c."""
-    return {"native/gen/wire.h": _header(), "native/gen/wire.c": _source()}
+    """Path in the repository -> text: native/gen/wire.{h,c}, and WIRE.md with new tables."""
+    old = paths.data("native", "WIRE.md").read_text()
+    text = old[: old.index(BEGIN)] + markdown() + old[old.index(END) + len(END) :]
+    return {
+        "native/gen/wire.h": _header(),
+        "native/gen/wire.c": _source(),
+        "native/WIRE.md": text,
+    }
 
 
 def markdown() -> str:
