@@ -43,7 +43,8 @@ def oplist_h() -> str:
         + '#ifndef EK_OPLIST_H\n#define EK_OPLIST_H\n#include "op.h"\n'
         + lines
         + "extern const ek_op_def *const ek_ops_all[];\n"
-        + "typedef struct ek_overlay { unsigned isa; void (*apply)(ek_kernels *k); } ek_overlay;\n"
+        + "typedef struct ek_overlay {\n    unsigned isa;\n    void (*apply)(ek_kernels *k);\n"
+        + "    int (*has)(void); /* whether this CPU has it */\n} ek_overlay;\n"
         + "extern const ek_overlay ek_overlays[];\n#endif\n"
     )
 
@@ -70,7 +71,9 @@ def isas_h() -> str:
     out += [f"    EK_ISA_{i.name.upper()} = {i.id},\n" for i in sorted(isas, key=lambda i: i.id)]
     out.append("};\n")
     out += [
-        f"#if {i.when}\nvoid ek_kernels_{i.name}(struct ek_kernels *k);\n#endif\n" for i in isas
+        f"#if {i.when}\nvoid ek_kernels_{i.name}(struct ek_kernels *k);\n"
+        f"int ek_has_{i.name}(void);\n#endif\n"
+        for i in isas
     ]
     return "".join(out) + "#endif\n"
 
@@ -80,11 +83,12 @@ def isas_c() -> str:
     isas = layout.isas().values()
     out = [HEAD + '#include "oplist.h"\n\nconst ek_overlay ek_overlays[] = {\n']
     out += [
-        f"#if {i.when}\n    {{ EK_ISA_{i.name.upper()}, ek_kernels_{i.name} }},\n#endif\n"
+        f"#if {i.when}\n    {{ EK_ISA_{i.name.upper()}, ek_kernels_{i.name}, ek_has_{i.name} }},\n"
+        "#endif\n"
         for i in isas
     ]
     out.append(
-        "    { 0, 0 },\n};\n\nconst char *ek_isa_name(unsigned isa)\n{\n    switch (isa) {\n"
+        "    { 0, 0, 0 },\n};\n\nconst char *ek_isa_name(unsigned isa)\n{\n    switch (isa) {\n"
     )
     out.append('    case EK_ISA_PORTABLE: return "portable";\n')
     out += [f'    case EK_ISA_{i.name.upper()}: return "{i.name}";\n' for i in isas]

@@ -3,27 +3,27 @@
 
 const ek_overlay ek_overlays[] = {
 #if defined(__x86_64__)
-    { EK_ISA_AVX2, ek_kernels_avx2 },
+    { EK_ISA_AVX2, ek_kernels_avx2, ek_has_avx2 },
 #endif
 #if defined(__aarch64__)
-    { EK_ISA_NEON, ek_kernels_neon },
+    { EK_ISA_NEON, ek_kernels_neon, ek_has_neon },
 #endif
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
-    { EK_ISA_DSP, ek_kernels_dsp },
+    { EK_ISA_DSP, ek_kernels_dsp, ek_has_dsp },
 #endif
 #if defined(__x86_64__)
-    { EK_ISA_AVX512VNNI, ek_kernels_avx512vnni },
+    { EK_ISA_AVX512VNNI, ek_kernels_avx512vnni, ek_has_avx512vnni },
 #endif
 #if defined(__aarch64__)
-    { EK_ISA_DOTPROD, ek_kernels_dotprod },
+    { EK_ISA_DOTPROD, ek_kernels_dotprod, ek_has_dotprod },
 #endif
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
-    { EK_ISA_MVE, ek_kernels_mve },
+    { EK_ISA_MVE, ek_kernels_mve, ek_has_mve },
 #endif
 #if defined(__aarch64__)
-    { EK_ISA_I8MM, ek_kernels_i8mm },
+    { EK_ISA_I8MM, ek_kernels_i8mm, ek_has_i8mm },
 #endif
-    { 0, 0 },
+    { 0, 0, 0 },
 };
 
 const char *ek_isa_name(unsigned isa)

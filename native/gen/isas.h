@@ -14,23 +14,30 @@ enum {
 };
 #if defined(__x86_64__)
 void ek_kernels_avx2(struct ek_kernels *k);
+int ek_has_avx2(void);
 #endif
 #if defined(__aarch64__)
 void ek_kernels_neon(struct ek_kernels *k);
+int ek_has_neon(void);
 #endif
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 void ek_kernels_dsp(struct ek_kernels *k);
+int ek_has_dsp(void);
 #endif
 #if defined(__x86_64__)
 void ek_kernels_avx512vnni(struct ek_kernels *k);
+int ek_has_avx512vnni(void);
 #endif
 #if defined(__aarch64__)
 void ek_kernels_dotprod(struct ek_kernels *k);
+int ek_has_dotprod(void);
 #endif
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
 void ek_kernels_mve(struct ek_kernels *k);
+int ek_has_mve(void);
 #endif
 #if defined(__aarch64__)
 void ek_kernels_i8mm(struct ek_kernels *k);
+int ek_has_i8mm(void);
 #endif
 #endif

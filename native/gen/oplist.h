@@ -27,6 +27,10 @@ extern const ek_op_def ek_op_conv_transpose2d;
 extern const ek_op_def ek_op_lstm;
 extern const ek_op_def ek_op_gru;
 extern const ek_op_def *const ek_ops_all[];
-typedef struct ek_overlay { unsigned isa; void (*apply)(ek_kernels *k); } ek_overlay;
+typedef struct ek_overlay {
+    unsigned isa;
+    void (*apply)(ek_kernels *k);
+    int (*has)(void); /* whether this CPU has it */
+} ek_overlay;
 extern const ek_overlay ek_overlays[];
 #endif
