@@ -158,7 +158,7 @@ class Graph:
 
     def const(self, stem: str, data: Array, quant: QuantSpec | None = None) -> str:
         """Adds a constant and returns its name."""
-        data = np.ascontiguousarray(data)
+        data = np.asarray(data, order="C")  # keeps rank 0
         t = Tensor(self.unique(stem), tuple(data.shape), dtype_of(data), data, quant)
         return self.add_tensor(t)
 

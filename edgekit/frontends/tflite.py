@@ -1,8 +1,9 @@
-"""TFLite files -> Graph.  The schema comes from the pip package `tflite`; the operators' meaning lives in edgekit/ops.
+"""TFLite files -> Graph.  The importers of single operators live in edgekit/ops/<op>.py (`@tflite`).
 
-Quantized models are taken over as they are: scales, zero points and integer weights stay.  uint8 becomes int8 by
-subtracting 128 from values and zero points; graph inputs and outputs stay uint8, with a `cast` that shifts them.
-Variable tensors (the state of an LSTM) become states of the graph and persist between runs, as in TFLite.
+Quantized models are taken over as they are: scales, zero points and integer weights stay.  uint8
+becomes int8 by subtracting 128 from values and zero points; graph inputs and outputs stay uint8,
+with a `cast` that shifts them.  Variable tensors (the state of an LSTM) become states of the graph
+and persist between runs, as in TFLite.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import collections
 import inspect
 import math
 import re
-import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,67 +20,32 @@ import numpy as np
 
 from edgekit import ops
 from edgekit.errors import ModelError
+from edgekit.frontends.tflite_file import DAMAGE, TYPES, Model, Node, Value, array_of, read
 from edgekit.ir import Array, Graph, QuantSpec, Tensor, dtype_of
 from edgekit.ops.base import INF, TFLITE
 
 FOLD_LIMIT = 1 << 22  # elements a folded constant may have: a file must not make us fill the memory
-_TYPES: dict[str, Any] = {
-    "FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "UINT8": np.uint8, "INT64": np.int64,
-    "BOOL": np.bool_, "INT16": np.int16, "INT8": np.int8,
-}  # fmt: skip
-_DAMAGE = (
-    struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, KeyError, ZeroDivisionError,
-    AssertionError, MemoryError, UnicodeError,
-)  # fmt: skip
-_ACTIVATIONS = {"NONE": (-INF, INF), "RELU": (0.0, INF), "RELU_N1_TO_1": (-1.0, 1.0), "RELU6": (0.0, 6.0)}
-
-
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the file.  `data` is None for activations; `scale` is () or (n,) with `axis`, or None."""
-
-    name: str
-    shape: tuple[int, ...]  # as stored: 1 where the signature says dynamic, as every converter writes it
-    type: str  # TensorType name
-    data: Array | None
-    scale: Array | None
-    zero: Array | None
-    axis: int
-    variable: bool
-
-
-@dataclass(frozen=True)
-class Node:
-    """An operator of the file: BuiltinOperator name, tensor indices (-1: absent), its options table."""
-
-    code: str
-    name: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    options: Any
-
-
-@dataclass(frozen=True)
-class Model:
-    """The first subgraph of a file, as plain data."""
-
-    values: list[Value]
-    nodes: list[Node]
-    inputs: list[int]
-    outputs: list[int]
-    subgraphs: int
+_ACTIVATIONS = {
+    "NONE": (-INF, INF),
+    "RELU": (0.0, INF),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+    "RELU6": (0.0, 6.0),
+}
 
 
 def load(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Graph:
-    """Graph of a .tflite file (path or its bytes).  `shapes` fixes or overrides shapes of inputs by name.
+    """Graph of a .tflite file (path or its bytes); `shapes` overrides shapes of inputs by name.
 
-    Raises ModelError: not a TFLite file, damaged, dynamic shapes left open, or operators EdgeKit does not know.
+    Raises ModelError: not a TFLite file, damaged, dynamic shapes left open, or operators EdgeKit
+    does not know.
     """
     return read_graph(source, shapes).graph
 
 
-def read_graph(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None) -> Importer:
-    """As `load`, but returns the importer, whose `names` maps tensor indices of the file to tensors of the graph."""
+def read_graph(
+    source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] | None = None
+) -> Importer:
+    """As `load`; the importer's `names` maps tensor indices of the file to tensors of the graph."""
     where = "model" if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -92,153 +56,20 @@ def read_graph(source: str | Path | bytes, shapes: Mapping[str, Sequence[int]] |
         imp = Importer(read(data), name, shapes or {})
         imp.run()
         return imp
+    except DAMAGE as e:
+        raise ModelError(f"makes no sense: {e or type(e).__name__}", where=where) from None
     except ModelError as e:
-        raise ModelError(e.what, where=f"{where}: {e.where}" if e.where else where, todo=e.todo) from None
-
-
-def read(data: bytes) -> Model:
-    """Checked plain data of a file's bytes; ModelError where they are no sound TFLite model."""
-    try:
-        import tflite
-    except ImportError:
-        raise ModelError("reading TFLite needs the package 'tflite'", todo="pip install edgekit[tflite]") from None
-    if len(data) < 16 or data[4:8] != b"TFL3":
-        raise ModelError("is not a TFLite model (no TFL3 mark)")
-    try:
-        return _read(tflite, data)
-    except _DAMAGE as e:
-        raise ModelError(f"is damaged: {e or type(e).__name__}") from None
-
-
-def _enum(table: Any) -> dict[int, str]:
-    return {v: k for k, v in vars(table).items() if isinstance(v, int)}
-
-
-def _read(tflite: Any, data: bytes) -> Model:
-    m = tflite.Model.GetRootAs(data, 0)
-    codes = []
-    builtin = _enum(tflite.BuiltinOperator)
-    for i in range(_length(m.OperatorCodesLength(), data)):
-        c = m.OperatorCodes(i)
-        code = max(c.BuiltinCode(), c.DeprecatedBuiltinCode())  # old files have only the 8-bit field
-        custom = c.CustomCode()
-        codes.append(f"CUSTOM {custom.decode()}" if custom else builtin.get(code, f"operator {code}"))
-    if m.SubgraphsLength() < 1:
-        raise ModelError("holds no graph")
-    g = m.Subgraphs(0)
-    types, options = _enum(tflite.TensorType), _enum(tflite.BuiltinOptions)
-    values = [_value(m, g.Tensors(i), types, data) for i in range(_length(g.TensorsLength(), data))]
-    nodes = []
-    for i in range(_length(g.OperatorsLength(), data)):
-        o = g.Operators(i)
-        ins, outs = _indices(o, "Inputs", len(values), -1), _indices(o, "Outputs", len(values), 0)
-        name = (values[outs[0]].name if outs else "") or f"operator {i}"
-        raw = o.BuiltinOptions()
-        table = None
-        kind = options.get(o.BuiltinOptionsType(), "NONE")
-        if raw is not None and kind != "NONE":
-            table = getattr(tflite, kind)()
-            table.Init(raw.Bytes, raw.Pos)
-        nodes.append(Node(codes[o.OpcodeIndex()], name, ins, outs, table))
-    inputs, outputs = _indices(g, "Inputs", len(values), 0), _indices(g, "Outputs", len(values), 0)
-    return Model(values, nodes, list(inputs), list(outputs), m.SubgraphsLength())
-
-
-def _length(n: int, data: bytes) -> int:
-    if n > len(data) // 4:
-        raise ValueError(f"a list of {n} items in a file of {len(data)} bytes")
-    return n
-
-
-def _indices(owner: Any, field: str, count: int, least: int) -> tuple[int, ...]:
-    out = []
-    for i in range(getattr(owner, field + "Length")()):
-        v = getattr(owner, field)(i)
-        if not least <= v < count:
-            raise ValueError(f"tensor {v} of {count}")
-        out.append(int(v))
-        if len(out) > 65536:
-            raise ValueError("an operator of more than 65536 operands")
-    return tuple(out)
-
-
-def _array(owner: Any, field: str) -> Array | None:
-    """A vector field as numpy, None where absent or empty."""
-    if getattr(owner, field + "Length")() == 0:
-        return None
-    return np.asarray(getattr(owner, field + "AsNumpy")())
-
-
-def _value(m: Any, t: Any, types: dict[int, str], data: bytes) -> Value:
-    name = (t.Name() or b"").decode().split(";")[0]  # fused operators have all their names, joined
-    shape = _array(t, "Shape")
-    dims = tuple(int(d) for d in (shape if shape is not None else ()))
-    if len(dims) > 8 or any(d < -1 for d in dims):
-        raise ValueError(f"tensor {name!r} has shape {dims}")
-    kind = types.get(t.Type(), f"type {t.Type()}")
-    scale, zero, axis = _quantization(t, name, dims)
-    if t.Sparsity() is not None:
-        raise ModelError("sparse tensors are not supported", where=name)
-    content = _content(m, t.Buffer(), data)
-    if content is not None:
-        content = _decode(content, kind, dims, name)
-    return Value(name, dims, kind, content, scale, zero, axis, bool(t.IsVariable()))
-
-
-def _quantization(t: Any, name: str, dims: tuple[int, ...]) -> tuple[Array | None, Array | None, int]:
-    q = t.Quantization()
-    scale = None if q is None else _array(q, "Scale")
-    if q is None or scale is None:
-        return None, None, 0
-    zero = _array(q, "ZeroPoint")
-    zero = np.zeros(len(scale), np.int64) if zero is None else zero
-    if not (np.all(np.isfinite(scale)) and np.all(scale > 0)):
-        raise ValueError(f"tensor {name!r} has a scale that is not positive")
-    if len(zero) != len(scale) or np.any(np.abs(zero) > 65535):
-        raise ValueError(f"tensor {name!r} has unsound zero points")
-    axis = int(q.QuantizedDimension())
-    if len(scale) == 1:
-        return scale.astype(np.float32).reshape(()), zero.astype(np.int32).reshape(()), 0
-    if not 0 <= axis < len(dims) or dims[axis] != len(scale):
-        raise ValueError(f"tensor {name!r} has {len(scale)} scales along axis {axis} of {dims}")
-    return scale.astype(np.float32), zero.astype(np.int32), axis
-
-
-def _content(m: Any, index: int, data: bytes) -> Array | None:
-    if index == 0:
-        return None  # by convention the empty buffer
-    b = m.Buffers(index) if index < m.BuffersLength() else None
-    if b is None:
-        raise ValueError(f"buffer {index} does not exist")
-    if b.Offset() > 1:  # models above 2 GB keep their weights behind the flatbuffer
-        if b.Offset() + b.Size() > len(data):
-            raise ValueError(f"buffer {index} ends behind the file")
-        return np.frombuffer(data, np.uint8, b.Size(), b.Offset())
-    return _array(b, "Data")
-
-
-def _decode(raw: Array, kind: str, dims: tuple[int, ...], name: str) -> Array | None:
-    count = math.prod(dims)
-    if kind == "INT4":
-        if len(raw) != (count + 1) // 2:
-            raise ValueError(f"tensor {name!r} has {len(raw)} bytes for {count} int4")
-        both = np.stack([raw.astype(np.int8) << 4 >> 4, raw.astype(np.int8) >> 4], -1)
-        return both.reshape(-1)[:count].reshape(dims)
-    if kind not in _TYPES:
-        return None  # refused where it is used
-    dtype = np.dtype(_TYPES[kind]).newbyteorder("<")
-    if count < 0 or len(raw) != count * dtype.itemsize:
-        raise ValueError(f"tensor {name!r} has {len(raw)} bytes for {dims} of {kind}")
-    out = raw.tobytes()
-    return np.frombuffer(out, dtype).reshape(dims).astype(np.float32 if kind == "FLOAT16" else _TYPES[kind])
+        raise ModelError(
+            e.what, where=f"{where}: {e.where}" if e.where else where, todo=e.todo
+        ) from None
 
 
 class Importer:
     """Walks the operators and calls their importers (edgekit.ops.base.TFLITE).
 
-    An importer is f(imp, operand..., *, option...) -> name of output 0, or a list of names.  Operands are names of
-    graph tensors ("" where absent); options are named as in the schema, in snake_case.  `imp.emit` makes the
-    operator's result, `imp.step` anything on the way to it.
+    An importer is f(imp, operand..., *, option...) -> name of output 0, or a list of names.
+    Operands are names of graph tensors ("" where absent); options are named as in the schema, in
+    snake_case.  `imp.emit` makes the operator's result, `imp.step` anything on the way to it.
     """
 
     def __init__(self, model: Model, name: str, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -247,9 +78,8 @@ class Importer:
         self.names: dict[int, str] = {}
         self.shapes = dict(shapes)
         self.node = Node("", "", (), (), None)
-        self._taken: set[str] = set()
 
-    # ---- the walk ---------------------------------------------------------------------------------
+    # ---- the walk ------------------------------------------------------------------------
 
     def run(self) -> None:
         """Fills self.graph."""
@@ -270,36 +100,49 @@ class Importer:
             if n.code not in TFLITE:
                 unknown[n.code].append(n.name)
         if unknown:
-            lines = [f"{c} x {len(at)} ({', '.join(at[:4])}{', ...' if len(at) > 4 else ''})" for c, at in unknown.items()]
-            raise ModelError(f"unknown operators: {'; '.join(lines)}", todo="see CONTRIBUTING.md on adding an op")
+            lines = [
+                f"{c} x {len(at)} ({', '.join(at[:4])}{', ...' if len(at) > 4 else ''})"
+                for c, at in unknown.items()
+            ]
+            raise ModelError(
+                f"unknown operators: {'; '.join(lines)}", todo="see CONTRIBUTING.md on adding an op"
+            )
         if self.model.subgraphs != 1:
-            raise ModelError(f"holds {self.model.subgraphs} graphs; only files with one are supported")
+            raise ModelError(
+                f"holds {self.model.subgraphs} graphs; only files with one are supported"
+            )
 
     def _inputs(self) -> None:
         open_dims = []
         known = {self.model.values[i].name for i in self.model.inputs}
         if set(self.shapes) - known:
-            raise ModelError(f"no input is named {sorted(set(self.shapes) - known)}", todo=f"inputs: {sorted(known)}")
+            raise ModelError(
+                f"no input is named {sorted(set(self.shapes) - known)}",
+                todo=f"inputs: {sorted(known)}",
+            )
         for i in self.model.inputs:
             v = self.model.values[i]
             shape = tuple(int(d) for d in self.shapes.get(v.name, v.shape))
             if len(shape) != len(v.shape) or any(d < 1 for d in shape):
                 open_dims.append(f"{v.name}: {v.shape}")
                 continue
-            if v.type not in _TYPES or v.type in ("FLOAT16",):
+            if v.type not in TYPES or v.type in ("FLOAT16",):
                 raise ModelError(f"inputs of type {v.type} are not supported", where=v.name)
             name = self.graph.unique(v.name or f"input{i}")
-            dtype = dtype_of(np.empty(0, _TYPES[v.type]))
+            dtype = dtype_of(np.empty(0, TYPES[v.type]))
             shifted = v.type == "UINT8" and v.scale is not None
             quant = self.quant(i, shift=False) if v.type in ("UINT8", "INT8", "INT16") else None
             self.graph.add_tensor(Tensor(name, shape, dtype, None, quant))
             self.graph.inputs.append(name)
             if shifted:
-                name = self.graph.emit("cast", [name], {"to": "i8"}, name=name + ".i8", quant=self.quant(i))
+                name = self.graph.emit(
+                    "cast", [name], {"to": "i8"}, name=name + ".i8", quant=self.quant(i)
+                )
             self.names[i] = name
         if open_dims:
             raise ModelError(
-                f"inputs have dynamic shapes: {'; '.join(open_dims)}", todo="fix them with --shape name=1,2,3"
+                f"inputs have dynamic shapes: {'; '.join(open_dims)}",
+                todo="fix them with --shape name=1,2,3",
             )
 
     def _node(self, node: Node) -> None:
@@ -308,17 +151,26 @@ class Importer:
             operands = [self.operand(i) for i in node.inputs]
             result = f(self, *operands, **self._options(f, node))
         except ModelError as e:
-            where = f"{node.code} {node.name}" + (f" ({e.where})" if e.where and e.where != node.name else "")
+            where = f"{node.code} {node.name}" + (
+                f" ({e.where})" if e.where and e.where != node.name else ""
+            )
             raise ModelError(e.what, where=where, todo=e.todo) from None
-        except _DAMAGE as e:
-            raise ModelError(f"operands make no sense: {e or type(e).__name__}", where=f"{node.code} {node.name}") from None
+        except DAMAGE as e:
+            raise ModelError(
+                f"operands make no sense: {e or type(e).__name__}", where=f"{node.code} {node.name}"
+            ) from None
         results = [result] if isinstance(result, str) else list(result)
         if len(results) != len(node.outputs):
-            raise ModelError(f"{len(node.outputs)} outputs, expected {len(results)}", where=f"{node.code} {node.name}")
+            raise ModelError(
+                f"{len(node.outputs)} outputs, expected {len(results)}",
+                where=f"{node.code} {node.name}",
+            )
         for i, name in zip(node.outputs, results, strict=True):
             want, got = self.model.values[i].shape, self.graph.tensors[name].shape
             if not self.shapes and want and -1 not in want and want != got:
-                raise ModelError(f"gives {got}, the file says {want}", where=f"{node.code} {node.name}")
+                raise ModelError(
+                    f"gives {got}, the file says {want}", where=f"{node.code} {node.name}"
+                )
             self.names[i] = name
 
     def _options(self, f: Any, node: Node) -> dict[str, Any]:
@@ -329,7 +181,7 @@ class Importer:
                 continue
             field = "".join(w.capitalize() for w in p.name.split("_"))
             if hasattr(node.options, field + "AsNumpy"):
-                value = _array(node.options, field)
+                value = array_of(node.options, field)
                 out[p.name] = [] if value is None else [int(x) for x in value]
             else:
                 out[p.name] = getattr(node.options, field)()
@@ -339,14 +191,29 @@ class Importer:
         v, name = self.model.values[i], self.operand(i)
         g = self.graph
         if v.type == "UINT8" and v.scale is not None:
-            name = g.emit("cast", [name], {"to": "u8"}, name=v.name, outputs=[g.unique(v.name)], quant=self.quant(i, shift=False))
+            name = g.emit(
+                "cast",
+                [name],
+                {"to": "u8"},
+                name=v.name,
+                outputs=[g.unique(v.name)],
+                quant=self.quant(i, shift=False),
+            )
         elif g.is_const(name) or name in g.inputs or name in g.outputs:
             shape = g.tensors[name].shape
-            name = g.emit("reshape", [name], {"shape": shape}, name=g.unique(v.name), quant=g.tensors[name].quant)
+            name = g.emit(
+                "reshape",
+                [name],
+                {"shape": shape},
+                name=g.unique(v.name),
+                quant=g.tensors[name].quant,
+            )
         g.outputs.append(name)
 
     def _drop_dead(self) -> None:
-        """Removes operators whose results nobody reads (shape computations, mostly) and their constants."""
+        """Removes operators whose results nobody reads (shape computations, mostly) and their
+        constants.
+        """
         g = self.graph
         used = {*g.outputs, *g.states}
         kept = []
@@ -357,10 +224,10 @@ class Importer:
         g.ops = kept[::-1]
         g.drop_unused()
 
-    # ---- what importers read ----------------------------------------------------------------------
+    # ---- what importers read -------------------------------------------------------------
 
     def operand(self, i: int) -> str:
-        """Graph tensor of tensor index i; constants and states are added when they are first used."""
+        """Graph tensor of tensor index i; constants and states are added when first used."""
         if i < 0:
             return ""
         if i in self.names:
@@ -369,7 +236,9 @@ class Importer:
         if v.data is None and v.variable:
             return self._state(i, v)
         if v.data is None:
-            raise ModelError(f"tensor {v.name!r} is used before it is made, or its type {v.type} is not supported")
+            raise ModelError(
+                f"tensor {v.name!r} is used before it is made, or {v.type} is not supported"
+            )
         data, quant = v.data, self.quant(i)
         if v.type == "UINT8" and v.scale is not None:
             data = (data.astype(np.int16) - 128).astype(np.int8)
@@ -377,10 +246,12 @@ class Importer:
         return self.names[i]
 
     def _state(self, i: int, v: Value) -> str:
-        if v.type not in _TYPES or any(d < 1 for d in v.shape):
-            raise ModelError(f"state of type {v.type} and shape {v.shape} is not supported", where=v.name)
+        if v.type not in TYPES or any(d < 1 for d in v.shape):
+            raise ModelError(
+                f"state of type {v.type} and shape {v.shape} is not supported", where=v.name
+            )
         quant = self.quant(i)
-        data = np.full(v.shape, 0 if quant is None else int(quant.zero), _TYPES[v.type])
+        data = np.full(v.shape, 0 if quant is None else int(quant.zero), TYPES[v.type])
         name = self.graph.unique(v.name or f"state{i}")
         self.graph.add_tensor(Tensor(name, v.shape, dtype_of(data), data, quant))
         self.graph.states.append(name)
@@ -388,12 +259,20 @@ class Importer:
         return name
 
     def quant(self, i: int, *, shift: bool = True) -> QuantSpec | None:
-        """Quantization of tensor index i in the graph's terms (uint8 shifted to int8), None where it has none."""
+        """Quantization of tensor index i in the graph's terms (uint8 shifted to int8), None where
+        it has none.
+        """
         v = self.model.values[i]
         if v.scale is None or v.zero is None or v.type not in ("UINT8", "INT8", "INT16", "INT4"):
             return None
         zero = v.zero - 128 if v.type == "UINT8" and shift else v.zero
-        low, high = (0, 255) if v.type == "UINT8" and not shift else (-32768, 32767) if v.type == "INT16" else (-128, 127)
+        low, high = (
+            (0, 255)
+            if v.type == "UINT8" and not shift
+            else (-32768, 32767)
+            if v.type == "INT16"
+            else (-128, 127)
+        )
         if v.data is None and not (low <= int(np.min(zero)) and int(np.max(zero)) <= high):
             raise ModelError(f"zero point of {v.name!r} is outside its type")
         return QuantSpec(v.scale, zero.astype(np.int32), v.axis if v.scale.ndim else None)
@@ -402,10 +281,10 @@ class Importer:
         """(name, quantization, IR type) the file gives to output i of this operator."""
         index = self.node.outputs[i]
         v = self.model.values[index]
-        if v.type not in _TYPES or v.type == "FLOAT16":
+        if v.type not in TYPES or v.type == "FLOAT16":
             raise ModelError(f"tensors of type {v.type} are not supported", where=v.name)
         quant = self.quant(index)
-        dtype = dtype_of(np.empty(0, _TYPES[v.type]))
+        dtype = dtype_of(np.empty(0, TYPES[v.type]))
         if v.type == "UINT8" and quant is not None:
             dtype = "i8"
         return v.name or f"tensor{index}", quant, dtype
@@ -418,7 +297,7 @@ class Importer:
         return self.graph.value(name)
 
     def ints(self, name: str, what: str) -> list[int]:
-        """A constant operand as a flat list of ints; ModelError where it is computed at run time."""
+        """A constant operand as a flat list of ints; ModelError where it is computed."""
         data = self.value(name)
         if data is None:
             raise ModelError(f"{what} must be constant")
@@ -430,36 +309,57 @@ class Importer:
     def is_int8(self, *names: str) -> bool:
         return all(self.graph.tensors[n].dtype == "i8" for n in names)
 
-    # ---- what importers make ----------------------------------------------------------------------
+    # ---- what importers make -------------------------------------------------------------
 
     def step(
         self, type: str, inputs: Sequence[str], attrs: dict[str, Any] | None = None, *,
         quant: QuantSpec | None = None, dtype: str | None = None,
     ) -> str:  # fmt: skip
         """An op on the way to the operator's result; its name is made from the operator's."""
-        return self._fold(self.graph.emit(type, inputs, attrs, name=self.graph.unique(f"{self.out()[0]}.{type}"), quant=quant, dtype=dtype))
+        return self._fold(
+            self.graph.emit(
+                type,
+                inputs,
+                attrs,
+                name=self.graph.unique(f"{self.out()[0]}.{type}"),
+                quant=quant,
+                dtype=dtype,
+            )
+        )
 
-    def emit(self, type: str, inputs: Sequence[str], attrs: dict[str, Any] | None = None, *, i: int = 0) -> str:
+    def emit(
+        self, type: str, inputs: Sequence[str], attrs: dict[str, Any] | None = None, *, i: int = 0
+    ) -> str:
         """The op that makes output i of the operator: named and quantized as the file says."""
         name, quant, dtype = self.out(i)
         if dtype == "u8" or quant is None:
             quant, kind = None, None
         else:
             kind = dtype
-        return self._fold(self.graph.emit(type, inputs, attrs, name=self.graph.unique(name), quant=quant, dtype=kind))
+        return self._fold(
+            self.graph.emit(
+                type, inputs, attrs, name=self.graph.unique(name), quant=quant, dtype=kind
+            )
+        )
 
     def _fold(self, name: str) -> str:
         """Replaces the op just made by a constant where all its operands are constants."""
         g = self.graph
         op = g.ops[-1]
-        if not all(g.is_const(i) for i in op.inputs if i) or not op.inputs or g.tensors[name].size > FOLD_LIMIT:
+        if (
+            not all(g.is_const(i) for i in op.inputs if i)
+            or not op.inputs
+            or g.tensors[name].size > FOLD_LIMIT
+        ):
             return name
         if len(op.outputs) != 1 or op.outputs[0] != name:
             return name
         data = ops.get(op.type).reference(op, g, [g.value(i) for i in op.inputs])[0]
         t = g.tensors.pop(name)
         g.ops.pop()
-        g.add_tensor(Tensor(t.name, t.shape, t.dtype, np.ascontiguousarray(data).reshape(t.shape), t.quant))
+        g.add_tensor(
+            Tensor(t.name, t.shape, t.dtype, np.ascontiguousarray(data).reshape(t.shape), t.quant)
+        )
         return name
 
     def const(self, stem: str, data: Array, quant: QuantSpec | None = None) -> str:
@@ -475,7 +375,12 @@ class Importer:
         return {"lo": lo, "hi": hi}
 
     def padding(
-        self, kind: int, size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)
+        self,
+        kind: int,
+        size: Sequence[int],
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        dilation: Sequence[int] = (1, 1),
     ) -> tuple[int, int, int, int]:
         """(top, left, bottom, right) of SAME (0) or VALID (1) padding over (rows, columns)."""
         if kind not in (0, 1):
@@ -487,22 +392,28 @@ class Importer:
         return pads[0][0], pads[1][0], pads[0][1], pads[1][1]
 
     def reshaped(self, x: str, shape: Sequence[int], *, last: bool = False) -> str:
-        """x with that shape (no op where it has it already); `last`: it is the operator's result."""
+        """x with that shape (no op where it has it already); `last`: it is the result."""
         if tuple(shape) == self.dims(x) and not last:
             return x
         if last:
             return self.emit("reshape", [x], {"shape": tuple(shape)})
         return self.step("reshape", [x], {"shape": tuple(shape)}, quant=self.tensor(x).quant)
 
-    def clamped(self, type: str, inputs: Sequence[str], attrs: dict[str, Any], activation: int) -> str:
-        """The operator's result from an op without lo and hi: its activation becomes an op of its own."""
+    def clamped(
+        self, type: str, inputs: Sequence[str], attrs: dict[str, Any], activation: int
+    ) -> str:
+        """The operator's result from an op without lo and hi: its activation becomes an op of its
+        own.
+        """
         bounds = self.bounds(activation)
         if bounds == self.bounds(0):
             return self.emit(type, inputs, attrs)
         from edgekit.ops.unary import import_tflite
 
         quant = self.out()[1] if self.out()[2] == "i8" else None
-        return import_tflite(self, self.step(type, inputs, attrs, quant=quant), "clamp", bounds["lo"], bounds["hi"])
+        return import_tflite(
+            self, self.step(type, inputs, attrs, quant=quant), "clamp", bounds["lo"], bounds["hi"]
+        )
 
     def requantized(self, x: str, quant: QuantSpec | None) -> str:
         """x with that quantization: a cast where it differs."""
@@ -521,12 +432,22 @@ class Importer:
         return self.step("cast", [x], {"to": "f32"})
 
     def weights(self, w: str, x: str) -> str:
-        """Weights for activations x: float where x is (hybrid models keep int8 weights for float activations)."""
+        """Weights for activations x: float where x is (hybrid models keep int8 weights for float
+        activations).
+        """
         return self.as_float(w) if self.tensor(x).dtype == "f32" else w
 
-    def float_step(self, type: str, inputs: Sequence[str], attrs: dict[str, Any] | None = None) -> str:
-        """The operator's last float32 op: its result, or a step where `from_float` still has to quantize."""
-        return self.step(type, inputs, attrs) if self.out()[2] == "i8" else self.emit(type, inputs, attrs)
+    def float_step(
+        self, type: str, inputs: Sequence[str], attrs: dict[str, Any] | None = None
+    ) -> str:
+        """The operator's last float32 op: its result, or a step where `from_float` still has to
+        quantize.
+        """
+        return (
+            self.step(type, inputs, attrs)
+            if self.out()[2] == "i8"
+            else self.emit(type, inputs, attrs)
+        )
 
     def from_float(self, x: str) -> str:
         """The operator's result from a float32 tensor: quantized where the file says so."""

@@ -1,7 +1,9 @@
-"""TFLite's int16 sigmoid and tanh, bit for bit, to sample the tables of imported integer LSTMs from.
+"""TFLite's int16 sigmoid and tanh, bit for bit, to sample the tables of imported integer LSTMs
+from.
 
-They are gemmlowp's fixed-point approximations (fixedpoint/fixedpoint.h), off by up to 12 units of 2^-15; a
-recurrent net carries such differences from step to step, so a faithful import starts from the same values.
+They are gemmlowp's fixed-point approximations (fixedpoint/fixedpoint.h), off by up to 12 units of
+2^-15; a recurrent net carries such differences from step to step, so a faithful import starts from
+the same values.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""GRU over a sequence: x (batch, time, in) -> y (batch, time, units); with `final` also h (batch, units).  float32.
+"""GRU over a sequence: x (batch, time, in) -> y (batch, time, units), float32.
 
-Operands: x, w (3u, in), r (3u, u), b (3u), rb (3u), h0 (batch, u); the last three may be absent (zeros).  The gates
-lie in the order z, r, n (update, reset, new), u rows each:
+With `final` the last h (batch, units) is a result too.
+
+Operands: x, w (3u, in), r (3u, u), b (3u), rb (3u), h0 (batch, u); the last three may be absent
+(zeros).  The gates lie in the order z, r, n (update, reset, new), u rows each:
 
     z, r = sigmoid(w x + b + r h + rb)
-    n = tanh(w_n x + b_n + r_n (r h) + rb_n)      or, with linear_before_reset (PyTorch, cuDNN, Keras),
-    n = tanh(w_n x + b_n + r (r_n h + rb_n));     h' = (1 - z) n + z h
+    n = tanh(w_n x + b_n + r_n (r h) + rb_n)
+        or, with linear_before_reset (PyTorch, cuDNN, Keras), tanh(w_n x + b_n + r (r_n h + rb_n))
+    h' = (1 - z) n + z h
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, Tensor
 from edgekit.layout import Target
-from edgekit.ops import lstm
+from edgekit.ops import recurrent
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx
 from edgekit.ops.conv2d import pack_float
 
@@ -70,7 +73,11 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     x, wn, rn, bn, rbn, h = (*op.inputs, "", "", "")[:6]
     w, r = g.value(wn), g.value(rn)
     biases = [g.value(k) if k else None for k in (bn, rbn)]
-    if w is None or r is None or any(k and v is None for k, v in zip((bn, rbn), biases, strict=True)):
+    if (
+        w is None
+        or r is None
+        or any(k and v is None for k, v in zip((bn, rbn), biases, strict=True))
+    ):
         raise ModelError("the weights of a GRU must be constant", where=op.name)
     u = r.shape[1]
     b, rb = (np.zeros(3 * u, F) if v is None else v for v in biases)
@@ -83,9 +90,11 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:
-    """Bytes: a block of projected inputs, the recurrent projection, h and its reset copy (native/src/rnn.c)."""
+    """Bytes: a block of projected inputs, the recurrent projection, h and its reset copy
+    (native/src/rnn.c).
+    """
     x, w, r = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]], g.tensors[op.inputs[3]]
-    return lstm.rnn_scratch(x, w, r, 3, min(x.shape[1], target.tile_rows))
+    return recurrent.rnn_scratch(x, w, r, 3, min(x.shape[1], target.tile_rows))
 
 
 def macs(op: Op, g: Graph) -> int:
@@ -96,7 +105,12 @@ def macs(op: Op, g: Graph) -> int:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(24)
-    cases = (("plain", (1, 6, 13, 10), 0), ("batch", (3, 5, 7, 6), 1), ("one", (2, 1, 1, 1), 0), ("long", (1, 40, 16, 16), 1))
+    cases = (
+        ("plain", (1, 6, 13, 10), 0),
+        ("batch", (3, 5, 7, 6), 1),
+        ("one", (2, 1, 1, 1), 0),
+        ("long", (1, 40, 16, 16), 1),
+    )
     for label, (n, t, k, u), more in cases:
         for before in (0, 1):
             g = Graph("gru")
@@ -108,7 +122,9 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             attrs = {"linear_before_reset": before, "reverse": more, "final": more}
             g.emit("gru", ["x", *weights, *g.inputs[1:]], attrs, name="y")
             g.outputs = list(g.ops[0].outputs)
-            feed: dict[str, Array] = {m: rng.normal(size=g.tensors[m].shape).astype(F) for m in g.inputs}
+            feed: dict[str, Array] = {
+                m: rng.normal(size=g.tensors[m].shape).astype(F) for m in g.inputs
+            }
             yield f"f32_{label}_{before}", g, feed
 
 
@@ -131,13 +147,14 @@ OP = OpDef(
 
 @onnx("GRU")
 def import_onnx(
-    imp: Importer, x: str, w: str, r: str, b: str = "", lengths: str = "", h0: str = "", *, activations: Sequence[str] = (),
-    activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (), clip: float = 0.0,
-    direction: str = "forward", hidden_size: int = 0, layout: int = 0, linear_before_reset: int = 0,
+    imp: Importer, x: str, w: str, r: str, b: str = "", lengths: str = "", h0: str = "", *,
+    activations: Sequence[str] = (), activation_alpha: Sequence[float] = (),
+    activation_beta: Sequence[float] = (), clip: float = 0.0, direction: str = "forward",
+    hidden_size: int = 0, layout: int = 0, linear_before_reset: int = 0,
 ) -> list[str]:  # fmt: skip
     """Y, Y_h; bidirectional is two ops joined."""
-    lstm.refuse_odd(imp, activations, ("Sigmoid", "Tanh"), clip, lengths, x, layout)
-    seq = lstm.OnnxSequence(imp, x, w, r, b, direction, layout, 3)
+    recurrent.refuse_odd(imp, activations, ("Sigmoid", "Tanh"), clip, lengths, x, layout)
+    seq = recurrent.OnnxSequence(imp, x, w, r, b, direction, layout, 3)
     final = int(len(imp.node.output) > 1)
     made = []
     for d, reverse in enumerate(seq.reverse):

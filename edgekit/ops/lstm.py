@@ -1,22 +1,28 @@
-"""LSTM over a sequence: x (batch, time, in) -> y (batch, time, units); with `final` also h, c (batch, units).
+"""LSTM over a sequence: x (batch, time, in) -> y (batch, time, units).
 
-Operands: x, w (4u, in), r (4u, u), b (4u), h0 (batch, u), c0 (batch, u), tables (2, 513); all but the first three may
-be absent (zeros; `tables()`).  The gates lie in the order i, f, g, o (input, forget, cell, output), u rows each:
+With `final` the last h and c (batch, units) are results too.
+
+Operands: x, w (4u, in), r (4u, u), b (4u), h0 (batch, u), c0 (batch, u), tables (2, 513); all but
+the first three may be absent (zeros; `tables()`).  The gates lie in the order i, f, g, o (input,
+forget, cell, output), u rows each:
 
     a = w x + b + r h;   i, f, o = sigmoid(a_i, a_f, a_o);   g = tanh(a_g)
     c' = f c + i g, clipped to +-cell_clip where that is not 0;   h' = o tanh(c')
 
-int8 is exact.  x and h are int8 (h has the quantization of y), w and r symmetric int8 with one scale per row, b is
-int32 in units of sx * sw, c is int16 in units of 2^-cell_bits.  Steps are rounded to float32 one by one:
+int8 is exact.  x and h are int8 (h has the quantization of y), w and r symmetric int8 with one
+scale per row, b is int32 in units of sx * sw, c is int16 in units of 2^-cell_bits.  Steps are
+rounded to float32 one by one:
 
-    p = float32(sum x w) * S + B;   S = float32(sx * sw * 2^12),  B = float32((b - zx * sum w) * S)
-    q = the same of h, r, without b;   p, q clamped to int16, half to even;   a = sat16(p + q): Q3.12
+    p = float32(sum x w) * S + B
+        S = float32(sx * sw * 2^12),  B = float32((b - zx * sum w) * S)
+    q = the same of h and r, without b
+    a = sat16(p + q), p and q clamped to int16 and rounded half to even: Q3.12
     sigmoid, tanh: 513 int16 each (units of 2^-15) over [0, 8], interpolated: see `table_lookup`
     c' = clip(sat16(((f c + 2^14) >> 15) + ((i g + 2^(29 - cell_bits)) >> (30 - cell_bits))))
     h' = requantize(o * tanh(c'), float32(2^-30 / sy), zy)
 
-This is TFLite's integer LSTM (Q3.12 gates, int16 cell, int8 hidden state) with our one rounding rule; its importer
-gives tables sampled from TFLite's own functions.
+This is TFLite's integer LSTM (Q3.12 gates, int16 cell, int8 hidden state) with our one rounding
+rule; its importer gives tables sampled from TFLite's own functions.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
-from edgekit.ops import fixedpoint
+from edgekit.ops import fixedpoint, recurrent
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, scale_zero, tflite
 from edgekit.ops.conv2d import pack_float
 
@@ -53,14 +59,15 @@ def tables() -> npt.NDArray[np.int16]:
 def table_lookup(table: Array, x: Array, bits: int, *, sigmoid: bool) -> Array:
     """int32 value in 2^-15 of the function at x (int32) * 2^-bits, bits 6..15.
 
-    Linear between entries, half up; the end value from |x| >= 8 on.  Negative x by symmetry: 2^15 - s(|x|), -t(|x|).
+    Linear between entries, half up; the end value from |x| >= 8 on.  Negative x by symmetry: 2^15 -
+    s(|x|), -t(|x|).
     """
     a, n = np.abs(x.astype(np.int32)), bits - 6
     at = np.minimum(a >> n, TABLE)
     lo, hi = (table[np.minimum(at + d, TABLE)].astype(np.int32) for d in (0, 1))
     frac = a & ((1 << n) - 1)
     y = lo + (((hi - lo) * frac + ((1 << n) >> 1)) >> n)
-    return np.where(x < 0, (32768 if sigmoid else 0) - y, y)
+    return np.asarray(np.where(x < 0, (32768 if sigmoid else 0) - y, y))
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -79,7 +86,9 @@ def gate_constants(
     w: Array, wq: QuantSpec, b: Array | None, sx: float, zx: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """(S, B) of int8 gates, float32 (4u,)."""
-    scale = qmath.requant_scale(num=np.broadcast_to(wq.scale, (len(w),)).astype(np.float64) * sx, den=2.0**-GATE_BITS)
+    scale = qmath.requant_scale(
+        num=np.broadcast_to(wq.scale, (len(w),)).astype(np.float64) * sx, den=2.0**-GATE_BITS
+    )
     offset = -zx * w.astype(np.int64).sum(1) + (0 if b is None else b.astype(np.int64))
     return scale, (offset * scale.astype(np.float64)).astype(F)
 
@@ -160,7 +169,9 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
 def pack_dynamic(g: Graph, name: str, w: Array, scale: Array, offset: Array, target: Target) -> str:
     """Weights (n, k) int8 for gemm_dyn: float32(sum) * scale + offset, one variant per layout."""
     layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
-    variants = tuple(Variant(la, "i8", pack_gemm(w, offset.view(np.int32), scale, la)) for la in layouts)
+    variants = tuple(
+        Variant(la, "i8", pack_gemm(w, offset.view(np.int32), scale, la)) for la in layouts
+    )
     return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
 
 
@@ -186,23 +197,11 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:
-    """Bytes: a block of projected inputs, the recurrent projection, c and h.  Twin of `bytes` in native/ops/lstm.c."""
+    """Bytes: a block of projected inputs, the recurrent projection, c and h.  Twin of `bytes` in
+    native/ops/lstm.c.
+    """
     x, w, r = (g.tensors[n] for n in op.inputs[:3])
-    return rnn_scratch(x, w, r, 4, min(x.shape[1], target.tile_rows))
-
-
-def rnn_scratch(x: Tensor, w: Tensor, r: Tensor, gates: int, rows: int) -> int:
-    """Scratch of a recurrent op with that many gates, projecting `rows` time steps at once."""
-    size = 4 if x.dtype == "f32" else 1
-    u, k = r.shape[1], x.shape[2]
-    kr = max(v.layout.kr for t in (w, r) for v in t.variants)
-    kp, up = (-(-n // kr) * kr for n in (k, u))
-
-    def align(n: int) -> int:
-        return (n + 15) // 16 * 16
-
-    fixed = align(gates * u * 4) + align(u * 4) + align(up * size) + align(rows * 4)
-    return fixed + align(rows * gates * u * 4) + align(0 if kp == k else rows * kp * size)
+    return recurrent.rnn_scratch(x, w, r, 4, min(x.shape[1], target.tile_rows))
 
 
 def macs(op: Op, g: Graph) -> int:
@@ -211,19 +210,32 @@ def macs(op: Op, g: Graph) -> int:
     return n * t * 4 * u * (k + u)
 
 
-def _case(rng: np.random.Generator, dims: tuple[int, int, int, int], int8: bool, attrs: dict[str, Any], start: bool) -> Graph:
+def _case(
+    rng: np.random.Generator,
+    dims: tuple[int, int, int, int],
+    int8: bool,
+    attrs: dict[str, Any],
+    start: bool,
+) -> Graph:
     n, t, k, u = dims
     g = Graph("lstm")
     if int8:
         ws, rs = (np.repeat(rng.uniform(0.002, 0.01, 4), u).astype(F) for _ in range(2))
         qx, qh = QuantSpec.per_tensor(0.03, -7), QuantSpec.per_tensor(1 / 127.5, -1)
-        w = g.const("w", rng.integers(-127, 128, (4 * u, k)).astype(np.int8), QuantSpec.per_axis(ws, 0))
-        r = g.const("r", rng.integers(-127, 128, (4 * u, u)).astype(np.int8), QuantSpec.per_axis(rs, 0))
+        w = g.const(
+            "w", rng.integers(-127, 128, (4 * u, k)).astype(np.int8), QuantSpec.per_axis(ws, 0)
+        )
+        r = g.const(
+            "r", rng.integers(-127, 128, (4 * u, u)).astype(np.int8), QuantSpec.per_axis(rs, 0)
+        )
         b = g.const("b", rng.integers(-3000, 3000, 4 * u).astype(np.int32))
         qc = QuantSpec.per_tensor(2.0 ** -attrs.get("cell_bits", 11), 0)
         kinds: tuple[tuple[str, QuantSpec | None], ...] = (("i8", qx), ("i8", qh), ("i16", qc))
     else:
-        w, r = (g.const(m, rng.normal(scale=0.4, size=(4 * u, q)).astype(F)) for m, q in (("w", k), ("r", u)))
+        w, r = (
+            g.const(m, rng.normal(scale=0.4, size=(4 * u, q)).astype(F))
+            for m, q in (("w", k), ("r", u))
+        )
         b = g.const("b", rng.normal(size=4 * u).astype(F))
         qh = None
         kinds = (("f32", None),) * 3
@@ -248,7 +260,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     )
     for label, dims, attrs, start in cases:
         for int8 in (False, True):
-            for bits in ((11, 15, 6) if int8 and label == "batch" else (11,)):
+            for bits in (11, 15, 6) if int8 and label == "batch" else (11,):
                 g = _case(rng, dims, int8, {**attrs, "cell_bits": bits}, start)
                 feed: dict[str, Array] = {}
                 for name in g.inputs:
@@ -268,7 +280,14 @@ OP = OpDef(
         Field("cell_bits", "u32", 1, 11, "int8: fraction bits of the int16 cell, 6..15"),
         Field("final", "u32", 1, 0, "1: the last h and c are outputs too", host=True),
         Field("scale", "f32", 1, None, "int8: 2^-30 / sy", lowered=True),
-        Field("limit", "i32", 1, None, "int8: bound of the cell's magnitude, 32768: none", lowered=True),
+        Field(
+            "limit",
+            "i32",
+            1,
+            None,
+            "int8: bound of the cell's magnitude, 32768: none",
+            lowered=True,
+        ),
     ),
     shape=shape,
     reference=reference,
@@ -288,17 +307,25 @@ def _stack(imp: Any, names: Sequence[str], x: str, stem: str) -> str:
     specs = [imp.tensor(p).quant for p in parts]
     quant = None
     if imp.tensor(parts[0]).dtype == "i8":
-        scale = np.concatenate([np.broadcast_to(s.scale, (len(a),)) for s, a in zip(specs, arrays, strict=True)])
-        zero = np.concatenate([np.broadcast_to(s.zero, (len(a),)) for s, a in zip(specs, arrays, strict=True)])
+        scale = np.concatenate(
+            [np.broadcast_to(s.scale, (len(a),)) for s, a in zip(specs, arrays, strict=True)]
+        )
+        zero = np.concatenate(
+            [np.broadcast_to(s.zero, (len(a),)) for s, a in zip(specs, arrays, strict=True)]
+        )
         quant = QuantSpec.per_axis(scale, 0, zero)
     return str(imp.const(stem, np.concatenate(arrays), quant))
 
 
 def _cell_bits(imp: Any, h: str, c: str) -> int:
-    """Fraction bits of an int8 LSTM's cell; ModelError where the states are not what the rule needs."""
+    """Fraction bits of an int8 LSTM's cell; ModelError where the states are not what the rule
+    needs.
+    """
     cell, quant = imp.tensor(c).quant if c else None, imp.out()[1]
     if cell is None or quant is None or (h and imp.tensor(h).quant != quant):
-        raise ModelError("an int8 LSTM needs a quantized cell, and hidden state and result of one scale")
+        raise ModelError(
+            "an int8 LSTM needs a quantized cell, and hidden state and result of one scale"
+        )
     bits = -np.log2(float(cell.scale))
     if bits != int(bits) or not 6 <= bits <= 15 or int(cell.zero):
         raise ModelError(f"cell scale {float(cell.scale)} is no power of two in 2^-15 .. 2^-6")
@@ -307,12 +334,17 @@ def _cell_bits(imp: Any, h: str, c: str) -> int:
 
 @tflite("UNIDIRECTIONAL_SEQUENCE_LSTM")
 def tflite_lstm(
-    imp: Any, x: str, wi: str, wf: str, wc: str, wo: str, ri: str, rf: str, rc: str, ro: str, pi: str, pf: str,
-    po: str, bi: str, bf: str, bc: str, bo: str, projection: str, projection_bias: str, h: str, c: str, *norms: str,
-    fused_activation_function: int = 4, cell_clip: float = 0.0, time_major: bool = False,
+    imp: Any, x: str, wi: str, wf: str, wc: str, wo: str, ri: str, rf: str, rc: str, ro: str,
+    pi: str, pf: str, po: str, bi: str, bf: str, bc: str, bo: str, projection: str,
+    projection_bias: str, h: str, c: str, *norms: str, fused_activation_function: int = 4,
+    cell_clip: float = 0.0, time_major: bool = False,
 ) -> str:  # fmt: skip
     """Its state tensors become states of the graph, read and written by the op."""
-    for name, odd in (("peepholes", (pi, pf, po)), ("a projection", (projection, projection_bias)), ("layer norms", norms)):
+    for name, odd in (
+        ("peepholes", (pi, pf, po)),
+        ("a projection", (projection, projection_bias)),
+        ("layer norms", norms),
+    ):
         if any(odd):
             raise ModelError(f"an LSTM with {name} is not supported")
     if not (wi and ri and bi):
@@ -340,107 +372,35 @@ def tflite_lstm(
         imp.graph.ops[-1] = op.with_(outputs=(y, h, c), attrs=dict(op.attrs, final=1))
     return str(imp.emit("transpose", [y], {"perm": (1, 0, 2)}) if time_major else y)
 
-def refuse_odd(
-    imp: Importer, activations: Sequence[str], usual: tuple[str, ...], clip: float, lengths: str, x: str, layout: int
-) -> None:
-    """ModelError where a recurrent ONNX operator asks for what the ops do not do."""
-    if any(a != usual[i % len(usual)] for i, a in enumerate(activations)):
-        raise ModelError(f"{imp.node.op_type} with the activations {', '.join(activations)} is not supported")
-    if clip:
-        raise ModelError(f"{imp.node.op_type} with clipped gates is not supported")
-    time = imp.shape(x)[1 if layout else 0]
-    if lengths and any(n != time for n in imp.ints(lengths, "sequence lengths")):
-        raise ModelError(f"{imp.node.op_type} with sequences of different lengths is not supported")
-
-
-class OnnxSequence:
-    """What ONNX's LSTM and GRU share: directions, layouts, operands with an axis of directions."""
-
-    def __init__(self, imp: Importer, x: str, w: str, r: str, b: str, direction: str, layout: int, gates: int) -> None:
-        if direction not in ("forward", "reverse", "bidirectional"):
-            raise ModelError(f"direction {direction!r} is not known")
-        self.imp, self.layout = imp, layout
-        self.reverse = {"forward": (0,), "reverse": (1,), "bidirectional": (0, 1)}[direction]
-        self.w, self.r = imp.const(w, "weights"), imp.const(r, "recurrent weights")
-        self.b = imp.const(b, "bias") if b else None
-        self.u = self.r.shape[2]
-        self.order = (0, 2, 3, 1) if gates == 4 else (0, 1, 2)  # LSTM: ONNX has i, o, f, c
-        self.x = x if layout else self.swap(x, "batch_first")
-
-    def swap(self, x: str, suffix: str) -> str:
-        """Axes 0 and 1 exchanged; a reshape where one of them is 1."""
-        n, t, *rest = self.imp.shape(x)
-        if 1 in (n, t):
-            return self.imp.reshape(x, (t, n, *rest), suffix)
-        return self.imp.transpose(x, (1, 0, *range(2, 2 + len(rest))), suffix)
-
-    def gates(self, a: Array) -> Array:
-        """(gates * u, ...) in the op's order."""
-        return np.concatenate([a[k * self.u : (k + 1) * self.u] for k in self.order])
-
-    def weights(self, d: int) -> tuple[str, str]:
-        return tuple(self.imp.add_const(self.gates(a[d]), s) for a, s in ((self.w, "w"), (self.r, "r")))  # type: ignore[return-value]
-
-    def biases(self, d: int) -> tuple[str, str]:
-        """Of the input and of the recurrent part; "" where absent."""
-        if self.b is None:
-            return "", ""
-        parts = np.split(self.b[d], 2)
-        return self.imp.add_const(self.gates(parts[0]), "b"), self.imp.add_const(self.gates(parts[1]), "rb")
-
-    def start(self, state: str, d: int) -> str:
-        """(batch, u) of direction d of an initial state."""
-        axis = 1 if self.layout else 0
-        if len(self.reverse) > 1:
-            begin, size = [0, 0, 0], list(self.imp.shape(state))
-            begin[axis], size[axis] = d, 1
-            attrs = {"begin": tuple(begin), "size": tuple(size), "step": (1, 1, 1)}
-            state = self.imp.emit("slice", [state], attrs, suffix=f"start{d}")
-        s = self.imp.shape(state)
-        return self.imp.reshape(state, (s[1 - axis], s[2]), f"start_of_{d}")
-
-    def emit(self, type: str, operands: list[str], attrs: dict[str, Any]) -> tuple[str, ...]:
-        self.imp.emit(type, operands, attrs, suffix=f"{type}{attrs['reverse']}")
-        return self.imp.graph.ops[-1].outputs
-
-    def join(self, parts: list[str], axis: int, suffix: str) -> str:
-        """Results (a, b, u) of each direction with a new axis of directions."""
-        wide = []
-        for p in parts:
-            dims = list(self.imp.shape(p))
-            dims.insert(axis, 1)
-            wide.append(self.imp.reshape(p, dims, suffix))
-        return wide[0] if len(wide) == 1 else self.imp.emit("concat", wide, {"axis": axis}, suffix=suffix)
-
-    def whole(self, ys: list[str]) -> str:
-        """Y: (time, directions, batch, u), or (batch, time, directions, u)."""
-        if self.layout:
-            return self.join(ys, 2, "y")
-        return self.join([self.swap(y, "time_first") for y in ys], 1, "y")
-
-    def last(self, states: list[str]) -> str:
-        """Y_h, Y_c: (directions, batch, u), or (batch, directions, u)."""
-        return self.join(states, 1 if self.layout else 0, "last")
-
 
 @onnx("LSTM")
 def import_onnx(
-    imp: Importer, x: str, w: str, r: str, b: str = "", lengths: str = "", h0: str = "", c0: str = "", p: str = "", *,
-    activations: Sequence[str] = (), activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
-    clip: float = 0.0, direction: str = "forward", hidden_size: int = 0, input_forget: int = 0, layout: int = 0,
+    imp: Importer, x: str, w: str, r: str, b: str = "", lengths: str = "", h0: str = "",
+    c0: str = "", p: str = "", *, activations: Sequence[str] = (),
+    activation_alpha: Sequence[float] = (), activation_beta: Sequence[float] = (),
+    clip: float = 0.0, direction: str = "forward", hidden_size: int = 0, input_forget: int = 0,
+    layout: int = 0,
 ) -> list[str]:  # fmt: skip
     """Y, Y_h, Y_c; bidirectional is two ops joined."""
-    refuse_odd(imp, activations, ("Sigmoid", "Tanh", "Tanh"), clip, lengths, x, layout)
+    recurrent.refuse_odd(imp, activations, ("Sigmoid", "Tanh", "Tanh"), clip, lengths, x, layout)
     if input_forget or (p and np.any(imp.const(p, "peepholes"))):
         raise ModelError("LSTM with peepholes or coupled gates is not supported")
-    seq = OnnxSequence(imp, x, w, r, b, direction, layout, 4)
+    seq = recurrent.OnnxSequence(imp, x, w, r, b, direction, layout, 4)
     final = int(len(imp.node.output) > 1)
     made = []
     for d, reverse in enumerate(seq.reverse):
         bias = ""
         if seq.b is not None:
-            bias = imp.add_const(seq.gates(seq.b[d][: 4 * seq.u]) + seq.gates(seq.b[d][4 * seq.u :]), "b")
+            bias = imp.add_const(
+                seq.gates(seq.b[d][: 4 * seq.u]) + seq.gates(seq.b[d][4 * seq.u :]), "b"
+            )
         states = [seq.start(s, d) if s else "" for s in (h0, c0)]
-        made.append(seq.emit("lstm", [seq.x, *seq.weights(d), bias, *states], {"reverse": reverse, "final": final}))
+        made.append(
+            seq.emit(
+                "lstm",
+                [seq.x, *seq.weights(d), bias, *states],
+                {"reverse": reverse, "final": final},
+            )
+        )
     results = [seq.whole([m[0] for m in made])]
     return results + [seq.last([m[k] for m in made]) for k in (1, 2) if final]

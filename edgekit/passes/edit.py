@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,6 +109,7 @@ class Editor:
         """Removes an op of one output; whoever read that reads `by`.  Returns what `by` is called now.
 
         A graph output keeps its name: `by` is renamed to it, or copied where it has a name to keep itself.
+        What is written to a state is copied into it.
         """
         (old,) = op.outputs
         self.remove(op)
@@ -116,10 +117,14 @@ class Editor:
             inputs = tuple(by if i == old else i for i in user.inputs)
             self._leave(user)
             self._enter(user.with_(inputs=inputs))
+        if old in self.g.states:
+            copy = Op("reshape", op.name, (by,), (old,), {"shape": self.shape(by)})
+            self._enter(copy)
+            return by
         if old not in self.g.outputs:
             return by
         del self.g.tensors[old]
-        if by in self.made and by not in self.g.outputs:
+        if by in self.made and by not in self.g.outputs and by not in self.g.states:
             self._rename(by, old)
             return old
         self.g.emit("reshape", [by], {"shape": self.shape(by)}, name=op.name, outputs=[old])
@@ -140,7 +145,7 @@ class Editor:
         """Makes a computed tensor a constant; the op that made it must have been removed."""
         t = self.g.tensors[tensor]
         self.g.tensors[tensor] = dataclasses.replace(
-            t, data=np.ascontiguousarray(data), shape=tuple(data.shape)
+            t, data=np.asarray(data, order="C"), shape=tuple(data.shape)
         )
 
     def order(self) -> list[Op]:
@@ -168,6 +173,14 @@ class Editor:
                 done.setdefault(key, self.ops[key])
                 stack.pop()
         return list(done.values())
+
+    def walk(self, reverse: bool = False) -> Iterator[Op]:
+        """Each op as it is when its turn comes, in execution order; those removed meanwhile are left out."""
+        order = self.order()
+        for op in reversed(order) if reverse else order:
+            current = self.ops.get(op.outputs[0])
+            if current is not None:
+                yield current
 
     def finish(self) -> Graph:
         """The edited graph: sorted, without dead ops and unused tensors, checked."""
