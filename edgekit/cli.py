@@ -278,7 +278,7 @@ def _agent(command: Add) -> None:
     c = command(
         "agent",
         "serve this device to `edgekit bench --on`",
-        "EDGEKIT_TOKEN=secret edgekit agent --listen 0.0.0.0:7330",
+        "EDGEKIT_TOKEN=a-long-secret edgekit agent --listen 0.0.0.0:7330",
     )
     c.add_argument("--listen", metavar="[ADDRESS:]PORT", help="serve TCP; needs a token")
     c.add_argument("--serial", metavar="DEVICE", help="serve a serial line, as /dev/ttyGS0")

@@ -1,13 +1,12 @@
 """The whole line in one go: `make demo`, or `python examples/demo.py [FOLDER]`.
 
-Trains a small CNN on scikit-learn's digits, builds INT8 packages, runs them here and on emulated boards through
-their agents, and ends with a table and an HTML report.
+Trains a small CNN on scikit-learn's digits, builds INT8 packages, runs them here and on emulated
+boards through their agents, and ends with a table and an HTML report.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import sys
@@ -18,14 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from edgekit_runtime import Session
 from sklearn.datasets import load_digits
 from torch import nn
 
-from edgekit import boards, check, console, contents, devices, emulate, explain, measure, package, pipeline, report
+from edgekit import (
+    boards,
+    check,
+    console,
+    contents,
+    devices,
+    emulate,
+    explain,
+    measure,
+    package,
+    pipeline,
+    report,
+    toolchain,
+)
 from edgekit import remote_bench as remote
-from edgekit.errors import EdgeKitError
+from edgekit.adapters import MissingRuntime
 from edgekit.remote import Remote
-from edgekit_runtime import Session
 
 EMULATED = ("qemu_arm64", "qemu_mps2_an386", "qemu_mps3_an547")
 EPOCHS, BATCH, TEST = 20, 64, 450
@@ -39,7 +51,7 @@ class Line:
 
     where: str
     precision: str
-    accuracy: str
+    top1: str
     package_bytes: int
     arena_bytes: int
     cost: str
@@ -88,83 +100,21 @@ def train(x: np.ndarray, y: np.ndarray) -> nn.Module:
     return net.eval()
 
 
-def on_board(board: boards.Board, blob: bytes, x: np.ndarray, want: list[np.ndarray]) -> tuple[remote.Measurement, int]:
-    """Benchmark of a package on an emulated board, and how many of the outputs are the host's, bit for bit."""
+def on_board(
+    board: boards.Board, blob: bytes, x: np.ndarray, want: list[np.ndarray]
+) -> tuple[remote.Measurement, int]:
+    """Benchmark of a package on an emulated board; how many outputs are the host's, bit for bit."""
     with devices.reach(board.id) as (url, token):
         m = remote.bench(url, blob, token=token, runs=20, inputs=[x[:1].tobytes()])
         with Remote(url, token) as r:
             r.upload(blob)
             r.open()
             same = 0
-            for image, y in zip(x, want):
+            for image, y in zip(x, want, strict=True):
                 r.set_input(0, image[None].tobytes())
                 r.run()
                 same += r.output(0) == y.tobytes()
     return m, same
-
-
-def main() -> int:
-    """Runs the demo; exit code 1 where the INT8 package lost more than two points or a board gave other bits."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo")
-    folder.mkdir(parents=True, exist_ok=True)
-    begin = time.monotonic()
-    x, y, xt, yt = digits()
-    net = train(x, y)
-    print(f"trained on {len(x)} digits, {len(xt)} kept for the test: {time.monotonic() - begin:.1f} s")
-
-    shapes = {"x": (1, 1, 8, 8)}
-    built_float = pipeline.build(net, shapes=shapes)
-    host = pipeline.build(net, shapes=shapes, precision="int8", calibration={"x": x})
-    paths = {"float32": folder / "digits_float32.ekp", "int8": folder / "digits_int8.ekp"}
-    package.save(paths["float32"], built_float.data)
-    package.save(paths["int8"], host.data)
-    test = folder / "test.npz"
-    np.savez(test, x=xt, y=yt)
-    print("\n".join(f"  {line}" for line in host.log))
-
-    with torch.no_grad():
-        right = float((net(torch.from_numpy(xt)).argmax(1).numpy() == yt).mean())
-    found = {k: check.accuracy(p, test) for k, p in paths.items()}
-    print(f"top-1: torch {100 * right:.2f} %, float32 {100 * found['float32'].package:.2f} %, "
-          f"int8 {100 * found['int8'].package:.2f} %")  # fmt: skip
-    loss = check.paired_loss(found["float32"].scores, found["int8"].scores)
-
-    lines, parts, failed = [], [], loss.value > 0.02
-    timings = measure.bench([paths["float32"], paths["int8"]], [exported(net, folder)])
-    for t, (kind, path) in zip(timings, paths.items()):
-        costs = contents.read(path.read_bytes()).memory
-        cost = f"{t.quantile(0.5):.1f} us (p99 {t.quantile(0.99):.1f})"
-        lines.append(Line("this machine", kind, f"{100 * found[kind].package:.2f} %", path.stat().st_size, costs["main"], cost))
-    for t in timings[2:]:
-        cost = f"{t.quantile(0.5):.1f} us (p99 {t.quantile(0.99):.1f})"
-        lines.append(Line(t.label, t.precision, f"{100 * right:.2f} %", (folder / t.file).stat().st_size, 0, cost))
-
-    with Session(host.data) as s:
-        want = [s.run(image[None])[s.outputs()[0].name] for image in xt[:SAME]]
-    for board in map(boards.load, EMULATED):
-        why = emulate.missing(board)
-        if why:
-            print(f"{board.id}: skipped, {why}")
-            lines.append(Line(board.id, "int8", "-", 0, 0, f"skipped: {why}"))
-            continue
-        start = time.monotonic()
-        built = pipeline.build(net, board=board, shapes=shapes, precision="int8", calibration={"x": x})
-        try:
-            m, same = on_board(board, built.data, xt[:SAME], want)
-        except EdgeKitError as e:
-            print(f"{board.id}: {e}", file=sys.stderr)
-            failed = True
-            continue
-        failed |= same != SAME
-        print(f"{board.id}: {same} of {SAME} outputs equal the host's bit for bit ({time.monotonic() - start:.1f} s "
-              "with its program's compilation)")  # fmt: skip
-        package.save(folder / f"digits_{board.id}.ekp", built.data)
-        accuracy = f"{100 * found['int8'].package:.2f} % (same bits)" if same == SAME else "OTHER BITS"
-        cost = f"emulated: {m.p50:,.0f} {m.unit}" if m.p50 is not None else "no clock"
-        lines.append(Line(m.device, "int8", accuracy, len(built.data), m.memory_bytes["main"], cost))
-        parts += report.measurement_parts(f"digits_{board.id}.ekp", m)
-    close(folder, lines, parts, host, timings, loss, begin)
-    return 1 if failed else 0
 
 
 def exported(net: nn.Module, folder: Path) -> Path:
@@ -173,36 +123,136 @@ def exported(net: nn.Module, folder: Path) -> Path:
     logging.disable(logging.WARNING)  # the exporter tells its progress and what it misses
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(net, (torch.zeros(1, 1, 8, 8),), path, dynamo=True, external_data=False, verbose=False)
+        example = (torch.zeros(1, 1, 8, 8),)
+        torch.onnx.export(net, example, path, dynamo=True, external_data=False, verbose=False)
     logging.disable(logging.NOTSET)
     return path
 
 
-def close(
-    folder: Path, lines: list[Line], parts: list[str], host: pipeline.Built, timings: list[measure.Timing],
-    loss: check.Interval, begin: float,
-) -> None:  # fmt: skip
+def on_host(
+    folder: Path, net: nn.Module, blobs: dict[str, bytes], test: Path
+) -> tuple[list[Line], list[measure.Timing], dict[str, check.Accuracy]]:
+    """Accuracy and latency on this machine, beside onnxruntime where it is installed."""
+    paths = {kind: folder / f"digits_{kind}.ekp" for kind in blobs}
+    for kind, path in paths.items():
+        package.save(path, blobs[kind])
+    found = {kind: check.accuracy(path, test) for kind, path in paths.items()}
+    try:
+        timings = measure.bench([*paths.values()], [exported(net, folder)])
+    except MissingRuntime as e:
+        print(f"no peer beside us: {e}")
+        timings = measure.bench([*paths.values()])
+    lines = []
+    for t in timings:
+        cost = f"{t.quantile(0.5):.1f} us (p99 {t.quantile(0.99):.1f})"
+        size = (folder / t.file).stat().st_size
+        if t.file.endswith(".ekp"):
+            arena = contents.read((folder / t.file).read_bytes()).memory["main"]
+            top1 = f"{100 * found[t.precision].package:.2f} %"
+            lines.append(Line("this machine", t.precision, top1, size, arena, cost))
+        else:
+            lines.append(Line(t.label, t.precision, "-", size, 0, cost))
+    return lines, timings, found
+
+
+def compiled(names: tuple[str, ...]) -> tuple[list[boards.Board], list[Line]]:
+    """The boards that can be emulated here, their agents compiled; a line for each that cannot."""
+    ready, lines = [], []
+    for board in map(boards.load, names):
+        why = emulate.missing(board)
+        if why:
+            print(f"{board.id}: skipped, {why}")
+            lines.append(Line(board.id, "int8", "-", 0, 0, f"skipped: {why}"))
+            continue
+        if board.bare:
+            toolchain.firmware(board, "agent")
+        else:
+            toolchain.agent_program(board)
+        emulate.counter()
+        ready.append(board)
+    return ready, lines
+
+
+def main() -> int:
+    """Runs the demo; 1 where int8 lost more than two points or a board gave other bits."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/demo")
+    folder.mkdir(parents=True, exist_ok=True)
+    clock = [time.monotonic()]
+    x, y, xt, yt = digits()
+    net = train(x, y)
+    test = folder / "test.npz"
+    np.savez(test, x=xt, y=yt)
+    clock.append(time.monotonic())
+    ready, skipped = compiled(EMULATED)
+    clock.append(time.monotonic())
+
+    int8 = {"shapes": {"x": (1, 1, 8, 8)}, "precision": "int8", "calibration": {"x": x}}
+    built_float = pipeline.build(net, shapes={"x": (1, 1, 8, 8)})
+    host = pipeline.build(net, **int8)
+    print("\n".join(host.log))
+    blobs = {"float32": built_float.data, "int8": host.data}
+    lines, timings, found = on_host(folder, net, blobs, test)
+    loss = check.paired_loss(found["float32"].scores, found["int8"].scores)
+    failed = loss.value > 0.02
+
+    with Session(host.data) as s:
+        want = [next(iter(s.run(image[None]).values())) for image in xt[:SAME]]
+    parts: list[str] = []
+    for board in ready:
+        blob = pipeline.build(net, board=board, **int8).data
+        name = f"digits_{board.id}.ekp"
+        package.save(folder / name, blob)
+        m, same = on_board(board, blob, xt[:SAME], want)
+        failed |= same != SAME
+        print(f"{board.id}: {same} of {SAME} outputs are the host's, bit for bit")
+        cost = f"emulated: {m.p50 or 0:,.0f} {m.unit}"
+        bits = f"{same}/{SAME} same bits"
+        lines.append(Line(m.device, "int8", bits, len(blob), m.memory_bytes["main"], cost))
+        parts += report.measurement_parts(name, m)
+    save_report(folder / "report.html", [*lines, *skipped], parts, host, timings, loss)
+    clock.append(time.monotonic())
+    trained, tools, rest = np.diff(clock)
+    print(
+        f"training {trained:.1f} s, compiling for the boards {tools:.1f} s, all else {rest:.1f} s"
+    )
+    print(f"report: {(folder / 'report.html').resolve()}")
+    return 1 if failed else 0
+
+
+def save_report(
+    path: Path,
+    lines: list[Line],
+    parts: list[str],
+    host: pipeline.Built,
+    timings: list[measure.Timing],
+    loss: check.Interval,
+) -> None:
     """Prints the table and writes the report."""
-    columns = ("where", "precision", "top-1", ">package B", ">arena B", "p50 latency")
-    rows = [(r.where, r.precision, r.accuracy, r.package_bytes, r.arena_bytes or None, r.cost) for r in lines]
-    console.table("\ndigits CNN", columns, rows)
-    interval = f"{100 * loss.lo:+.2f} .. {100 * loss.hi:+.2f}"
-    print(f"net loss of int8: {100 * loss.value:+.2f} points (95 % interval {interval}, paired, {TEST} digits)")
+    columns = ("where", "precision", "top-1", ">package B", ">arena B", "p50")
+    rows = [
+        (r.where, r.precision, r.top1, r.package_bytes or None, r.arena_bytes or None, r.cost)
+        for r in lines
+    ]
+    console.table("CNN on digits", columns, rows)
+    text = (
+        f"int8 loses {100 * loss.value:+.2f} points of top-1 (95 % interval "
+        f"{100 * loss.lo:+.2f} .. {100 * loss.hi:+.2f}, paired, {TEST} digits)"
+    )
+    print(text)
     costs = explain.explain(host.data, contents.read(host.data), host.board)
-    text = report.page(
-        "EdgeKit: a CNN on digits, from torch to a microcontroller",
-        [
-            report.table(columns, rows),
-            report.note(f"Net loss of int8 {100 * loss.value:+.2f} points, 95 % interval {interval}, paired."),
-            report.note("Emulated boards count instructions; QEMU tells nothing about their time."),
-            report.heading("Stages"), report.lines(host.log), *report.sqnr_parts(host),
-            *report.timing_parts(timings), *report.explain_parts(costs, explain.needs(host.data, host.board)), *parts,
-        ],
-    )  # fmt: skip
-    path = folder / "report.html"
-    report.save(path, text)
-    digest = hashlib.sha256(host.data).hexdigest()[:12]
-    print(f"run time: {time.monotonic() - begin:.1f} s; package {digest}; report: {path.resolve()}")
+    page = [
+        report.table(columns, rows),
+        report.note(text),
+        report.note("Emulated boards count instructions; QEMU tells nothing about their time."),
+        report.heading("Stages"),
+        report.lines(host.log),
+        *report.sqnr_parts(host),
+        *report.timing_parts(timings),
+        *report.explain_parts(costs, explain.needs(host.data, host.board)),
+        *parts,
+    ]
+    title = "EdgeKit: a CNN on digits, from torch to a microcontroller"
+    report.save(path, report.page(title, page))
 
 
 if __name__ == "__main__":
