@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import evaluate, frontends, passes
+from edgekit import boards, evaluate, frontends, passes, pipeline
 from edgekit.errors import EdgeKitError, ModelError
-from edgekit.ir import Array, Graph
+from edgekit.ir import NUMPY, Array, Graph
 from edgekit.ops.base import ONNX
+from edgekit_runtime import Session
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -144,6 +145,27 @@ def test_conformance(operator: str) -> None:
 def test_conformance_breadth() -> None:
     """How many of the standard's node vectors run: a change that loses some shows."""
     assert sum(verdict(o)[0] for o in covered()) >= 600
+
+
+@pytest.mark.slow
+def test_conformance_natively() -> None:
+    """What the references compute right, the native runtime computes right."""
+    target = pipeline.target_of(boards.load("host"))
+    wrong = []
+    for case in (c for o in covered() for c in vectors().get(o, [])):
+        for first in (1, len(case.model.graph.input)):
+            model, x = with_constants(case, first)
+            try:
+                g = simplified(model)
+            except EdgeKitError:
+                continue
+            want = evaluate.outputs(g, x)
+            with Session(pipeline.package_graph(g, target)) as s:
+                got = s.run({k: np.asarray(v, NUMPY[g.tensors[k].dtype]) for k, v in x.items()})
+            if not all(np.allclose(got[k], w, rtol=1e-3, atol=1e-4, equal_nan=True) for k, w in want.items()):
+                wrong.append(case.name)
+            break
+    assert not wrong
 
 
 # -- small models --------------------------------------------------------------------------------

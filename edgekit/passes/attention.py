@@ -27,11 +27,11 @@ def _factor(e: Editor, op: Op) -> tuple[str, float] | None:
 def scalars_after_matmul(graph: Graph) -> Graph:
     """matmul(a * s, b * t) -> matmul(a, b) * (s * t), seen through ops that only move values."""
     e = Editor(graph)
-    for op in e.order():
-        if op.type != "matmul" or op.outputs[0] in e.g.outputs:
+    for op in e.walk():
+        if op.type != "matmul" or op.outputs[0] in e.g.outputs or op.inputs[0] == op.inputs[1]:
             continue
         total = 1.0
-        for name in e.ops[op.outputs[0]].inputs:
+        for name in op.inputs:
             step = e.producer(name)
             while step is not None and step.type in MOVES and e.private(step):
                 step = e.producer(step.inputs[0])
@@ -57,7 +57,7 @@ def _append(e: Editor, op: Op, factor: float) -> None:
 def scale_into_softmax(graph: Graph) -> Graph:
     """softmax(x * s) -> softmax with beta s; only for positive s."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         source = e.producer(op.inputs[0]) if op.type == "softmax" else None
         found = _factor(e, source) if source is not None and e.private(source) else None
         if source is not None and found is not None and found[1] > 0:

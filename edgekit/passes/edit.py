@@ -39,8 +39,11 @@ class Editor:
             self.made.pop(o, None)
 
     def producer(self, tensor: str, *types: str) -> Op | None:
-        """The op that makes a tensor, if it is of one of the types (any, where none is named)."""
-        key = self.made.get(tensor)
+        """The op that makes a tensor, if it is of one of the types (any, where none is named).
+
+        A state is made before the run: None.
+        """
+        key = self.made.get(tensor) if tensor not in self.g.states else None
         op = self.ops[key] if key is not None else None
         return op if op is not None and (not types or op.type in types) else None
 
@@ -113,14 +116,13 @@ class Editor:
         """
         (old,) = op.outputs
         self.remove(op)
+        if old in self.g.states:
+            self._enter(Op("reshape", op.name, (by,), (old,), {"shape": self.shape(by)}))
+            return by
         for user in self.consumers(old):
             inputs = tuple(by if i == old else i for i in user.inputs)
             self._leave(user)
             self._enter(user.with_(inputs=inputs))
-        if old in self.g.states:
-            copy = Op("reshape", op.name, (by,), (old,), {"shape": self.shape(by)})
-            self._enter(copy)
-            return by
         if old not in self.g.outputs:
             return by
         del self.g.tensors[old]

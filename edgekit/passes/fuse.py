@@ -75,7 +75,7 @@ def _scale_into(e: Editor, op: Op, after: Op, scale: Array, shift: Array) -> Op 
 def fuse_clamps(graph: Graph) -> Graph:
     """Moves a clamp (relu, relu6, clip) into the lo and hi of the float op that makes its operand."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type != "unary" or op.attrs["kind"] != "clamp":
             continue
         source = e.producer(op.inputs[0])
@@ -91,7 +91,7 @@ def fuse_clamps(graph: Graph) -> Graph:
 def fold_pads(graph: Graph) -> Graph:
     """Moves a pad with zeros along rows and columns into the window op that reads it."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         pad = e.producer(op.inputs[0], "pad") if op.inputs and op.type in PADDED else None
         if pad is None or pad.attrs["mode"] != "constant" or pad.attrs["value"] != 0:
             continue
@@ -106,7 +106,7 @@ def fold_pads(graph: Graph) -> Graph:
 def matmul_to_linear(graph: Graph) -> Graph:
     """A matmul with a constant matrix (k, n) becomes linear with weights (n, k)."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type != "matmul":
             continue
         w = e.value(op.inputs[1])
@@ -122,7 +122,7 @@ def matmul_to_linear(graph: Graph) -> Graph:
 def transpose_into_matmul(graph: Graph) -> Graph:
     """Lets matmul read its second operand by rows where a transpose would swap its last two axes."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         source = e.producer(op.inputs[1], "transpose") if op.type == "matmul" else None
         if source is None:
             continue
@@ -143,7 +143,7 @@ def fold_input_affine(graph: Graph) -> Graph:
     A shift before a padded window op stays: the padding is 0 after the shift.
     """
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type not in ("conv2d", "depthwise_conv2d", "linear") or op.attrs.get("groups", 1) != 1:
             continue
         before = e.producer(op.inputs[0], "binary")

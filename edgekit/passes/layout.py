@@ -276,19 +276,17 @@ RULES: dict[str, Rule] = {
 def sink_transposes(graph: Graph) -> Graph:
     """One walk in execution order; every op is asked once whether it can compute before its operand's transpose."""
     e = Editor(graph)
-    for op in e.order():
-        current = e.ops.get(op.outputs[0])
+    for op in e.walk():
         rule = RULES.get(op.type)
-        if current is None or rule is None or len(current.outputs) != 1:
-            continue
-        rule(e, current)
+        if rule is not None and len(op.outputs) == 1:
+            rule(e, op)
     return e.finish()
 
 
 def permute_linear(graph: Graph) -> Graph:
     """linear(reshape(transpose(x))): the weights' columns take the order of x instead (flatten before a classifier)."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type != "linear":
             continue
         flat = e.producer(op.inputs[0], "reshape")
@@ -312,7 +310,7 @@ def permute_linear(graph: Graph) -> Graph:
 def transposes_to_reshapes(graph: Graph) -> Graph:
     """A transpose that only moves axes of 1 copies nothing: it is a reshape."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type != "transpose":
             continue
         shape, perm = e.shape(op.inputs[0]), _perm(op)

@@ -35,17 +35,17 @@ def _quantizer(e: Editor, op: Op) -> Op | None:
 def sink_dequantize(graph: Graph) -> Graph:
     """Moves values as integers: reshape(dequantize(x)) -> dequantize(reshape(x)), and joins casts that meet."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type in MOVES:
             q = _dequantized(e, op.inputs[0])
-            if q is None or op.outputs[0] not in e.ops:
+            if q is None:
                 continue
             spec = e.g.tensors[q].quant
             y = e.emit(op.type, [q, *op.inputs[1:]], op.attrs, name=op.name, quant=spec)
             e.replace(op, e.emit("cast", [y], {"to": "f32"}, name=f"{op.name}.dequantize"))
         elif op.type == "cast" and op.attrs["to"] == "i8":
             q = _dequantized(e, op.inputs[0])
-            if q is not None and op.outputs[0] in e.ops:
+            if q is not None:
                 if e.g.tensors[q].quant == e.g.tensors[op.outputs[0]].quant:
                     e.replace(op, q)
                 else:
@@ -56,7 +56,7 @@ def sink_dequantize(graph: Graph) -> Graph:
 def form_integer_ops(graph: Graph) -> Graph:
     """Replaces every float op whose operands are dequantized and whose result is quantized by its integer form."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         mode = get(op.type).int8(op)
         after = _quantizer(e, op) if mode else None
         if after is None:

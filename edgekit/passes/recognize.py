@@ -113,8 +113,8 @@ def _match(e: Editor, x: str, cone: list[Op]) -> tuple[str, float, float] | None
 def activations(graph: Graph) -> Graph:
     """Sigmoid products, erf and tanh forms of GELU, hard swish and the like become one unary op."""
     e = Editor(graph)
-    for sink in e.order()[::-1]:
-        if sink.outputs[0] not in e.ops or not _elementwise(e, sink):
+    for sink in e.walk(reverse=True):
+        if not _elementwise(e, sink):
             continue
         best: tuple[str, tuple[str, float, float]] | None = None
         for x, cone in _cones(e, sink, means=False):
@@ -153,8 +153,8 @@ def _match_norm(e: Editor, x: str, cone: list[Op]) -> tuple[float, int] | None:
 def norms(graph: Graph) -> Graph:
     """Mean, difference, square, mean, root and quotient along the last axis become layer_norm."""
     e = Editor(graph)
-    for sink in e.order()[::-1]:
-        if sink.outputs[0] not in e.ops or sink.type != "binary" or sink.attrs["kind"] not in ("div", "mul"):
+    for sink in e.walk(reverse=True):
+        if sink.type != "binary" or sink.attrs["kind"] not in ("div", "mul"):
             continue
         best: tuple[str, tuple[float, int]] | None = None
         for x, cone in _cones(e, sink, means=True):
@@ -171,7 +171,7 @@ def norms(graph: Graph) -> Graph:
 def fold_norm_affine(graph: Graph) -> Graph:
     """Vectors multiplied and added along the last axis become gamma and beta of the layer_norm before."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         source = e.producer(op.inputs[0], "layer_norm") if op.type == "binary" and len(op.inputs) == 2 else None
         if source is None or not e.private(source) or np.isfinite([op.attrs["lo"], op.attrs["hi"]]).any():
             continue

@@ -19,7 +19,7 @@ def fold_constants(graph: Graph) -> Graph:
     Dequantized constants stay: `edgekit.passes.qdq` takes their integers as they are.
     """
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         data = [e.value(i) if i else None for i in op.inputs]
         if not op.inputs or any(d is None and i for d, i in zip(data, op.inputs)) or is_constant_quant(e.g, op):
             continue
@@ -37,7 +37,7 @@ def fold_constants(graph: Graph) -> Graph:
 def fold_dequantized(graph: Graph) -> Graph:
     """Turns the dequantized constants that no integer op took into float constants."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if is_constant_quant(e.g, op) and op.outputs[0] not in e.g.outputs:
             t = e.g.tensors[op.inputs[0]]
             assert t.data is not None and t.quant is not None
@@ -75,7 +75,7 @@ def _is_noop(e: Editor, op: Op) -> bool:
 def drop_identities(graph: Graph) -> Graph:
     """Removes ops that return their operand, merges reshapes and clamps that follow each other."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         source = e.producer(op.inputs[0]) if op.inputs else None
         if op.type == "binary" and op.attrs["kind"] in ("add", "mul") and e.value(op.inputs[0]) is not None:
             op = e.change(op, inputs=op.inputs[::-1])  # constants second
@@ -86,7 +86,7 @@ def drop_identities(graph: Graph) -> Graph:
             lo, hi = source.attrs["alpha"], source.attrs["beta"]
             a, b = (min(max(v, lo), hi) for v in (op.attrs["alpha"], op.attrs["beta"]))
             op = e.change(op, inputs=source.inputs, alpha=a, beta=b)
-        if op.inputs and _is_noop(e, op) and not (op.outputs[0] in e.g.outputs and op.inputs[0] not in e.made):
+        if op.inputs and _is_noop(e, op) and op.outputs[0] not in e.g.states and not (op.outputs[0] in e.g.outputs and op.inputs[0] not in e.made):
             e.replace(op, op.inputs[0])
     return e.finish()
 
@@ -94,7 +94,7 @@ def drop_identities(graph: Graph) -> Graph:
 def strength(graph: Graph) -> Graph:
     """Cheaper ops for the same: quotients by constants, squares, roots, and slices of slices."""
     e = Editor(graph)
-    for op in e.order():
+    for op in e.walk():
         if op.type == "binary" and e.g.tensors[op.outputs[0]].dtype == "f32":
             _cheaper(e, op)
         elif op.type == "slice":
@@ -130,10 +130,9 @@ def merge_equal(graph: Graph) -> Graph:
     """Keeps one of several ops that compute the same from the same operands."""
     e = Editor(graph)
     seen: dict[tuple[object, ...], Op] = {}
-    for op in e.order():
-        if op.outputs[0] not in e.ops or len(op.outputs) != 1 or op.outputs[0] in e.g.outputs:
+    for op in e.walk():
+        if len(op.outputs) != 1 or op.outputs[0] in (*e.g.outputs, *e.g.states):
             continue
-        op = e.ops[op.outputs[0]]
         t = e.g.tensors[op.outputs[0]]
         key = (op.type, op.inputs, repr(sorted(op.attrs.items())), t.dtype, t.quant)
         if key in seen:
