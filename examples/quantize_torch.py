@@ -10,7 +10,7 @@ import torch
 from edgekit_runtime import Session
 from torch import nn
 
-from edgekit import pipeline
+from edgekit import frontends, pipeline
 from edgekit.compress import sqnr
 
 torch.manual_seed(0)
@@ -20,11 +20,11 @@ net = nn.Sequential(
 ).eval()  # fmt: skip
 images = np.random.default_rng(0).random((64, 3, 16, 16), np.float32)
 
-shapes = {"input": (1, 3, 16, 16)}  # named as the parameter of forward
-built = pipeline.build(net, shapes=shapes, precision="int8", calibration=images)
+graph = frontends.load(net, shapes={"input": (1, 3, 16, 16)})  # named as forward's parameter
+built = pipeline.build(graph, precision="int8", calibration=images)
 worst = sqnr.culprits(built.sqnr)[0]
 print(f"int8 loses most at {worst.op} ({worst.type}): {worst.drop_db:.1f} dB")
-mixed = pipeline.build(net, shapes=shapes, precision="int8", calibration=images, exclude=[worst.op])
+mixed = pipeline.build(graph, precision="int8", calibration=images, exclude=[worst.op])
 
 with torch.no_grad():
     want = net(torch.from_numpy(images)).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ import numpy as np
 import onnx
 import pytest
 import tiny
+from conftest import need
 from edgekit_runtime import Session
 
-from edgekit import boards, cli, contents, explain
+from edgekit import boards, cli, contents, emulate, explain
 
 COMMANDS = ("build", "inspect", "explain", "check", "run", "bench", "boards", "agent")
 
@@ -395,3 +397,16 @@ def test_a_bug_is_a_sentence_unless_debugging(
 
 def test_unwritable_output_is_refused(work: Path) -> None:
     refused(edgekit(work, "build", "model.onnx", "-o", "model.onnx/x.ekp"), "cannot write")
+
+
+@pytest.mark.emulator
+def test_emulated_bench_tells_instructions_and_no_time(work: Path) -> None:
+    need(emulate.missing(boards.load("qemu_mps2_an386")))
+    args = ("bench", "mcu.ekp", "--on", "qemu_mps2_an386", "-n", "4")
+    m = data(edgekit(work, *args, "--json"))["measurements"][0]
+    assert m["unit"] == "instructions" and m["emulated"] and m["runs"] == 4
+    assert len(m["samples"]) == 4 and m["p50"] > 1000 and len(m["ops"]) > 3
+    assert m["energy_uj"]["value"] is None and m["energy_uj"]["note"]
+    out = said(edgekit(work, *args))
+    assert "instructions, not time" in " ".join(out.split())
+    assert not re.search(r"\b(us|ms)\b", out)
