@@ -27,7 +27,7 @@ static void stop(void) { ek_port_exit(2); }
 
 uint32_t ek_cpu(void);
 
-enum { BUFFERS = 6, BUFFER_BYTES = 1 << 15 };
+enum { BUFFERS = 6, BUFFER_BYTES = 1 << 16 };
 static uint32_t seed = 1;
 static unsigned failures;
 static const char *isa_name;
@@ -218,7 +218,7 @@ static void test_gemm_s8(const ek_kernels *k)
         g.xoff = rnd() & 1 ? 128 : 0;
     shape(&g, 150);
     if (!(rnd() & 15)) {
-        g.n = range(1, 16);
+        g.n = range(1, 40);
         g.k = range(300, 1200); /* past the depth any kernel holds at once */
     }
     int extreme = !(rnd() & 3), ties = !(rnd() & 3);
