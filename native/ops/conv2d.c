@@ -12,13 +12,12 @@ typedef struct conv {
     uint32_t elem;     /* bytes of an element */
     uint32_t k, kp;    /* inputs of one output, padded to kr */
     uint32_t ci, groups, out_group;
-    size_t group_bytes;
 } conv;
 
 static uint32_t spatial(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pads)
 {
     uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
-    return size + (uint64_t)pads < span ? 0 : (uint32_t)((size + (uint64_t)pads - span) / stride + 1);
+    return size + (uint64_t)pads < span ? 0 : (uint32_t)ek_div_u64(size + (uint64_t)pads - span, stride) + 1;
 }
 
 int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
@@ -63,7 +62,6 @@ static int setup(const ek_ctx *c, conv *v)
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
-    v->group_bytes = ek_blob_bytes(&v->rows.g, v->elem);
     return 1;
 }
 
@@ -78,7 +76,7 @@ static int check(const ek_ctx *c)
     if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
                                || a->w_zero < -256 || a->w_zero > 256))
         return 0;
-    return direct(a, v.k, v.rows.g.kr) || c->rec->scratch >= v.kp * v.elem;
+    return c->rec->scratch >= (direct(a, v.k, v.rows.g.kr) ? 0 : (uint64_t)v.kp * v.elem) + v.rows.room;
 }
 
 /* one output pixel's inputs (kh, kw, ci) of group gi */
@@ -122,22 +120,22 @@ static void tile(void *arg, unsigned t, unsigned thread)
     uint32_t pixels = v->y.dims[0] * v->y.dims[1] * v->y.dims[2];
     uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, pixels - m0);
     ek_gemm g = v->rows.g;
+    uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     g.m = m;
     for (uint32_t gi = 0; gi < v->groups; gi++) {
-        g.w = v->rows.g.w + gi * v->group_bytes;
+        g.w = v->rows.g.w + gi * v->rows.group_bytes;
         g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * v->elem;
         g.ldy = (ptrdiff_t)v->y.dims[3];
         if (v->rows.in_place) {
             g.a = v->x.data + (size_t)m0 * v->k * v->elem;
             g.lda = (ptrdiff_t)v->k;
         } else {
-            uint8_t *s = ek_scratch(v->c, thread);
             for (uint32_t i = 0; i < m; i++)
                 gather(v, s + (size_t)i * v->kp * v->elem, m0 + i, gi);
             g.a = s;
             g.lda = (ptrdiff_t)v->kp;
         }
-        v->rows.fn(&g);
+        ek_rows_run(&v->rows, &g, room);
     }
 }
 
@@ -148,7 +146,7 @@ static int run(const ek_ctx *c)
         return 0;
     uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
     v.rows.in_place = direct(v.a, v.k, v.rows.g.kr);
-    v.rows.tile = ek_tile_rows(c, v.rows.in_place ? 0 : v.kp * v.elem, pixels);
+    v.rows.tile = ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * v.elem, pixels);
     ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
     return 1;
 }

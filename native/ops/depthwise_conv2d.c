@@ -35,8 +35,8 @@ static int setup(const ek_ctx *c, dwconv *v)
     if (w->nr == nr)
         v->fn = is_float ? c->k->dw_f32 : c->k->dw_s8;
     else
-        v->fn = is_float ? ek_dw_f32_portable : ek_dw_s8_portable;
-    return 1;
+        v->fn = is_float ? (EK_USES(DW_F32) ? ek_dw_f32_portable : 0) : EK_USES(DW_S8) ? ek_dw_s8_portable : 0;
+    return v->fn != 0;
 }
 
 static int check(const ek_ctx *c)
@@ -61,7 +61,7 @@ static void inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride
     uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
     *first = ek_min_u32((pad + stride - 1) / stride, out);
     uint64_t room = (uint64_t)size + pad;
-    uint64_t last = room < span ? 0 : (room - span) / stride + 1;
+    uint64_t last = room < span ? 0 : ek_div_u64(room - span, stride) + 1;
     *end = last < out ? (uint32_t)last : out;
     if (*end < *first)
         *end = *first;

@@ -245,7 +245,7 @@ static unsigned kernel(const ek_ctx *c)
     red v;
     setup(c, &v);
     int is_float = v.elem == 4;
-    if (v.a->kind == EK_REDUCE_KIND_MAX && v.across)
+    if (v.a->kind == EK_REDUCE_KIND_MAX)
         return is_float ? EK_K_MAX_F32 : EK_K_MAX_S8;
     if (v.a->kind <= EK_REDUCE_KIND_SUM && (v.across || is_float))
         return is_float ? EK_K_SUM_F32 : EK_K_SUM_S8;

@@ -56,7 +56,7 @@ static void row_s8(const soft *v, const int8_t *x, int8_t *y)
         top = x[i] > top ? x[i] : top;
     for (uint32_t i = 0; i < v->n; i++)
         sum += t[(uint8_t)(top - x[i])];
-    uint64_t inv = ((uint64_t)1 << 40) / (sum ? sum : 1);
+    uint64_t inv = ek_div_u64((uint64_t)1 << 40, sum ? sum : 1);
     for (uint32_t i = 0; i < v->n; i++) {
         uint64_t p = (t[(uint8_t)(top - x[i])] * inv + (1u << 15)) >> 16; /* probability in 2^-24 */
         y[i] = ek_requant(p > 1u << 24 ? 1 << 24 : (int32_t)p, v->a->scale, lo, hi, v->y.zero);

@@ -1,6 +1,30 @@
 /* Checks that ops share. */
 #include "op.h"
 
+uint64_t ek_div_u64(uint64_t n, uint32_t d)
+{
+#if UINTPTR_MAX > 0xffffffffu
+    return n / d;
+#else
+    /* no helper of the compiler's is linked for it: one bit at a time, rarely */
+    uint32_t high = (uint32_t)(n >> 32), low = (uint32_t)n, rest = high % d;
+    if (!rest)
+        return (uint64_t)(high / d) << 32 | low / d;
+    uint32_t q = 0;
+    for (int i = 0; i < 32; i++) {
+        uint32_t carry = rest >> 31;
+        rest = rest << 1 | low >> 31;
+        low <<= 1;
+        q <<= 1;
+        if (carry || rest >= d) {
+            rest -= d;
+            q |= 1;
+        }
+    }
+    return (uint64_t)(high / d) << 32 | q;
+#endif
+}
+
 int ek_finite(float x) { return x - x == 0; }
 
 int ek_same_shape(const ek_view *a, const ek_view *b)
@@ -37,7 +61,11 @@ int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, u
         return 0;
     if (n > 0xffffffu || k > 0xffffffu || groups > 0xffffu)
         return 0;
-    uint64_t blocks = (n + v->nr - 1) / v->nr, kp = (k + v->kr - 1) / v->kr * v->kr;
+    uint64_t blocks = ((uint32_t)n + v->nr - 1) / v->nr, kp = ek_up((uint32_t)k, v->kr); /* below 2^24, as checked */
     uint64_t one = dtype == EK_F32 ? (uint64_t)v->nr * 4 * (1 + kp) : (uint64_t)v->nr * (8 + kp);
+    if (dtype == EK_I4 || dtype == EK_I2) { /* whole bytes; copied before use, so they may lie anywhere */
+        uint32_t part = dtype == EK_I4 ? 2 : 4;
+        return v->nr * kp % part == 0 && groups * blocks * (v->nr * (8 + kp / part)) <= v->bytes;
+    }
     return one % 4 == 0 && groups * blocks * one <= v->bytes;
 }

@@ -1,3 +1,4 @@
+#include <string.h>
 #include "gemm.h"
 #include "portable.h"
 
@@ -10,35 +11,75 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
                                 : ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, c->k->s8_xoff, &v);
     if (!w)
         return 0;
-    int dynamic = r->dynamic = is_float && v->dtype == EK_I8;
+    int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
     if (dynamic)
         w = ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, 0, &v);
-    if (!ek_variant_ok(v, is_float && !dynamic ? EK_F32 : EK_I8, n, k, groups) || !n || !k)
+    r->bits = v->dtype == EK_F32 ? 32 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8;
+    if ((v->dtype == EK_F32) != (is_float && !dynamic) || !ek_variant_ok(v, v->dtype, n, k, groups) || !n || !k)
         return 0;
     if (is_float && v->xoff)
         return 0;
+    uint64_t depth = (uint64_t)ek_up(k, v->kr) * v->nr, blocks = (n + v->nr - 1u) / v->nr;
+    uint64_t room = 8u * v->nr + depth + 15u, group = blocks * (r->bits == 32 ? 4 * (v->nr + depth) : 8u * v->nr + depth * r->bits / 8);
+    if (room > 0x7fffffffu || group > v->bytes)
+        return 0;
+    r->room = r->bits < 8 ? (uint32_t)(room / 16 * 16) : 0;
+    r->group_bytes = (size_t)group;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero };
+    int fits = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr;
     if (dynamic)
-        r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr ? c->k->gemm_dyn : ek_gemm_dyn_portable;
+        r->fn = fits ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
     else if (is_float)
-        r->fn = v->nr == c->k->f32_nr && v->kr == 1 ? c->k->gemm_f32 : ek_gemm_f32_portable;
+        r->fn = v->nr == c->k->f32_nr && v->kr == 1 ? c->k->gemm_f32 : EK_USES(GEMM_F32) ? ek_gemm_f32_portable : 0;
     else
-        r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff)
-                    ? c->k->gemm_s8 : ek_gemm_s8_portable;
-    return !is_float || dynamic || v->kr == 1;
+        r->fn = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff)
+                    ? c->k->gemm_s8 : EK_USES(GEMM_S8) ? ek_gemm_s8_portable : 0;
+    return r->fn && (!is_float || dynamic || v->kr == 1);
 }
 
-size_t ek_blob_bytes(const ek_gemm *g, uint32_t elem)
+/* Element i of `count` lies in byte i % bytes, its plane i / bytes tells which bits (the lowest are plane 0), and is
+ * stored plus 2^(bits - 1).  Planes keep neighbours apart by a byte: four at a time without a shuffle, on any CPU. */
+static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits)
 {
-    size_t blocks = (g->n + g->nr - 1u) / g->nr, kp = ek_up(g->k, g->kr);
-    return blocks * g->nr * (elem == 4 ? 4 * (1 + kp) : 8 + kp);
+    size_t bytes = count * bits / 8;
+    uint32_t low = bits == 4 ? 0x0f0f0f0fu : 0x03030303u, half = bits == 4 ? 0x08080808u : 0x02020202u;
+    for (uint32_t shift = 0; shift < 8; shift += bits, w += bytes) {
+        size_t i = 0;
+        for (; i + 4 <= bytes; i += 4) {
+            uint32_t x;
+            memcpy(&x, p + i, 4);
+            x = (((x >> shift & low) | 0x80808080u) - half) ^ 0x80808080u; /* no byte borrows from the next */
+            memcpy(w + i, &x, 4);
+        }
+        for (; i < bytes; i++)
+            w[i] = (int8_t)((int)(p[i] >> shift & (low & 0xff)) - (int)(half & 0xff));
+    }
 }
 
-uint32_t ek_tile_rows(const ek_ctx *c, uint32_t row_bytes, uint32_t rows)
+void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room)
 {
-    uint32_t t = c->k->tile_rows;
+    if (!r->room) {
+        r->fn(g);
+        return;
+    }
+    size_t head = 8u * g->nr, count = (size_t)ek_up(g->k, g->kr) * g->nr, size = r->dynamic ? 4 : 1;
+    const uint8_t *p = g->w;
+    ek_gemm one = *g;
+    one.w = room;
+    for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, p += head + count * r->bits / 8) {
+        memcpy(room, p, head);
+        unpack(p + head, (int8_t *)(room + head), count, r->bits);
+        one.n = ek_min_u32(g->nr, g->n - n0);
+        one.y = (uint8_t *)g->y + n0 * size;
+        r->fn(&one);
+    }
+}
+
+uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows)
+{
+    uint32_t t = c->k->tile_rows * (r->room ? 2u : 1u); /* more rows share what was unpacked */
     if (row_bytes)
-        t = ek_min_u32(t, c->rec->scratch / row_bytes);
+        t = ek_min_u32(t, (c->rec->scratch - r->room) / row_bytes);
     else
         t *= 4; /* nothing is copied: larger tiles cost only balance between threads */
     return t ? ek_min_u32(t, rows ? rows : 1) : 1;

@@ -22,8 +22,9 @@ static void fill(const ek_tensor *t, float lo, float hi, uint32_t *seed)
             float f = lo + ek_mul_f32((hi - lo), ek_mul_f32((float)u, 5.9604644775390625e-8f));
             memcpy((uint8_t *)t->data + i * 4, &f, 4);
         } else {
-            int64_t a = (int64_t)lo, span = (int64_t)hi - a + 1;
-            int64_t v = a + (int64_t)((uint64_t)u % (uint64_t)(span > 0 ? span : 1));
+            int32_t a = (int32_t)lo;
+            uint32_t span = (uint32_t)(int32_t)hi - (uint32_t)a + 1; /* not 0: hi < 2^31, see below */
+            int64_t v = (int64_t)a + u % span;
             memcpy((uint8_t *)t->data + i * size, &v, size);
         }
     }

@@ -70,7 +70,15 @@ enum {
     EK_K_COUNT, EK_K_NONE = 255
 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */
-#define EK_SET(k, slot, SLOT, fn, ISA) ((k)->slot = (fn), (k)->isa[EK_K_##SLOT] = (uint8_t)(ISA))
+
+/* A build for one model names the slots its ops use, bits (1 << EK_K_*): the linker drops the other kernels, and
+ * ek_open refuses packages that need them.  `edgekit build --format c` writes the number. */
+#ifndef EK_SLOTS
+#define EK_SLOTS 0xffffffffu
+#endif
+#define EK_USES(SLOT) ((EK_SLOTS >> EK_K_##SLOT & 1u) != 0)
+#define EK_SET(k, slot, SLOT, fn, ISA) \
+    ((k)->slot = EK_USES(SLOT) ? (fn) : 0, (k)->isa[EK_K_##SLOT] = (uint8_t)(EK_USES(SLOT) ? (ISA) : 0))
 
 void ek_kernels_portable(ek_kernels *k);
 /* ek_kernels_<isa>(k) of every folder native/kernels/<isa>: declared in gen/isas.h, called in order of rank */

@@ -59,11 +59,14 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
 static int table_of(ek_table *t, const ek_section *s, const uint8_t *base, size_t record)
 {
     /* older writers' records are shorter: never, today's are the first */
-    if (s->stride < record || s->stride % 4 || s->bytes % s->stride || s->bytes / s->stride > 0xfffffu)
+    if (s->stride < record || s->stride % 4)
+        return 0;
+    uint64_t count = ek_div_u64(s->bytes, s->stride);
+    if (count > 0xfffffu || count * s->stride != s->bytes)
         return 0;
     t->base = base;
     t->stride = s->stride;
-    t->count = (uint32_t)(s->bytes / s->stride);
+    t->count = (uint32_t)count;
     return 1;
 }
 

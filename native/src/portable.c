@@ -195,13 +195,26 @@ static void binary_f32(const float *a, const float *b, float *y, size_t n, unsig
         y[i] = ek_binary_f32(a[i], b[i], kind);
 }
 
+#define FILL(slot, SLOT, fn) EK_SET(k, slot, SLOT, fn, EK_ISA_PORTABLE)
+
 void ek_kernels_portable(ek_kernels *k)
 {
-    *k = (ek_kernels){
-        .gemm_s8 = ek_gemm_s8_portable, .gemm_dyn = ek_gemm_dyn_portable, .gemm_f32 = ek_gemm_f32_portable,
-        .dw_s8 = ek_dw_s8_portable, .dw_f32 = ek_dw_f32_portable, .add_s8 = add_s8, .lut_s8 = lut_s8,
-        .max_s8 = max_s8, .max_f32 = max_f32, .sum_s8 = sum_s8, .sum_f32 = sum_f32, .quantize = quantize,
-        .dequantize = dequantize, .unary_f32 = unary_f32, .binary_f32 = binary_f32,
-        .s8_nr = 0, .s8_kr = 0, .s8_xoff = EK_XOFF_ANY, .f32_nr = 0, .dw_s8_nr = 0, .dw_f32_nr = 0, .tile_rows = 4,
-    };
+    FILL(gemm_s8, GEMM_S8, ek_gemm_s8_portable);
+    FILL(gemm_dyn, GEMM_DYN, ek_gemm_dyn_portable);
+    FILL(gemm_f32, GEMM_F32, ek_gemm_f32_portable);
+    FILL(dw_s8, DW_S8, ek_dw_s8_portable);
+    FILL(dw_f32, DW_F32, ek_dw_f32_portable);
+    FILL(add_s8, ADD_S8, add_s8);
+    FILL(lut_s8, LUT_S8, lut_s8);
+    FILL(max_s8, MAX_S8, max_s8);
+    FILL(max_f32, MAX_F32, max_f32);
+    FILL(sum_s8, SUM_S8, sum_s8);
+    FILL(sum_f32, SUM_F32, sum_f32);
+    FILL(quantize, QUANTIZE, quantize);
+    FILL(dequantize, DEQUANTIZE, dequantize);
+    FILL(unary_f32, UNARY_F32, unary_f32);
+    FILL(binary_f32, BINARY_F32, binary_f32);
+    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = 0;
+    k->s8_xoff = EK_XOFF_ANY;
+    k->tile_rows = 4;
 }

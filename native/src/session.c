@@ -3,6 +3,13 @@
 #include <string.h>
 #include "oplist.h"
 
+/* A build for one model gives its own list and must not link them all. */
+#ifdef EK_NO_OP_LIST
+static const ek_op_def *const *const every_op = 0;
+#else
+static const ek_op_def *const *const every_op = ek_ops_all;
+#endif
+
 ek_status ek_fail(const ek_session *s, ek_status e)
 {
     if (e && s->cfg.log)
@@ -12,7 +19,7 @@ ek_status ek_fail(const ek_session *s, ek_status e)
 
 const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r)
 {
-    const ek_op_def *const *list = s->cfg.ops ? s->cfg.ops : ek_ops_all;
+    const ek_op_def *const *list = s->cfg.ops ? s->cfg.ops : every_op;
     for (; *list; list++)
         if ((*list)->code == r->code && (*list)->version == r->version)
             return *list;
@@ -113,6 +120,9 @@ static ek_status check_ops(ek_session *s)
         ek_ctx c = ek_ctx_of(s, r);
         if (!d->check(&c))
             return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
+        unsigned slot = d->kernel ? d->kernel(&c) : EK_K_NONE;
+        if (slot < EK_K_COUNT && !(EK_SLOTS >> slot & 1u))
+            return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
     }
     return EK_OK;
 }
@@ -120,7 +130,7 @@ static ek_status check_ops(ek_session *s)
 ek_status ek_open(ek_session **out, const ek_config *cfg)
 {
     size_t need[EK_MEM_KINDS];
-    if (!out || !cfg || cfg->size < sizeof(ek_config) || cfg->threads > 256)
+    if (!out || !cfg || cfg->size < sizeof(ek_config) || cfg->threads > 256 || !(cfg->ops || every_op))
         return EK_ERR_ARGUMENT;
     *out = 0;
     ek_status e = ek_arena_size(cfg->package, cfg->package_len, cfg->threads, need);
