@@ -15,7 +15,9 @@ def _feed(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, Array]:
     """The graph's inputs, checked for names, shapes and types."""
     unknown = sorted(set(inputs) - set(graph.inputs))
     if unknown:
-        raise DataError(f"no input is named {unknown[0]!r}", todo=f"inputs: {', '.join(graph.inputs)}")
+        raise DataError(
+            f"no input is named {unknown[0]!r}", todo=f"inputs: {', '.join(graph.inputs)}"
+        )
     out = {}
     for name in graph.inputs:
         if name not in inputs:
@@ -35,8 +37,8 @@ def steps(
 ) -> Iterator[tuple[str, Array]]:
     """Yields (tensor name, value) in execution order and forgets what no later op reads.
 
-    `states` holds the persistent tensors between calls and is updated in place; a name it lacks starts at
-    the tensor's initial value.
+    `states` holds the persistent tensors between calls and is updated in place; a name it lacks
+    starts at the tensor's initial value.
     """
     values = _feed(graph, inputs)
     states = {} if states is None else states
@@ -45,7 +47,9 @@ def steps(
         if name not in states and data is not None:
             states[name] = data.copy()
         values[name] = states[name]
-    values.update((n, t.data) for n, t in graph.tensors.items() if t.data is not None and n not in values)
+    values.update(
+        (n, t.data) for n, t in graph.tensors.items() if t.data is not None and n not in values
+    )
     last = {i: k for k, op in enumerate(graph.ops) for i in op.inputs}
     for k, op in enumerate(graph.ops):
         operands = [values[i] if i else None for i in op.inputs]

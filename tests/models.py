@@ -9,9 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def conv(i: int, o: int, k: int = 3, s: int = 1, g: int = 1, act: type[nn.Module] | None = nn.ReLU) -> nn.Sequential:
+def conv(
+    i: int, o: int, k: int = 3, s: int = 1, g: int = 1, act: type[nn.Module] | None = nn.ReLU
+) -> nn.Sequential:
     """Convolution without bias, batch norm, activation."""
-    layers: list[nn.Module] = [nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False), nn.BatchNorm2d(o)]
+    layers: list[nn.Module] = [
+        nn.Conv2d(i, o, k, s, k // 2, groups=g, bias=False),
+        nn.BatchNorm2d(o),
+    ]
     if act is not None:
         layers.append(act())
     return nn.Sequential(*layers)
@@ -43,7 +48,15 @@ class MobileNetV2(nn.Module):
 
         i, layers = ch(32), [conv(3, ch(32), 3, 2, act=nn.ReLU6)]
         body: list[nn.Module] = list(layers)
-        for t, c, n, s in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+        for t, c, n, s in (
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        ):
             for k in range(n):
                 body.append(Inverted(i, ch(c), s if k == 0 else 1, t))
                 i = ch(c)
@@ -72,7 +85,9 @@ class Squeeze(nn.Module):
 class Bneck(nn.Module):
     """Block of MobileNetV3."""
 
-    def __init__(self, i: int, k: int, h: int, o: int, se: bool, act: type[nn.Module], s: int) -> None:
+    def __init__(
+        self, i: int, k: int, h: int, o: int, se: bool, act: type[nn.Module], s: int
+    ) -> None:
         super().__init__()
         parts: list[nn.Module] = [conv(i, h, 1, act=act)] if h != i else []
         parts.append(conv(h, h, k, s, h, act))
@@ -93,14 +108,25 @@ class MobileNetV3Small(nn.Module):
         super().__init__()
         re, hs = nn.ReLU, nn.Hardswish
         table = (
-            (16, 3, 16, 16, True, re, 2), (16, 3, 72, 24, False, re, 2), (24, 3, 88, 24, False, re, 1),
-            (24, 5, 96, 40, True, hs, 2), (40, 5, 240, 40, True, hs, 1), (40, 5, 240, 40, True, hs, 1),
-            (40, 5, 120, 48, True, hs, 1), (48, 5, 144, 48, True, hs, 1), (48, 5, 288, 96, True, hs, 2),
-            (96, 5, 576, 96, True, hs, 1), (96, 5, 576, 96, True, hs, 1),
-        )  # fmt: skip
-        self.features = nn.Sequential(conv(3, 16, 3, 2, act=hs), *(Bneck(*row) for row in table), conv(96, 576, 1, act=hs))
+            (16, 3, 16, 16, True, re, 2),
+            (16, 3, 72, 24, False, re, 2),
+            (24, 3, 88, 24, False, re, 1),
+            (24, 5, 96, 40, True, hs, 2),
+            (40, 5, 240, 40, True, hs, 1),
+            (40, 5, 240, 40, True, hs, 1),
+            (40, 5, 120, 48, True, hs, 1),
+            (48, 5, 144, 48, True, hs, 1),
+            (48, 5, 288, 96, True, hs, 2),
+            (96, 5, 576, 96, True, hs, 1),
+            (96, 5, 576, 96, True, hs, 1),
+        )
+        self.features = nn.Sequential(
+            conv(3, 16, 3, 2, act=hs), *(Bneck(*row) for row in table), conv(96, 576, 1, act=hs)
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Sequential(nn.Linear(576, 1024), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1024, classes))
+        self.classifier = nn.Sequential(
+            nn.Linear(576, 1024), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(1024, classes)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.classifier(torch.flatten(self.pool(self.features(x)), 1))
@@ -120,8 +146,12 @@ class ShuffleUnit(nn.Module):
         super().__init__()
         self.s, half = s, o // 2
         j = i if s == 2 else half
-        self.left = nn.Sequential(conv(i, i, 3, 2, i, None), conv(i, half, 1)) if s == 2 else nn.Identity()
-        self.right = nn.Sequential(conv(j, half, 1), conv(half, half, 3, s, half, None), conv(half, half, 1))
+        self.left = (
+            nn.Sequential(conv(i, i, 3, 2, i, None), conv(i, half, 1)) if s == 2 else nn.Identity()
+        )
+        self.right = nn.Sequential(
+            conv(j, half, 1), conv(half, half, 3, s, half, None), conv(half, half, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.s == 1:
@@ -188,7 +218,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, s, d = x.shape
-        q, k, v = self.qkv(self.n1(x)).reshape(n, s, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (
+            self.qkv(self.n1(x))
+            .reshape(n, s, 3, self.heads, d // self.heads)
+            .permute(2, 0, 3, 1, 4)
+            .unbind(0)
+        )
         y = F.scaled_dot_product_attention(q, k, v)
         x = x + self.proj(y.transpose(1, 2).reshape(n, s, d))
         return x + self.down(F.gelu(self.up(self.n2(x))))
@@ -197,7 +232,15 @@ class Block(nn.Module):
 class ViTTiny(nn.Module):
     """Dosovitskiy et al. 2020; tiny as in DeiT, fewer blocks."""
 
-    def __init__(self, size: int = 64, patch: int = 16, d: int = 96, depth: int = 4, heads: int = 3, classes: int = 100) -> None:
+    def __init__(
+        self,
+        size: int = 64,
+        patch: int = 16,
+        d: int = 96,
+        depth: int = 4,
+        heads: int = 3,
+        classes: int = 100,
+    ) -> None:
         super().__init__()
         self.patch = nn.Conv2d(3, d, patch, patch)
         self.cls = nn.Parameter(torch.randn(1, 1, d) * 0.02)
@@ -212,6 +255,67 @@ class ViTTiny(nn.Module):
         return y
 
 
+class Basic(nn.Module):
+    """Block of ResNet-18."""
+
+    def __init__(self, i: int, o: int, s: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(i, o, 3, s), conv(o, o, 3, act=None))
+        self.down = conv(i, o, 1, s, act=None) if s != 1 or i != o else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.down(x))
+
+
+class ResNet18(nn.Module):
+    """He et al. 2015."""
+
+    def __init__(self, classes: int = 100) -> None:
+        super().__init__()
+        body: list[nn.Module] = [conv(3, 64, 7, 2), nn.MaxPool2d(3, 2, 1)]
+        i = 64
+        for o, s in ((64, 1), (128, 2), (256, 2), (512, 2)):
+            body += [Basic(i, o, s), Basic(o, o, 1)]
+            i = o
+        self.features, self.fc = nn.Sequential(*body), nn.Linear(512, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.fc(self.features(x).mean((2, 3)))
+        return y
+
+
+class Fire(nn.Module):
+    """Module of SqueezeNet."""
+
+    def __init__(self, i: int, s: int, e: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(i, s, 1)
+        self.a, self.b = nn.Conv2d(s, e, 1), nn.Conv2d(s, e, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze(x))
+        return torch.cat((F.relu(self.a(x)), F.relu(self.b(x))), 1)
+
+
+class SqueezeNet(nn.Module):
+    """Iandola et al. 2016, version 1.1."""
+
+    def __init__(self, classes: int = 100) -> None:
+        super().__init__()
+
+        def pool() -> nn.Module:
+            return nn.MaxPool2d(3, 2, ceil_mode=True)
+
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 64, 3, 2), nn.ReLU(), pool(), Fire(64, 16, 64), Fire(128, 16, 64), pool(),
+            Fire(128, 32, 128), Fire(256, 32, 128), pool(), Fire(256, 48, 192), Fire(384, 48, 192),
+            Fire(384, 64, 256), Fire(512, 64, 256), nn.Conv2d(512, classes, 1), nn.ReLU(),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))
+
+
 ALL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mobilenet_v2": (MobileNetV2, (1, 3, 96, 96)),
     "mobilenet_v3_small": (MobileNetV3Small, (1, 3, 96, 96)),
@@ -222,7 +326,9 @@ ALL: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def make(name: str, seed: int = 0) -> tuple[nn.Module, Tensor]:
-    """(module in eval mode, input): batch statistics come from forward passes over noise of several sizes."""
+    """(module in eval mode, input): batch statistics come from forward passes over noise of
+    several sizes.
+    """
     torch.manual_seed(seed)
     build, shape = ALL[name]
     model = build()

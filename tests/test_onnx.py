@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit_runtime import Session
 
 from edgekit import boards, evaluate, frontends, passes, pipeline
 from edgekit.errors import EdgeKitError, ModelError
 from edgekit.ir import NUMPY, Array, Graph
 from edgekit.ops.base import ONNX
-from edgekit_runtime import Session
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -57,7 +57,7 @@ def test_real_model_equals_onnxruntime(shared_data: Path, name: str) -> None:
 
 # -- the standard's vectors -------------------------------------------------------------------
 
-NAN = "the expanded attention replaces NaN by a constant mask; Where is min and max here, which keep NaN"
+NAN = "the expanded attention masks NaN away; Where is min and max here, which keep NaN"
 KNOWN = {
     "test_attention_causal_boolmask_nan_robustness_expanded": NAN,
     "test_attention_23_boolmask_fullymasked_row_nan_robustness_expanded": NAN,
@@ -66,13 +66,15 @@ KNOWN = {
     "test_attention_24_fullymasked_qk_matmul_output_mode3_zero_expanded": NAN,
     "test_attention_24_qk_matmul_output_mode3_softmax_precision_expanded": NAN,
     "test_attention_local_window_gqa_rank4_mask_expanded": NAN,
-    "test_resize_downsample_scales_linear_align_corners": "the vector uses the unrounded output length",
+    "test_resize_downsample_scales_linear_align_corners": "uses the unrounded output length",
 }
 
 
 @functools.cache
 def vectors() -> dict[str, list[Any]]:
-    """The conformance cases by the first operator that has an importer; only those with plain arrays."""
+    """The conformance cases by the first operator that has an importer; only those with plain
+    arrays.
+    """
     from onnx.backend.test.case.node import collect_testcases
 
     with warnings.catch_warnings():
@@ -82,7 +84,11 @@ def vectors() -> dict[str, list[Any]]:
     for c in cases:
         inputs, outputs = c.data_sets[0]
         operator = next((n.op_type for n in c.model.graph.node if n.op_type in ONNX), "")
-        if operator and c.name not in KNOWN and all(isinstance(a, np.ndarray) for a in (*inputs, *outputs)):
+        if (
+            operator
+            and c.name not in KNOWN
+            and all(isinstance(a, np.ndarray) for a in (*inputs, *outputs))
+        ):
             found.setdefault(operator, []).append(c)
     return found
 
@@ -105,7 +111,9 @@ def with_constants(case: Any, first: int) -> tuple[Any, dict[str, Array]]:
 
 @functools.cache
 def verdict(operator: str) -> tuple[int, int, tuple[str, ...]]:
-    """(right, refused, wrong ones) of an operator's vectors; operands are constants, or else inputs."""
+    """(right, refused, wrong ones) of an operator's vectors; operands are constants, or else
+    inputs.
+    """
     right = refused = 0
     wrong = []
     for case in vectors().get(operator, []):
@@ -117,7 +125,8 @@ def verdict(operator: str) -> tuple[int, int, tuple[str, ...]]:
                 continue
             got = evaluate.outputs(g, x).values()
             good = all(
-                a.shape == b.shape and np.allclose(a, np.asarray(b, np.float64), rtol=1e-3, atol=1e-4, equal_nan=True)
+                a.shape == b.shape
+                and np.allclose(a, np.asarray(b, np.float64), rtol=1e-3, atol=1e-4, equal_nan=True)
                 for a, b in zip(got, case.data_sets[0][1])
             )
             right += good
@@ -162,7 +171,10 @@ def test_conformance_natively() -> None:
             want = evaluate.outputs(g, x)
             with Session(pipeline.package_graph(g, target)) as s:
                 got = s.run({k: np.asarray(v, NUMPY[g.tensors[k].dtype]) for k, v in x.items()})
-            if not all(np.allclose(got[k], w, rtol=1e-3, atol=1e-4, equal_nan=True) for k, w in want.items()):
+            if not all(
+                np.allclose(got[k], w, rtol=1e-3, atol=1e-4, equal_nan=True)
+                for k, w in want.items()
+            ):
                 wrong.append(case.name)
             break
     assert not wrong
@@ -172,7 +184,10 @@ def test_conformance_natively() -> None:
 
 
 def model_of(
-    nodes: list[Any], inputs: dict[str, Any], outputs: list[str], constants: dict[str, Array] | None = None
+    nodes: list[Any],
+    inputs: dict[str, Any],
+    outputs: list[str],
+    constants: dict[str, Array] | None = None,
 ) -> Any:
     infos = [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in inputs.items()]
     outs = [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in outputs]
@@ -228,13 +243,24 @@ def test_unknown_operators_are_listed_at_once() -> None:
 def branches(condition: Array | None) -> Any:
     def body(kind: str) -> Any:
         node = helper.make_node(kind, ["x"], [kind])
-        return helper.make_graph([node], kind, [], [helper.make_tensor_value_info(kind, TensorProto.FLOAT, None)])
+        return helper.make_graph(
+            [node], kind, [], [helper.make_tensor_value_info(kind, TensorProto.FLOAT, None)]
+        )
 
-    node = helper.make_node("If", ["c"], ["y"], name="branch", then_branch=body("Relu"), else_branch=body("Neg"))
-    before = [] if condition is not None else [
-        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Cast", ["s"], ["c"], to=9)
-    ]  # fmt: skip
-    return model_of([*before, node], {"x": [4]}, ["y"], {} if condition is None else {"c": condition})
+    node = helper.make_node(
+        "If", ["c"], ["y"], name="branch", then_branch=body("Relu"), else_branch=body("Neg")
+    )
+    before = (
+        []
+        if condition is not None
+        else [
+            helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+            helper.make_node("Cast", ["s"], ["c"], to=9),
+        ]
+    )
+    return model_of(
+        [*before, node], {"x": [4]}, ["y"], {} if condition is None else {"c": condition}
+    )
 
 
 def test_if_is_folded_or_refused_by_name() -> None:
@@ -260,7 +286,9 @@ def test_shape_arithmetic_is_folded() -> None:
 
 
 def test_output_names_and_copies() -> None:
-    """An output that is an input, or a second name of another output, still exists under its own name."""
+    """An output that is an input, or a second name of another output, still exists under its own
+    name.
+    """
     nodes = [
         helper.make_node("Identity", ["x"], ["same"]),
         helper.make_node("Relu", ["x"], ["r"]),
@@ -271,7 +299,13 @@ def test_output_names_and_copies() -> None:
 
 
 def conv_bn(act: str | None = "Relu", **attrs: Any) -> Any:
-    c = {"w": weights(8, 3, 3, 3), "s": weights(8), "b": weights(8), "m": weights(8), "v": np.abs(weights(8)) + 1}
+    c = {
+        "w": weights(8, 3, 3, 3),
+        "s": weights(8),
+        "b": weights(8),
+        "m": weights(8),
+        "v": np.abs(weights(8)) + 1,
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["a"], **attrs),
         helper.make_node("BatchNormalization", ["a", "s", "b", "m", "v"], ["n"]),
@@ -280,7 +314,9 @@ def conv_bn(act: str | None = "Relu", **attrs: Any) -> Any:
     return model_of(nodes, {"x": [1, 3, 9, 8]}, ["y"], c)
 
 
-@pytest.mark.parametrize("attrs", [{}, {"pads": [1, 0, 2, 1]}, {"auto_pad": "SAME_LOWER", "strides": [2, 2]}])
+@pytest.mark.parametrize(
+    "attrs", [{}, {"pads": [1, 0, 2, 1]}, {"auto_pad": "SAME_LOWER", "strides": [2, 2]}]
+)
 def test_batch_norm_and_relu_become_part_of_the_convolution(attrs: dict[str, Any]) -> None:
     g = check(conv_bn(**attrs))
     assert sorted(op.type for op in g.ops) == ["conv2d", "transpose", "transpose"]
@@ -290,7 +326,9 @@ def test_batch_norm_and_relu_become_part_of_the_convolution(attrs: dict[str, Any
 @pytest.mark.parametrize("group,out", [(6, 6), (6, 12), (3, 9), (2, 4)])
 def test_grouped_convolutions(group: int, out: int) -> None:
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], group=group, pads=[1, 1, 1, 1])
-    m = model_of([node], {"x": [2, 6, 5, 5]}, ["y"], {"w": weights(out, 6 // group, 3, 3), "b": weights(out)})
+    m = model_of(
+        [node], {"x": [2, 6, 5, 5]}, ["y"], {"w": weights(out, 6 // group, 3, 3), "b": weights(out)}
+    )
     kinds = [op.type for op in check(m).ops]
     assert ("depthwise_conv2d" in kinds) == (group == out == 6)
 
@@ -317,8 +355,15 @@ def test_flatten_before_a_classifier_permutes_its_weights() -> None:
 # -- models quantized by others -----------------------------------------------------------------
 
 
-def quantized(path: Path, source: Any, data: list[Array], name: str, activation: str, per_channel: bool) -> str:
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+def quantized(
+    path: Path, source: Any, data: list[Array], name: str, activation: str, per_channel: bool
+) -> str:
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -328,9 +373,14 @@ def quantized(path: Path, source: Any, data: list[Array], name: str, activation:
             return next(self.rows, None)
 
     quantize_static(
-        source, str(path), Reader(), quant_format=QuantFormat.QDQ, activation_type=QuantType[activation],
-        weight_type=QuantType.QInt8, per_channel=per_channel,
-    )  # fmt: skip
+        source,
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType[activation],
+        weight_type=QuantType.QInt8,
+        per_channel=per_channel,
+    )
     return str(path)
 
 
@@ -338,15 +388,26 @@ def small_net() -> Any:
     """Convolutions, a residual, pools, a sigmoid gate, concat and a classifier."""
     node = helper.make_node
     nodes = [
-        node("Conv", ["x", "w0", "b0"], ["a"], pads=[1, 1, 1, 1]), node("Relu", ["a"], ["a1"]),
-        node("Conv", ["a1", "w1", "b0"], ["d"], pads=[1, 1, 1, 1], group=8), node("Add", ["d", "a1"], ["e"]),
-        node("Sigmoid", ["e"], ["s"]), node("Mul", ["e", "s"], ["g"]),
+        node("Conv", ["x", "w0", "b0"], ["a"], pads=[1, 1, 1, 1]),
+        node("Relu", ["a"], ["a1"]),
+        node("Conv", ["a1", "w1", "b0"], ["d"], pads=[1, 1, 1, 1], group=8),
+        node("Add", ["d", "a1"], ["e"]),
+        node("Sigmoid", ["e"], ["s"]),
+        node("Mul", ["e", "s"], ["g"]),
         node("MaxPool", ["g"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
         node("AveragePool", ["e"], ["q"], kernel_shape=[2, 2], strides=[2, 2]),
-        node("Concat", ["p", "q"], ["c"], axis=1), node("GlobalAveragePool", ["c"], ["h"]),
-        node("Flatten", ["h"], ["f"]), node("Gemm", ["f", "k", "b"], ["y"], transB=1),
-    ]  # fmt: skip
-    c = {"w0": weights(8, 3, 3, 3) / 3, "b0": weights(8), "w1": weights(8, 1, 3, 3), "k": weights(10, 16), "b": weights(10)}
+        node("Concat", ["p", "q"], ["c"], axis=1),
+        node("GlobalAveragePool", ["c"], ["h"]),
+        node("Flatten", ["h"], ["f"]),
+        node("Gemm", ["f", "k", "b"], ["y"], transB=1),
+    ]
+    c = {
+        "w0": weights(8, 3, 3, 3) / 3,
+        "b0": weights(8),
+        "w1": weights(8, 1, 3, 3),
+        "k": weights(10, 16),
+        "b": weights(10),
+    }
     return model_of(nodes, {"x": [1, 3, 12, 12]}, ["y"], c)
 
 
@@ -359,8 +420,13 @@ def test_qdq_model_becomes_integer(tmp_path: Path, activation: str, per_channel:
     g = simplified(path)
     floats = [op.type for op in g.ops if g.tensors[op.outputs[0]].dtype == "f32"]
     assert floats == ["cast"]  # the result's
-    step = float(g.tensors[next(op for op in g.ops if op.outputs[0] in g.outputs).inputs[0]].quant.scale)  # type: ignore[union-attr]
-    off = [np.abs(source_outputs(path, {"x": d})["y"] - evaluate.outputs(g, {"x": d})["y"]) / step for d in data]
+    step = float(
+        g.tensors[next(op for op in g.ops if op.outputs[0] in g.outputs).inputs[0]].quant.scale
+    )  # type: ignore[union-attr]
+    off = [
+        np.abs(source_outputs(path, {"x": d})["y"] - evaluate.outputs(g, {"x": d})["y"]) / step
+        for d in data
+    ]
     assert np.max(off) <= 2.01 and np.mean(np.asarray(off) > 0.5) <= 0.25
 
 
@@ -374,11 +440,16 @@ def test_qdq_resnet_agrees_with_onnxruntime(shared_data: Path, tmp_path: Path) -
     assert sum(op.type == "conv2d" for op in g.ops) == 19
     assert all(g.tensors[op.outputs[0]].dtype == "i8" for op in g.ops[:-1])
     for d in data:
-        want, got = source_outputs(path, {"input": d})["logits"], evaluate.outputs(g, {"input": d})["logits"]
+        want, got = (
+            source_outputs(path, {"input": d})["logits"],
+            evaluate.outputs(g, {"input": d})["logits"],
+        )
         assert want.argmax() == got.argmax() and distance(want, got) <= 0.05
 
 
-@pytest.mark.parametrize("make", [lambda p: p.write_bytes(b"\x08\x07garbage"), lambda p: p.write_bytes(b"")])
+@pytest.mark.parametrize(
+    "make", [lambda p: p.write_bytes(b"\x08\x07garbage"), lambda p: p.write_bytes(b"")]
+)
 def test_damaged_file_is_refused(tmp_path: Path, make: Callable[[Path], Any]) -> None:
     path = tmp_path / "bad.onnx"
     make(path)

@@ -85,6 +85,12 @@ def test_adding_zeros_that_broadcast_is_no_identity() -> None:
     assert kinds(apply(done(g, y), simplify.drop_identities)) == ["add"]
 
 
+def test_backwards_is_no_identity() -> None:
+    g = graph(x=(4, 1))
+    y = g.emit("slice", ["x"], {"begin": (3, 0), "size": (4, 1), "step": (-1, 1)})
+    assert kinds(apply(done(g, y), *passes.PASSES)) == ["slice"]
+
+
 def test_an_output_that_is_an_input_stays() -> None:
     g = graph(x=(2, 3))
     y = g.emit("reshape", ["x"], {"shape": (2, 3)}, outputs=["y"])
@@ -123,16 +129,23 @@ def conv_like(g: Graph, kind: str, x: str) -> str:
     return g.emit(type, [x, g.const("w", w), g.const("b", weights(c))], attrs)
 
 
-@pytest.mark.parametrize("kind", ["conv2d", "grouped", "depthwise_conv2d", "conv_transpose2d", "linear"])
+@pytest.mark.parametrize(
+    "kind", ["conv2d", "grouped", "depthwise_conv2d", "conv_transpose2d", "linear"]
+)
 def test_scale_shift_and_clamp_fold(kind: str) -> None:
     g = graph(x=(1, 6, 5, 4))
     y = conv_like(g, kind, "x")
     for how, shape in (("mul", (4,)), ("sub", (1, 1, 1, 4)), ("div", (1,)), ("add", (1, 4))):
-        y = g.emit("binary", [y, g.const(how, np.abs(weights(*shape, seed=len(how))) + 0.5)], {"kind": how})
+        y = g.emit(
+            "binary", [y, g.const(how, np.abs(weights(*shape, seed=len(how))) + 0.5)], {"kind": how}
+        )
     y = g.emit("binary", [g.const("c", weights(4)), y], {"kind": "sub"})
     y = g.emit("unary", [y], {"kind": "clamp", "alpha": 0.0, "beta": 1.0})
     after = apply(done(g, y), fuse.fold_affine, fuse.fuse_clamps)
-    assert len(after.ops) == 1 and (after.ops[0].attrs["lo"], after.ops[0].attrs["hi"]) == (0.0, 1.0)
+    assert len(after.ops) == 1 and (after.ops[0].attrs["lo"], after.ops[0].attrs["hi"]) == (
+        0.0,
+        1.0,
+    )
 
 
 def test_what_someone_else_reads_is_not_folded() -> None:
@@ -146,7 +159,9 @@ def test_what_someone_else_reads_is_not_folded() -> None:
 
 def test_rows_are_not_channels() -> None:
     g = graph(x=(1, 4, 4, 4))
-    y = g.emit("binary", [conv_like(g, "conv2d", "x"), g.const("s", weights(2, 2, 1))], {"kind": "mul"})
+    y = g.emit(
+        "binary", [conv_like(g, "conv2d", "x"), g.const("s", weights(2, 2, 1))], {"kind": "mul"}
+    )
     y = g.emit("binary", [y, g.const("t", weights(1, 1, 1, 1))], {"kind": "pow"})
     g.outputs = [y]
     assert fuse.fold_affine(g).ops[1].attrs["kind"] == "mul"
@@ -197,24 +212,44 @@ def nhwc(g: Graph, x: str) -> str:
 
 STEPS: dict[str, Callable[[Graph, str], str]] = {
     "unary": lambda g, x: g.emit("unary", [x], {"kind": "tanh"}),
-    "binary_vector": lambda g, x: g.emit("binary", [x, g.const("c", weights(4, 1, 1))], {"kind": "sub"}),
-    "binary_first": lambda g, x: g.emit("binary", [g.const("c", weights(1, 4, 1, 6)), x], {"kind": "div"}),
-    "binary_pair": lambda g, x: g.emit("binary", [x, g.emit("unary", [x], {"kind": "exp"})], {"kind": "mul"}),
-    "gate": lambda g, x: g.emit(
-        "binary", [x, g.emit("reduce", [x], {"kind": "mean", "axes": 0b1100, "keepdims": 1})], {"kind": "mul"}
+    "binary_vector": lambda g, x: g.emit(
+        "binary", [x, g.const("c", weights(4, 1, 1))], {"kind": "sub"}
     ),
-    "slice": lambda g, x: g.emit("slice", [x], {"begin": (0, 1, 4, 0), "size": (2, 3, 2, 6), "step": (1, 1, -2, 1)}),
+    "binary_first": lambda g, x: g.emit(
+        "binary", [g.const("c", weights(1, 4, 1, 6)), x], {"kind": "div"}
+    ),
+    "binary_pair": lambda g, x: g.emit(
+        "binary", [x, g.emit("unary", [x], {"kind": "exp"})], {"kind": "mul"}
+    ),
+    "gate": lambda g, x: g.emit(
+        "binary",
+        [x, g.emit("reduce", [x], {"kind": "mean", "axes": 0b1100, "keepdims": 1})],
+        {"kind": "mul"},
+    ),
+    "slice": lambda g, x: g.emit(
+        "slice", [x], {"begin": (0, 1, 4, 0), "size": (2, 3, 2, 6), "step": (1, 1, -2, 1)}
+    ),
     "pad": lambda g, x: g.emit("pad", [x], {"before": (0, 1, 2, 0), "after": (0, 0, 1, 3)}),
     "tile": lambda g, x: g.emit("tile", [x], {"repeats": (1, 2, 1, 3)}),
-    "concat": lambda g, x: g.emit("concat", [x, g.emit("unary", [x], {"kind": "neg"})], {"axis": 1}),
+    "concat": lambda g, x: g.emit(
+        "concat", [x, g.emit("unary", [x], {"kind": "neg"})], {"axis": 1}
+    ),
     "reduce": lambda g, x: g.emit("reduce", [x], {"kind": "max", "axes": 0b0010, "keepdims": 1}),
-    "gather": lambda g, x: g.emit("gather", [x, g.const("i", np.asarray([3, 0, 0], np.int32))], {"axis": 1}),
+    "gather": lambda g, x: g.emit(
+        "gather", [x, g.const("i", np.asarray([3, 0, 0], np.int32))], {"axis": 1}
+    ),
     "shuffle": lambda g, x: g.emit(
         "reshape",
-        [g.emit("transpose", [g.emit("reshape", [x], {"shape": (2, 2, 2, 5, 6)})], {"perm": (0, 2, 1, 3, 4)})],
+        [
+            g.emit(
+                "transpose",
+                [g.emit("reshape", [x], {"shape": (2, 2, 2, 5, 6)})],
+                {"perm": (0, 2, 1, 3, 4)},
+            )
+        ],
         {"shape": (2, 4, 5, 6)},
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -235,9 +270,21 @@ def test_reductions_without_kept_axes(axis: int) -> None:
     apply(done(g, y), layout.sink_transposes)
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 30), (2, 120), (8, 5, 6), (240,), (2, 2, 2, 30), (2, 1, 4, 5, 6, 1), (2, 4, 6, 5), (48, 5)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 4, 30),
+        (2, 120),
+        (8, 5, 6),
+        (240,),
+        (2, 2, 2, 30),
+        (2, 1, 4, 5, 6, 1),
+        (2, 4, 6, 5),
+        (48, 5),
+    ],
+)
 def test_reshape_after_a_transpose(shape: tuple[int, ...]) -> None:
-    """Merged and split axes, ones in between, and reshapes that cut across axes, which must stay."""
+    """Merged and split axes, ones in between, and reshapes that cut across axes (they stay)."""
     g = graph(x=(2, 5, 6, 4))
     y = g.emit("reshape", [nchw(g, "x")], {"shape": shape})
     apply(done(g, y), layout.sink_transposes, layout.transposes_to_reshapes)
@@ -266,7 +313,9 @@ def random_graph(seed: int) -> Graph:
         s = g.tensors[x].shape
         match int(rng.integers(7)):
             case 0 | 1:
-                y = g.emit("transpose", [x], {"perm": tuple(int(p) for p in rng.permutation(len(s)))})
+                y = g.emit(
+                    "transpose", [x], {"perm": tuple(int(p) for p in rng.permutation(len(s)))}
+                )
             case 2:
                 y = g.emit("unary", [x], {"kind": "tanh"})
             case 3:
@@ -275,10 +324,22 @@ def random_graph(seed: int) -> Graph:
             case 4:
                 y = g.emit("binary", [x, g.const("c", weights(s[-1]))], {"kind": "mul"})
             case 5:
-                y = g.emit("concat", [x, pool[-1] if g.tensors[pool[-1]].shape == s else x], {"axis": int(rng.integers(len(s)))})
+                y = g.emit(
+                    "concat",
+                    [x, pool[-1] if g.tensors[pool[-1]].shape == s else x],
+                    {"axis": int(rng.integers(len(s)))},
+                )
             case _:
                 i = int(rng.integers(len(s) - 1))
-                y = g.emit("reshape", [x], {"shape": (*s[:i], s[i] * s[i + 1], *s[i + 2 :]) if len(s) > 3 else (*s[:1], 1, *s[1:])})
+                y = g.emit(
+                    "reshape",
+                    [x],
+                    {
+                        "shape": (*s[:i], s[i] * s[i + 1], *s[i + 2 :])
+                        if len(s) > 3
+                        else (*s[:1], 1, *s[1:])
+                    },
+                )
         pool.append(y)
     return done(g, pool[-1], pool[-2])
 
@@ -306,23 +367,39 @@ def unary(g: Graph, kind: str, x: str, alpha: float = 0.0, beta: float = 0.0) ->
 
 
 def gelu_tanh(g: Graph, x: str) -> str:
-    inner = binary(g, "mul", binary(g, "add", x, binary(g, "mul", binary(g, "pow", x, 3.0), 0.044715)), 0.7978845608)
-    return binary(g, "mul", binary(g, "mul", x, 0.5), binary(g, "add", unary(g, "tanh", inner), 1.0))
+    inner = binary(
+        g,
+        "mul",
+        binary(g, "add", x, binary(g, "mul", binary(g, "pow", x, 3.0), 0.044715)),
+        0.7978845608,
+    )
+    return binary(
+        g, "mul", binary(g, "mul", x, 0.5), binary(g, "add", unary(g, "tanh", inner), 1.0)
+    )
 
 
 SPELLED: dict[str, Callable[[Graph, str], str]] = {
     "silu": lambda g, x: binary(g, "mul", unary(g, "sigmoid", x), x),
-    "hardswish": lambda g, x: binary(g, "div", binary(g, "mul", x, unary(g, "clamp", binary(g, "add", x, 3.0), 0, 6)), 6.0),
-    "hardsigmoid": lambda g, x: binary(g, "mul", unary(g, "clamp", binary(g, "add", x, 3.0), 0, 6), 1 / 6),
+    "hardswish": lambda g, x: binary(
+        g, "div", binary(g, "mul", x, unary(g, "clamp", binary(g, "add", x, 3.0), 0, 6)), 6.0
+    ),
+    "hardsigmoid": lambda g, x: binary(
+        g, "mul", unary(g, "clamp", binary(g, "add", x, 3.0), 0, 6), 1 / 6
+    ),
     "gelu": lambda g, x: binary(
-        g, "mul", binary(g, "mul", x, binary(g, "add", unary(g, "erf", binary(g, "div", x, 2**0.5)), 1.0)), 0.5
+        g,
+        "mul",
+        binary(g, "mul", x, binary(g, "add", unary(g, "erf", binary(g, "div", x, 2**0.5)), 1.0)),
+        0.5,
     ),
     "gelu_tanh": gelu_tanh,
     "mish": lambda g, x: binary(g, "mul", x, unary(g, "tanh", unary(g, "softplus", x))),
     "leaky_relu": lambda g, x: binary(g, "max", x, binary(g, "mul", x, 0.2)),
-    "sigmoid": lambda g, x: unary(g, "reciprocal", binary(g, "add", unary(g, "exp", unary(g, "neg", x)), 1.0)),
+    "sigmoid": lambda g, x: unary(
+        g, "reciprocal", binary(g, "add", unary(g, "exp", unary(g, "neg", x)), 1.0)
+    ),
     "rsqrt": lambda g, x: unary(g, "reciprocal", unary(g, "sqrt", x)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", SPELLED)
@@ -346,11 +423,19 @@ def test_normalization_is_recognized(rms: bool, form: str) -> None:
     mean = {"kind": "mean", "axes": 0b100, "keepdims": 1}
     d = "x" if rms else binary(g, "sub", "x", g.emit("reduce", ["x"], mean))
     v = binary(g, "add", g.emit("reduce", [binary(g, "pow", d, 2.0)], mean), 1e-6)
-    y = binary(g, "div", d, unary(g, "sqrt", v)) if form == "div" else binary(g, "mul", d, unary(g, "rsqrt", v))
+    y = (
+        binary(g, "div", d, unary(g, "sqrt", v))
+        if form == "div"
+        else binary(g, "mul", d, unary(g, "rsqrt", v))
+    )
     y = g.emit("binary", [y, g.const("gamma", weights(16))], {"kind": "mul"})
     y = g.emit("binary", [y, g.const("beta", weights(16))], {"kind": "add"})
     (op,) = apply(done(g, y), recognize.norms, recognize.fold_norm_affine).ops
-    assert op.type == "layer_norm" and op.attrs["rms"] == int(rms) and op.attrs["eps"] == pytest.approx(1e-6)
+    assert (
+        op.type == "layer_norm"
+        and op.attrs["rms"] == int(rms)
+        and op.attrs["eps"] == pytest.approx(1e-6)
+    )
 
 
 def test_attention_factors_meet_in_the_softmax() -> None:
@@ -358,9 +443,15 @@ def test_attention_factors_meet_in_the_softmax() -> None:
     a = binary(g, "mul", "q", 0.5)
     b = g.emit("transpose", [binary(g, "div", "k", 4.0)], {"perm": (0, 2, 1)})
     y = g.emit("softmax", [g.emit("matmul", [a, b])])
-    steps = (attention.scalars_after_matmul, attention.scale_into_softmax, fuse.transpose_into_matmul)
+    steps = (
+        attention.scalars_after_matmul,
+        attention.scale_into_softmax,
+        fuse.transpose_into_matmul,
+    )
     after = apply(done(g, y), *steps)
-    assert kinds(after) == ["matmul", "softmax"] and after.ops[1].attrs["beta"] == pytest.approx(0.125)
+    assert kinds(after) == ["matmul", "softmax"] and after.ops[1].attrs["beta"] == pytest.approx(
+        0.125
+    )
     assert after.ops[0].attrs["trans_b"] == 1
 
 
@@ -375,7 +466,11 @@ def test_casts_move_into_the_ops() -> None:
     scales = np.random.default_rng(4).uniform(0.001, 0.01, 5).astype(np.float32)
     w = g.emit("cast", [g.const("w", wq, QuantSpec.per_axis(scales, 0))], {"to": "f32"})
     bias = np.asarray([100, -2000, 0, 7, 5000], np.int32)
-    b = g.emit("cast", [g.const("b", bias, QuantSpec.per_axis(np.float32(0.03) * scales, 0))], {"to": "f32"})
+    b = g.emit(
+        "cast",
+        [g.const("b", bias, QuantSpec.per_axis(np.float32(0.03) * scales, 0))],
+        {"to": "f32"},
+    )
     y = g.emit("conv2d", [x, w, b], {"lo": 0.0})
     y = g.emit("cast", [g.emit("cast", [y], {"to": "i8"}, quant=qy)], {"to": "f32"})
     after = apply(done(g, y), qdq.form_integer_ops, tolerance=1e-6)

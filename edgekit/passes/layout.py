@@ -1,7 +1,9 @@
-"""Moves transposes down the graph until they meet their inverse: the NCHW of foreign models disappears.
+"""Moves transposes down the graph until they meet their inverse: the NCHW of foreign models
+disappears.
 
-An op whose operand is a transpose computes on the operand before it, in that order of axes, and is followed by the
-transpose instead.  Front ends write NCHW -> NHWC before every spatial op and NHWC -> NCHW after it, so almost all cancel.
+An op whose operand is a transpose computes on the operand before it, in that order of axes, and is
+followed by the transpose instead.  Front ends write NCHW -> NHWC before every spatial op and NHWC
+-> NCHW after it, so almost all cancel.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def _source(e: Editor, tensor: str) -> tuple[str, Perm] | None:
 def _finish(e: Editor, op: Op, inputs: Sequence[str], perm: Perm, **attrs: Any) -> bool:
     """Replaces op by itself on other inputs, followed by a transpose."""
     old = e.g.tensors[op.outputs[0]]
-    y = e.emit(op.type, inputs, {**op.attrs, **attrs}, name=op.name, quant=old.quant, dtype=old.dtype)
+    y = e.emit(
+        op.type, inputs, {**op.attrs, **attrs}, name=op.name, quant=old.quant, dtype=old.dtype
+    )
     if perm != tuple(range(len(perm))):
         y = e.emit("transpose", [y], {"perm": perm}, name=f"{op.name}.order", quant=old.quant)
     e.replace(op, y)
@@ -66,13 +70,17 @@ def _elementwise(e: Editor, op: Op) -> bool:
 
 
 def _reordered(e: Editor, tensor: str, perm: Perm, name: str) -> str | None:
-    """`tensor` (its shape already full rank) with the axes of a transpose's operand; None where that costs a copy."""
+    """`tensor` (its shape already full rank) with the axes of a transpose's operand; None where
+    that costs a copy.
+    """
     source = _source(e, tensor)
     if source is not None and source[1] == perm:
         return source[0]
     shape = e.shape(tensor)
     back = inverse(perm)
-    if e.value(tensor) is None and [p for p in back if shape[p] != 1] != [p for p in range(len(perm)) if shape[p] != 1]:
+    if e.value(tensor) is None and [p for p in back if shape[p] != 1] != [
+        p for p in range(len(perm)) if shape[p] != 1
+    ]:
         return None
     if len(set(shape)) == 1 and shape[:1] == (1,):
         return tensor
@@ -80,7 +88,9 @@ def _reordered(e: Editor, tensor: str, perm: Perm, name: str) -> str | None:
     if data is not None:
         t = e.g.tensors[tensor]
         return e.g.const(tensor, data.transpose(back), t.quant)
-    return e.emit("transpose", [tensor], {"perm": back}, name=f"{name}.order", quant=e.g.tensors[tensor].quant)
+    return e.emit(
+        "transpose", [tensor], {"perm": back}, name=f"{name}.order", quant=e.g.tensors[tensor].quant
+    )
 
 
 def _full_rank(e: Editor, tensor: str, rank: int, name: str) -> str:
@@ -95,7 +105,9 @@ def _full_rank(e: Editor, tensor: str, rank: int, name: str) -> str:
 
 
 def _binary(e: Editor, op: Op) -> bool:
-    """One operand at least is a transpose; the other is one too, a constant, small, or must be copied."""
+    """One operand at least is a transpose; the other is one too, a constant, small, or must be
+    copied.
+    """
     rank = len(e.shape(op.outputs[0]))
     sources = [_source(e, i) for i in op.inputs]
     for k in sorted(range(2), key=lambda i: -e.g.tensors[op.inputs[i]].size):
@@ -108,7 +120,10 @@ def _binary(e: Editor, op: Op) -> bool:
         else:
             moved = _reordered(e, _full_rank(e, other, rank, op.name), perm, op.name)
         if moved is None:
-            if sources[1 - k] is not None or e.g.tensors[other].size > e.g.tensors[op.inputs[k]].size:
+            if (
+                sources[1 - k] is not None
+                or e.g.tensors[other].size > e.g.tensors[op.inputs[k]].size
+            ):
                 continue
             full = _full_rank(e, other, rank, op.name)
             moved = e.emit("transpose", [full], {"perm": inverse(perm)}, name=f"{op.name}.order",
@@ -119,7 +134,9 @@ def _binary(e: Editor, op: Op) -> bool:
 
 
 def _concat(e: Editor, op: Op) -> bool:
-    """Taken where the operands that are transposes of one kind outweigh the others, which are then copied."""
+    """Taken where the operands that are transposes of one kind outweigh the others, which are then
+    copied.
+    """
     weight: dict[Perm, int] = {}
     for i in op.inputs:
         source = _source(e, i)
@@ -134,7 +151,13 @@ def _concat(e: Editor, op: Op) -> bool:
     for i in op.inputs:
         moved = _reordered(e, i, perm, op.name)
         if moved is None:
-            moved = e.emit("transpose", [i], {"perm": inverse(perm)}, name=f"{op.name}.order", quant=e.g.tensors[i].quant)
+            moved = e.emit(
+                "transpose",
+                [i],
+                {"perm": inverse(perm)},
+                name=f"{op.name}.order",
+                quant=e.g.tensors[i].quant,
+            )
         inputs.append(moved)
     return _finish(e, op, inputs, perm, axis=perm[op.attrs["axis"]])
 
@@ -147,7 +170,9 @@ def _per_axis(*names: str) -> Rule:
         if source is None:
             return False
         back = inverse(source[1])
-        return _finish(e, op, [source[0]], source[1], **{n: tuple(op.attrs[n][b] for b in back) for n in names})
+        return _finish(
+            e, op, [source[0]], source[1], **{n: tuple(op.attrs[n][b] for b in back) for n in names}
+        )
 
     return rule
 
@@ -188,7 +213,9 @@ def _gather(e: Editor, op: Op) -> bool:
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
-    """Runs of axes of `old` and `new` with equal products, axes of size 1 left out; None for size 0."""
+    """Runs of axes of `old` and `new` with equal products, axes of size 1 left out; None for size
+    0.
+    """
     out: list[tuple[list[int], list[int]]] = []
     a = [i for i, d in enumerate(old) if d != 1]
     b = [i for i, d in enumerate(new) if d != 1]
@@ -224,9 +251,11 @@ def _with_ones(order: Sequence[int], rank: int) -> Perm:
 
 
 def _reshape(e: Editor, op: Op) -> bool:
-    """reshape(transpose(x)) -> transpose'(reshape'(transpose''(x))): only what lies inside a merged group stays before.
+    """reshape(transpose(x)) -> transpose'(reshape'(transpose''(x))): only what lies inside a
+    merged group stays before.
 
-    Taken where nothing stays before, or where what comes after is an NHWC -> NCHW that is likely to cancel.
+    Taken where nothing stays before, or where what comes after is an NHWC -> NCHW that is likely
+    to cancel.
     """
     source = _source(e, op.inputs[0])
     if source is None:
@@ -245,7 +274,13 @@ def _reshape(e: Editor, op: Op) -> bool:
         return False
     if stays:
         quant = e.g.tensors[x].quant
-        x = e.emit("transpose", [x], {"perm": _with_ones(inner, len(perm))}, name=f"{op.name}.inner", quant=quant)
+        x = e.emit(
+            "transpose",
+            [x],
+            {"perm": _with_ones(inner, len(perm))},
+            name=f"{op.name}.inner",
+            quant=quant,
+        )
     return _finish(e, op, [x], inverse(outer), shape=tuple(new[j] for j in outer))
 
 
@@ -274,7 +309,9 @@ RULES: dict[str, Rule] = {
 
 
 def sink_transposes(graph: Graph) -> Graph:
-    """One walk in execution order; every op is asked once whether it can compute before its operand's transpose."""
+    """One walk in execution order; every op is asked once whether it can compute before its
+    operand's transpose.
+    """
     e = Editor(graph)
     for op in e.walk():
         rule = RULES.get(op.type)
@@ -284,7 +321,9 @@ def sink_transposes(graph: Graph) -> Graph:
 
 
 def permute_linear(graph: Graph) -> Graph:
-    """linear(reshape(transpose(x))): the weights' columns take the order of x instead (flatten before a classifier)."""
+    """linear(reshape(transpose(x))): the weights' columns take the order of x instead (flatten
+    before a classifier).
+    """
     e = Editor(graph)
     for op in e.walk():
         if op.type != "linear":
@@ -297,12 +336,22 @@ def permute_linear(graph: Graph) -> Graph:
         x, perm = source
         rows = e.shape(flat.inputs[0])
         lead = next((i for i in range(len(rows)) if math.prod(rows[i:]) == w.shape[1]), None)
-        if lead is None or perm[:lead] != tuple(range(lead)) or math.prod(e.shape(flat.outputs[0])[:-1]) != math.prod(rows[:lead]):
+        if (
+            lead is None
+            or perm[:lead] != tuple(range(lead))
+            or math.prod(e.shape(flat.outputs[0])[:-1]) != math.prod(rows[:lead])
+        ):
             continue
         back = [0, *(1 + b - lead for b in inverse(perm)[lead:])]
         columns = w.reshape(len(w), *rows[lead:]).transpose(back).reshape(w.shape)
         quant = e.g.tensors[op.inputs[1]].quant
-        y = e.emit("reshape", [x], {"shape": e.shape(flat.outputs[0])}, name=flat.name, quant=e.g.tensors[x].quant)
+        y = e.emit(
+            "reshape",
+            [x],
+            {"shape": e.shape(flat.outputs[0])},
+            name=flat.name,
+            quant=e.g.tensors[x].quant,
+        )
         e.change(op, inputs=[y, e.g.const(op.inputs[1], columns, quant), *op.inputs[2:]])
     return e.finish()
 
@@ -316,5 +365,7 @@ def transposes_to_reshapes(graph: Graph) -> Graph:
         shape, perm = e.shape(op.inputs[0]), _perm(op)
         long = [p for p in perm if shape[p] != 1]
         if long == sorted(long):
-            e.swap(op, Op("reshape", op.name, op.inputs, op.outputs, {"shape": e.shape(op.outputs[0])}))
+            e.swap(
+                op, Op("reshape", op.name, op.inputs, op.outputs, {"shape": e.shape(op.outputs[0])})
+            )
     return e.finish()

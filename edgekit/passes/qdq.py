@@ -1,7 +1,7 @@
 """Models quantized by others as float ops between casts (ONNX QDQ): the casts move into the ops.
 
-dequantize -> op -> quantize becomes the integer op, with the scales, zero points, weights and biases of the model
-as they are.  What has no integer form stays float between its casts.
+dequantize -> op -> quantize becomes the integer op, with the scales, zero points, weights and
+biases of the model as they are.  What has no integer form stays float between its casts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ def _dequantized(e: Editor, tensor: str) -> str | None:
     """The int8 tensor, quantized as a whole, behind a dequantizing cast."""
     op = e.producer(tensor, "cast")
     t = e.g.tensors[op.inputs[0]] if op is not None and op.attrs["to"] == "f32" else None
-    return t.name if t is not None and t.dtype == "i8" and t.quant is not None and t.quant.axis is None else None
+    return (
+        t.name
+        if t is not None and t.dtype == "i8" and t.quant is not None and t.quant.axis is None
+        else None
+    )
 
 
 def _quantizer(e: Editor, op: Op) -> Op | None:
@@ -33,7 +37,9 @@ def _quantizer(e: Editor, op: Op) -> Op | None:
 
 
 def sink_dequantize(graph: Graph) -> Graph:
-    """Moves values as integers: reshape(dequantize(x)) -> dequantize(reshape(x)), and joins casts that meet."""
+    """Moves values as integers: reshape(dequantize(x)) -> dequantize(reshape(x)), and joins casts
+    that meet.
+    """
     e = Editor(graph)
     for op in e.walk():
         if op.type in MOVES:
@@ -54,7 +60,9 @@ def sink_dequantize(graph: Graph) -> Graph:
 
 
 def form_integer_ops(graph: Graph) -> Graph:
-    """Replaces every float op whose operands are dequantized and whose result is quantized by its integer form."""
+    """Replaces every float op whose operands are dequantized and whose result is quantized by its
+    integer form.
+    """
     e = Editor(graph)
     for op in e.walk():
         mode = get(op.type).int8(op)
@@ -73,7 +81,9 @@ def form_integer_ops(graph: Graph) -> Graph:
             table = table_of(attrs["kind"], attrs["alpha"], attrs["beta"], sx, spec)
             kind, inputs, attrs = "lut", [inputs[0], e.const(f"{op.name}.table", table)], {}
         if kind == "pad":
-            attrs["value"] = float(np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127))
+            attrs["value"] = float(
+                np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127)
+            )
         y = e.emit(kind, inputs, attrs, name=op.name, quant=spec, dtype="i8")
         e.replace(after, y)
         e.remove(op)
@@ -106,7 +116,14 @@ def _weights(e: Editor, op: Op, x: str) -> list[str] | None:
     w = e.g.tensors[cast.inputs[0]] if cast is not None else None
     sx = e.g.tensors[x].quant
     axis = CHANNELS.get(op.type, 0)
-    if w is None or w.data is None or w.dtype != "i8" or w.quant is None or sx is None or w.quant.axis not in (None, axis):
+    if (
+        w is None
+        or w.data is None
+        or w.dtype != "i8"
+        or w.quant is None
+        or sx is None
+        or w.quant.axis not in (None, axis)
+    ):
         return None
     if len(np.unique(w.quant.zero)) != 1:
         return None
@@ -121,12 +138,19 @@ def _weights(e: Editor, op: Op, x: str) -> list[str] | None:
 
 
 def _bias(e: Editor, name: str, unit: Array) -> Array | None:
-    """int32 (n,) of a bias: its own integers where they count in `unit`, else its real values rounded to it."""
+    """int32 (n,) of a bias: its own integers where they count in `unit`, else its real values
+    rounded to it.
+    """
     cast = e.producer(name, "cast")
     t = e.g.tensors[cast.inputs[0] if cast is not None else name]
     if t.data is None:
         return None
-    if t.quant is not None and t.dtype == "i32" and np.allclose(t.quant.scale, unit, rtol=1e-5, atol=0) and not np.any(t.quant.zero):
+    if (
+        t.quant is not None
+        and t.dtype == "i32"
+        and np.allclose(t.quant.scale, unit, rtol=1e-5, atol=0)
+        and not np.any(t.quant.zero)
+    ):
         return t.data
     real = t.quant.dequantize(t.data) if t.quant is not None else t.data
     return np.clip(np.rint(real / unit), -(2**30), 2**30).astype(np.int32)

@@ -1,8 +1,9 @@
 """Recognizes functions that exporters spell out in elementwise steps, by their values.
 
-Starting at an op, the cone of elementwise ops (and of means along the last axis) above it is walked until a single
-tensor remains.  The cone is then evaluated at probe points and compared with the functions EdgeKit has as one op.
-So every order of the same steps is found, and nothing is replaced that does not compute the same.
+Starting at an op, the cone of elementwise ops (and of means along the last axis) above it is
+walked until a single tensor remains.  The cone is then evaluated at probe points and compared with
+the functions EdgeKit has as one op. So every order of the same steps is found, and nothing is
+replaced that does not compute the same.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from edgekit.ops.unary import function
 from edgekit.passes.edit import Editor
 
 LIMIT = 16  # ops of a cone
-PROBES = np.concatenate([np.linspace(-9, 9, 181), [1e-3, -1e-3, 0.0, -30.0, 30.0]]).astype(np.float32)
+PROBES = np.concatenate([np.linspace(-9, 9, 181), [1e-3, -1e-3, 0.0, -30.0, 30.0]]).astype(
+    np.float32
+)
 POSITIVE = np.geomspace(1e-3, 1e3, 61).astype(np.float32)
 WHOLE = ("silu", "hardswish", "gelu", "gelu_tanh", "mish", "softplus", "sigmoid")
 TOLERANCE = 2e-6
@@ -36,7 +39,12 @@ def _elementwise(e: Editor, op: Op) -> bool:
 def _row_mean(e: Editor, op: Op) -> bool:
     """A mean along the last axis that keeps it."""
     rank = len(e.shape(op.inputs[0]))
-    return op.type == "reduce" and op.attrs["kind"] == "mean" and bool(op.attrs["keepdims"]) and axes_of(op) == (rank - 1,)
+    return (
+        op.type == "reduce"
+        and op.attrs["kind"] == "mean"
+        and bool(op.attrs["keepdims"])
+        and axes_of(op) == (rank - 1,)
+    )
 
 
 def _normalizing(e: Editor, op: Op) -> bool:
@@ -45,7 +53,7 @@ def _normalizing(e: Editor, op: Op) -> bool:
         return True
     if op.type == "binary":
         rank = len(e.shape(op.outputs[0]))
-        same = [s for s in (e.shape(i) for i in op.inputs if e.scalar(i) is None)]
+        same = [e.shape(i) for i in op.inputs if e.scalar(i) is None]
         return all(len(s) == rank and s[:-1] == same[0][:-1] for s in same)
     return _row_mean(e, op)
 
@@ -60,7 +68,11 @@ def _cones(e: Editor, sink: Op, means: bool) -> Iterator[tuple[str, list[Op]]]:
         # the latest tensor first: everything that reads it is then inside
         name = max(frontier, key=lambda n: position.get(e.made.get(n, ""), -1))
         op = e.producer(name)
-        if op is None or not member(e, op) or (name != sink.outputs[0] and not _inside(e, name, cone)):
+        if (
+            op is None
+            or not member(e, op)
+            or (name != sink.outputs[0] and not _inside(e, name, cone))
+        ):
             return
         cone[op.outputs[0]] = op
         frontier.discard(name)
@@ -77,19 +89,30 @@ def _values(e: Editor, x: str, cone: list[Op], probe: Array) -> Array:
     """The last op's output when x has the value `probe`."""
     values: dict[str, Array] = {x: probe}
     for op in cone:
-        data = [values[i] if i in values else e.value(i) for i in op.inputs]
+        data = [_probed(e, i, values) for i in op.inputs]
         if op.type == "reduce":
-            values[op.outputs[0]] = np.mean(data[0], axis=-1, keepdims=True, dtype=np.float64).astype(np.float32)
-            continue
-        result = ops.get(op.type).reference(op, e.g, [None if d is None else d.reshape(()) if d.size == 1 and i not in values
-                                                      else d for i, d in zip(op.inputs, data)])  # fmt: skip
-        values[op.outputs[0]] = result[0]
+            wide = data[0].astype(np.float64)
+            result = np.asarray(wide.mean(axis=-1, keepdims=True), np.float32)
+        else:
+            result = ops.get(op.type).reference(op, e.g, data)[0]
+        values[op.outputs[0]] = result
     return values[cone[-1].outputs[0]]
+
+
+def _probed(e: Editor, tensor: str, values: dict[str, Array]) -> Array:
+    """A tensor's value during a probe; constants of one element as scalars, of any rank."""
+    if tensor in values:
+        return values[tensor]
+    data = e.value(tensor)
+    assert data is not None
+    return data.reshape(()) if data.size == 1 else data
 
 
 def _close(a: Array, b: Array) -> bool:
     a, b = a.astype(np.float64), b.astype(np.float64)
-    return bool(np.all(np.isfinite(a)) and np.all(np.abs(a - b) <= TOLERANCE * np.maximum(1, np.abs(b))))
+    return bool(
+        np.all(np.isfinite(a)) and np.all(np.abs(a - b) <= TOLERANCE * np.maximum(1, np.abs(b)))
+    )
 
 
 def _match(e: Editor, x: str, cone: list[Op]) -> tuple[str, float, float] | None:
@@ -118,7 +141,11 @@ def activations(graph: Graph) -> Graph:
             continue
         best: tuple[str, tuple[str, float, float]] | None = None
         for x, cone in _cones(e, sink, means=False):
-            found = _match(e, x, cone) if len(cone) > 1 and e.shape(x) == e.shape(sink.outputs[0]) else None
+            found = (
+                _match(e, x, cone)
+                if len(cone) > 1 and e.shape(x) == e.shape(sink.outputs[0])
+                else None
+            )
             best = (x, found) if found is not None else best
         if best is not None:
             x, (kind, alpha, beta) = best
@@ -137,7 +164,9 @@ def _match_norm(e: Editor, x: str, cone: list[Op]) -> tuple[float, int] | None:
     """(eps, rms) of the normalization a cone computes."""
     rng = np.random.default_rng(0)
     n = e.shape(x)[-1]
-    probe = (rng.normal(size=(4, n)) * [[1e-3], [0.1], [1], [30]] + [[0], [0.2], [-1], [3]]).astype(np.float32)
+    probe = (rng.normal(size=(4, n)) * [[1e-3], [0.1], [1], [30]] + [[0], [0.2], [-1], [3]]).astype(
+        np.float32
+    )
     with np.errstate(all="ignore"):
         y = _values(e, x, cone, probe)
         if y.shape != probe.shape:
@@ -158,7 +187,9 @@ def norms(graph: Graph) -> Graph:
             continue
         best: tuple[str, tuple[float, int]] | None = None
         for x, cone in _cones(e, sink, means=True):
-            if not any(op.type == "reduce" for op in cone) or e.shape(x) != e.shape(sink.outputs[0]):
+            if not any(op.type == "reduce" for op in cone) or e.shape(x) != e.shape(
+                sink.outputs[0]
+            ):
                 continue
             found = _match_norm(e, x, cone)
             best = (x, found) if found is not None else best
@@ -169,11 +200,21 @@ def norms(graph: Graph) -> Graph:
 
 
 def fold_norm_affine(graph: Graph) -> Graph:
-    """Vectors multiplied and added along the last axis become gamma and beta of the layer_norm before."""
+    """Vectors multiplied and added along the last axis become gamma and beta of the layer_norm
+    before.
+    """
     e = Editor(graph)
     for op in e.walk():
-        source = e.producer(op.inputs[0], "layer_norm") if op.type == "binary" and len(op.inputs) == 2 else None
-        if source is None or not e.private(source) or np.isfinite([op.attrs["lo"], op.attrs["hi"]]).any():
+        source = (
+            e.producer(op.inputs[0], "layer_norm")
+            if op.type == "binary" and len(op.inputs) == 2
+            else None
+        )
+        if (
+            source is None
+            or not e.private(source)
+            or np.isfinite([op.attrs["lo"], op.attrs["hi"]]).any()
+        ):
             continue
         n = e.shape(source.outputs[0])[-1]
         data = e.value(op.inputs[1])

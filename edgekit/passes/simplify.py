@@ -21,7 +21,11 @@ def fold_constants(graph: Graph) -> Graph:
     e = Editor(graph)
     for op in e.walk():
         data = [e.value(i) if i else None for i in op.inputs]
-        if not op.inputs or any(d is None and i for d, i in zip(data, op.inputs)) or is_constant_quant(e.g, op):
+        if (
+            not op.inputs
+            or any(d is None and i for d, i in zip(data, op.inputs))
+            or is_constant_quant(e.g, op)
+        ):
             continue
         if any(o in e.g.outputs or o in e.g.states for o in op.outputs):
             continue
@@ -53,18 +57,18 @@ def _is_noop(e: Editor, op: Op) -> bool:
         return False
     a = op.attrs
     match op.type:
-        case "reshape" | "slice" | "tile":
+        case "reshape" | "tile" | "pad":
             return True
-        case "pad":
-            return not any(a["before"]) and not any(a["after"]) if "before" in a else not any(a["pads"])
+        case "slice":  # backwards has the same shape
+            return all(k == 1 or n == 1 for k, n in zip(a["step"], x.shape))
         case "cast":
             return True
         case "transpose":
-            return list(a["perm"][: len(x.shape)]) == list(range(len(x.shape)))
+            return tuple(a["perm"]) == tuple(range(len(x.shape)))
         case "concat":
             return len([i for i in op.inputs if i]) == 1
         case "unary":
-            return a["kind"] == "clamp" and a["alpha"] == -math.inf and a["beta"] == math.inf
+            return _is_clamp(op) and (a["alpha"], a["beta"]) == (-math.inf, math.inf)
         case "binary" if a["lo"] == -math.inf and a["hi"] == math.inf:
             neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}.get(a["kind"])
             other = e.value(op.inputs[1])
@@ -77,7 +81,11 @@ def drop_identities(graph: Graph) -> Graph:
     e = Editor(graph)
     for op in e.walk():
         source = e.producer(op.inputs[0]) if op.inputs else None
-        if op.type == "binary" and op.attrs["kind"] in ("add", "mul") and e.value(op.inputs[0]) is not None:
+        if (
+            op.type == "binary"
+            and op.attrs["kind"] in ("add", "mul")
+            and e.value(op.inputs[0]) is not None
+        ):
             op = e.change(op, inputs=op.inputs[::-1])  # constants second
             source = e.producer(op.inputs[0])
         if op.type == "reshape" and source is not None and source.type == "reshape":
@@ -86,7 +94,12 @@ def drop_identities(graph: Graph) -> Graph:
             lo, hi = source.attrs["alpha"], source.attrs["beta"]
             a, b = (min(max(v, lo), hi) for v in (op.attrs["alpha"], op.attrs["beta"]))
             op = e.change(op, inputs=source.inputs, alpha=a, beta=b)
-        if op.inputs and _is_noop(e, op) and op.outputs[0] not in e.g.states and not (op.outputs[0] in e.g.outputs and op.inputs[0] not in e.made):
+        if (
+            op.inputs
+            and _is_noop(e, op)
+            and op.outputs[0] not in e.g.states
+            and not (op.outputs[0] in e.g.outputs and op.inputs[0] not in e.made)
+        ):
             e.replace(op, op.inputs[0])
     return e.finish()
 
@@ -100,7 +113,10 @@ def strength(graph: Graph) -> Graph:
         elif op.type == "slice":
             before = e.producer(op.inputs[0], "slice")
             if before is not None and e.private(before):
-                rows = zip(*(before.attrs[k] for k in ("begin", "step")), *(op.attrs[k] for k in ("begin", "step")))
+                rows = zip(
+                    *(before.attrs[k] for k in ("begin", "step")),
+                    *(op.attrs[k] for k in ("begin", "step")),
+                )
                 merged = [(b + i * s, s * k) for b, s, i, k in rows]
                 begin, step = (tuple(int(m[j]) for m in merged) for j in (0, 1))
                 e.change(op, inputs=before.inputs, begin=begin, step=step)
@@ -113,8 +129,16 @@ def _cheaper(e: Editor, op: Op) -> None:
     if data is None or e.value(x) is not None:
         return
     if op.attrs["kind"] == "div" and np.all(data != 0):
-        e.change(op, inputs=[x, e.const(other, (1 / data.astype(np.float64)).astype(np.float32))], kind="mul")
-    power = e.scalar(other) if op.attrs["kind"] == "pow" and e.shape(x) == e.shape(op.outputs[0]) else None
+        e.change(
+            op,
+            inputs=[x, e.const(other, (1 / data.astype(np.float64)).astype(np.float32))],
+            kind="mul",
+        )
+    power = (
+        e.scalar(other)
+        if op.attrs["kind"] == "pow" and e.shape(x) == e.shape(op.outputs[0])
+        else None
+    )
     if power == 2:
         e.change(op, inputs=[x, x], kind="mul")
     elif power in (0.5, -0.5, -1.0) and op.attrs["lo"] == -math.inf and op.attrs["hi"] == math.inf:
@@ -143,7 +167,9 @@ def merge_equal(graph: Graph) -> Graph:
 
 
 def channel_vector(data: Array, rank: int, channels: int) -> Array | None:
-    """(channels,) float64 of a constant that broadcasts along the last axis only; None of any other."""
+    """(channels,) float64 of a constant that broadcasts along the last axis only; None of any
+    other.
+    """
     shape = (1,) * (rank - data.ndim) + data.shape
     if len(shape) != rank or any(d != 1 for d in shape[:-1]) or shape[-1] not in (1, channels):
         return None
