@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import Session
 
-from edgekit import __version__, boards, data, frontends, ops, package, passes, plan
+from edgekit import __version__, boards, data, frontends, layout, ops, package, passes, plan
 from edgekit.compress import calibrate
 from edgekit.compress import quantize as quant
 from edgekit.compress import sqnr as noise
@@ -51,12 +51,16 @@ class Built:
 
 
 def target_of(board: boards.Board, isa: Sequence[str] | None = None) -> Target:
-    """Layouts and tile sizes for a board; `isa` narrows its list.  The host takes this machine's
-    family."""
-    known = list(board.isa)
+    """Layouts and tile sizes for a board.
+
+    A board's CPU is known: weights are packed once, for its best ISA.  The host takes every ISA of
+    this machine's family.  `isa` names the layouts instead: each costs the weights once more.
+    """
     if board.system == "host":
         x86 = platform.machine() in ("x86_64", "AMD64")
-        known = [i for i in known if i.startswith("avx") == x86]
+        known = [i for i in board.isa if i.startswith("avx") == x86]
+    else:
+        known = sorted(board.isa, key=lambda i: layout.isas()[i].rank)[-1:]
     if isa is not None:
         unknown = [i for i in isa if i not in board.isa]
         if unknown:
