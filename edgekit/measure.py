@@ -182,6 +182,9 @@ def random_inputs(infos: Sequence[TensorInfo], seed: int = 1) -> dict[str, Array
     return out
 
 
+WEIGHTED = ("conv2d", "depthwise_conv2d", "linear", "conv_transpose2d")
+
+
 def construct(job: dict[str, Any]) -> Runtime:
     """The runtime with its model loaded."""
     if job["native"]:
@@ -196,9 +199,15 @@ def describe(runtime: Any) -> tuple[str, str]:
     """(runtime and version, precision)."""
     if not isinstance(runtime, Session):
         return runtime.label, runtime.precision()
-    isas = sorted({o.isa for o in runtime.ops()} - {"portable"}) or ["portable"]
+    ops = runtime.ops()
+    isas = sorted({o.isa for o in ops} - {"portable"}) or ["portable"]
+    weighted = [o.isa for o in ops if o.type in WEIGHTED]
+    slow = weighted.count("portable")
+    if slow and isas != ["portable"]:
+        board = runtime.meta.get("board", "another board")
+        isas.append(f"({slow} of {len(weighted)} ops with weights in portable C: made for {board})")
     precision = str(runtime.meta.get("precision", "unknown"))
-    return f"edgekit {version()} {'+'.join(isas)}", "int8" if precision == "as is" else precision
+    return f"edgekit {version()} {' '.join(isas)}", "int8" if precision == "as is" else precision
 
 
 # ---- fresh process ----
