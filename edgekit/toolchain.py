@@ -305,13 +305,21 @@ def _objects(
     folder = paths.cache("objects", board.target.zig if cc.kind == "zig" else board.core)
 
     def one(source: Path) -> Path:
-        key = _digest(cc.version, *flags, headers, source.name, source.read_bytes())
+        own = [*flags, *size_flags(board, source)]
+        key = _digest(cc.version, *own, headers, source.name, source.read_bytes())
         return _cached(
-            folder / f"{source.stem}-{key}.o", lambda out: _compile(cc, flags, source, out)
+            folder / f"{source.stem}-{key}.o", lambda out: _compile(cc, own, source, out)
         )
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, files))
+
+
+def size_flags(board: Board, source: Path) -> list[str]:
+    """Flash is scarce on bare boards: all but the kernels is compiled for size."""
+    portable = source.name == "portable.c" and not board.isa  # then these are the board's kernels
+    kernel = portable or source.parent.parent.name == "kernels"
+    return ["-Os"] if board.bare and not kernel else []
 
 
 def _compile(cc: Compiler, flags: Sequence[str], source: Path, out: Path) -> None:
