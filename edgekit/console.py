@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -45,17 +46,12 @@ def _text(cell: object) -> str:
 
 
 def number(x: float) -> str:
-    """Four figures: 12,345 / 123.4 / 1.234."""
+    """Four figures: 12,345 / 123.4 / 1.234; whole numbers without decimals."""
+    if not math.isfinite(x) or x == int(x):
+        return f"{x:,.0f}"
     size = abs(x)
-    return (
-        f"{x:,.0f}"
-        if size >= 1000
-        else f"{x:.1f}"
-        if size >= 100
-        else f"{x:.2f}"
-        if size >= 1
-        else f"{x:.3f}"
-    )
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3
+    return f"{x:,.{digits}f}"
 
 
 def tail(name: str, most: int = 40) -> str:

@@ -173,11 +173,14 @@ def slot_names() -> tuple[str, ...]:
 
 @functools.cache
 def isa_slots() -> dict[str, frozenset[str]]:
-    """ISA -> the slots its folder paints over, read from its EK_SET lines."""
+    """ISA -> the slots its folder paints over, read from its EK_SET lines and its includes'."""
     found = {}
     for isa in layout.isas():
-        sources = sorted(paths.data("native", "kernels", isa).glob("*.c"))
-        text = "".join(p.read_text(encoding="utf-8") for p in sources)
+        folder = paths.data("native", "kernels", isa)
+        text = "".join(p.read_text(encoding="utf-8") for p in sorted(folder.glob("*.c")))
+        for name in sorted(set(re.findall(r'#include "([^"]+)"', text))):
+            if (folder / name).is_file():
+                text += (folder / name).read_text(encoding="utf-8")
         found[isa] = frozenset(re.findall(r"EK_SET\(\s*\w+\s*,\s*(\w+)\s*,", text))
     return found
 

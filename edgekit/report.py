@@ -94,7 +94,7 @@ def bars(rows: Sequence[tuple[str, float]], unit: str, limit: int = 40) -> str:
     so."""
     shown = list(rows)[:limit]
     top = max((v for _, v in shown), default=0.0) or 1.0
-    left, right, step = 300, 110, 20
+    left, right, step = 300, 150, 20
     scale = (WIDTH - left - right) / top
     out = []
     for i, (label, value) in enumerate(shown):
@@ -116,8 +116,8 @@ def curves(series: Sequence[tuple[str, Any]], x_label: str) -> str:
     if not series:
         return ""
     lo = max(min(float(v[0]) for _, v in series), 1e-3)
-    hi = max(float(np.quantile(v, 0.999)) for _, v in series)
-    hi = max(hi, lo * 1.05)
+    hi = max(float(np.quantile(v, 0.99)) for _, v in series)
+    hi = max(hi, lo) * 1.1
     left, top, height, wide = 50, 10, 220, WIDTH - 80
     span = np.log(hi / lo)
 

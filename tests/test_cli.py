@@ -195,6 +195,9 @@ def test_explain_of_the_host_is_what_runs(work: Path) -> None:
         assert facts["ram_bytes"] == sum(s.memory.values())
     assert facts["macs"] == 8 * 8 * 8 * 9 + 4 * 4 * 16 * 8 + 16 * 4
     assert not facts["predicted"]
+    assert not [o["why"] for o in facts["ops"] if "the runtime chose" in o["why"]], (
+        "what is predicted for other boards would be wrong"
+    )
     out = said(edgekit(work, "explain", "int8.ekp"))
     assert "arena of main" in out and "MACs" in out
 
@@ -406,6 +409,8 @@ def test_emulated_bench_tells_instructions_and_no_time(work: Path) -> None:
     m = data(edgekit(work, *args, "--json"))["measurements"][0]
     assert m["unit"] == "instructions" and m["emulated"] and m["runs"] == 4
     assert len(m["samples"]) == 4 and m["p50"] > 1000 and len(m["ops"]) > 3
+    predicted = data(edgekit(work, "explain", "mcu.ekp", "--json"))
+    assert [o["isa"] for o in predicted["ops"]] == [o["isa"] for o in m["ops"]]
     assert m["energy_uj"]["value"] is None and m["energy_uj"]["note"]
     out = said(edgekit(work, *args))
     assert "instructions, not time" in " ".join(out.split())
