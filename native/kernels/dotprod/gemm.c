@@ -4,57 +4,77 @@
 
 #define EK_DOT __attribute__((target("arch=armv8.2-a+dotprod")))
 
-EK_INLINE EK_DOT void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned mr)
+/* mr rows by nb blocks from n on; at most 8 of both together */
+EK_INLINE EK_DOT void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned mr, const unsigned nb)
 {
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
-    int32x4_t acc[8][2];
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        acc[r][0] = acc[r][1] = vdupq_n_s32(0);
+    const size_t block = ek_block_s8(8, 4, g->k);
+    int32x4_t acc[2][8][2];
+    EK_UNROLL for (unsigned b = 0; b < nb; b++)
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            acc[b][r][0] = acc[b][r][1] = vdupq_n_s32(0);
     uint32_t k = 0, kp = (g->k + 3) & ~3u;
     for (; k + 16 <= kp; k += 16, a += 16, w += 128) {
         int8x16_t x[8];
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
             x[r] = vld1q_s8(a + (ptrdiff_t)r * g->lda);
-#define EK_STEP(i)                                                                  \
-        do {                                                                        \
-            int8x16_t lo = vld1q_s8(w + 32 * i), hi = vld1q_s8(w + 32 * i + 16);    \
-            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                           \
-                acc[r][0] = vdotq_laneq_s32(acc[r][0], lo, x[r], i);                \
-                acc[r][1] = vdotq_laneq_s32(acc[r][1], hi, x[r], i);                \
-            }                                                                       \
-        } while (0)
-        EK_STEP(0);
-        EK_STEP(1);
-        EK_STEP(2);
-        EK_STEP(3);
+#define EK_STEP(i)                                                                     \
+        EK_UNROLL for (unsigned b = 0; b < nb; b++) {                                  \
+            const int8_t *p = w + b * block + 32 * i;                                  \
+            int8x16_t lo = vld1q_s8(p), hi = vld1q_s8(p + 16);                         \
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                              \
+                acc[b][r][0] = vdotq_laneq_s32(acc[b][r][0], lo, x[r], i);             \
+                acc[b][r][1] = vdotq_laneq_s32(acc[b][r][1], hi, x[r], i);             \
+            }                                                                          \
+        }
+        EK_STEP(0)
+        EK_STEP(1)
+        EK_STEP(2)
+        EK_STEP(3)
 #undef EK_STEP
     }
-    for (; k < kp; k += 4, a += 4, w += 32) {
-        int8x16_t lo = vld1q_s8(w), hi = vld1q_s8(w + 16);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
-            acc[r][0] = vdotq_s32(acc[r][0], lo, x);
-            acc[r][1] = vdotq_s32(acc[r][1], hi, x);
+    for (; k < kp; k += 4, a += 4, w += 32)
+        EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+            int8x16_t lo = vld1q_s8(w + b * block), hi = vld1q_s8(w + b * block + 16);
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+                int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
+                acc[b][r][0] = vdotq_s32(acc[b][r][0], lo, x);
+                acc[b][r][1] = vdotq_s32(acc[b][r][1], hi, x);
+            }
         }
-    }
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        ek_finish(g, head, m + r, n, acc[r][0], acc[r][1], dyn);
+    EK_UNROLL for (unsigned b = 0; b < nb; b++)
+        ek_finish(g, head + b * block, m, n + 8 * b, acc[b], dyn, mr);
+}
+
+EK_INLINE EK_DOT void row1(const ek_gemm *g, const int dyn)
+{
+    const uint8_t *w = g->w;
+    size_t block = ek_block_s8(8, 4, g->k);
+    uint32_t n = 0;
+    for (; n + 8 < g->n; n += 16, w += 2 * block)
+        tile_int(g, 0, n, w, dyn, 1, 2);
+    if (n < g->n)
+        tile_int(g, 0, n, w, dyn, 1, 1);
 }
 
 EK_INLINE EK_DOT void gemm(const ek_gemm *g, const int dyn)
 {
     const uint8_t *w = g->w;
     size_t block = ek_block_s8(8, 4, g->k);
+    if (g->m == 1) {
+        row1(g, dyn);
+        return;
+    }
     for (uint32_t n = 0; n < g->n; n += 8, w += block) {
         uint32_t m = 0;
         for (; m + 8 <= g->m; m += 8)
-            tile_int(g, m, n, w, dyn, 8);
+            tile_int(g, m, n, w, dyn, 8, 1);
         for (; m + 4 <= g->m; m += 4)
-            tile_int(g, m, n, w, dyn, 4);
+            tile_int(g, m, n, w, dyn, 4, 1);
         for (; m + 2 <= g->m; m += 2)
-            tile_int(g, m, n, w, dyn, 2);
+            tile_int(g, m, n, w, dyn, 2, 1);
         if (m < g->m)
-            tile_int(g, m, n, w, dyn, 1);
+            tile_int(g, m, n, w, dyn, 1, 1);
     }
 }
 

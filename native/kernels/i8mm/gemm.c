@@ -21,14 +21,14 @@ EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
     return vreinterpretq_s32_s64(h ? vzip2q_s64(x, y) : vzip1q_s64(x, y));
 }
 
-/* `pairs` pairs of rows; the last one may lack its second row */
+/* `pairs` pairs of rows; a single one may lack its second row */
 EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned pairs)
 {
     const int8_t *w = (const int8_t *)head + 64, *a[4][2];
     int32x4_t acc[4][4]; /* [pair of rows][pair of outputs] */
     EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
         a[p][0] = (const int8_t *)g->a + (ptrdiff_t)(m + 2 * p) * g->lda;
-        a[p][1] = m + 2 * p + 1 < g->m ? a[p][0] + g->lda : a[p][0];
+        a[p][1] = pairs > 1 || m + 1 < g->m ? a[p][0] + g->lda : a[p][0];
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[p][j] = vdupq_n_s32(0);
     }
@@ -61,11 +61,14 @@ EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const 
                 acc[p][j] = vmmlaq_s32(acc[p][j], lo[p], x);
         }
     }
-    EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
-        ek_finish(g, head, m + 2 * p, n, row_of(acc[p][0], acc[p][1], 0), row_of(acc[p][2], acc[p][3], 0), dyn);
-        if (m + 2 * p + 1 < g->m)
-            ek_finish(g, head, m + 2 * p + 1, n, row_of(acc[p][0], acc[p][1], 1), row_of(acc[p][2], acc[p][3], 1), dyn);
-    }
+    int32x4_t sums[8][2];
+    EK_UNROLL for (unsigned r = 0; r < 2 * pairs; r++)
+        EK_UNROLL for (unsigned h = 0; h < 2; h++)
+            sums[r][h] = row_of(acc[r / 2][2 * h], acc[r / 2][2 * h + 1], r & 1);
+    if (pairs == 1 && m + 1 == g->m)
+        ek_finish(g, head, m, n, sums, dyn, 1);
+    else
+        ek_finish(g, head, m, n, sums, dyn, 2 * pairs);
 }
 
 EK_INLINE EK_I8MM void gemm(const ek_gemm *g, const int dyn)
@@ -74,9 +77,9 @@ EK_INLINE EK_I8MM void gemm(const ek_gemm *g, const int dyn)
     size_t block = ek_block_s8(8, 8, g->k);
     for (uint32_t n = 0; n < g->n; n += 8, w += block) {
         uint32_t m = 0;
-        for (; m + 7 <= g->m; m += 8)
+        for (; m + 8 <= g->m; m += 8)
             tile_int(g, m, n, w, dyn, 4);
-        for (; m + 3 <= g->m; m += 4)
+        for (; m + 4 <= g->m; m += 4)
             tile_int(g, m, n, w, dyn, 2);
         for (; m < g->m; m += 2)
             tile_int(g, m, n, w, dyn, 1);

@@ -15,25 +15,70 @@ EK_INLINE int8x8_t load8(const int8_t *x, uint32_t n)
     return vld1_s8(part);
 }
 
-/* all pixels of 16 channels */
-EK_INLINE void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, const ptrdiff_t *at, uint32_t c0, const uint32_t taps)
+EK_INLINE void put16(const int32x4_t s[4], const uint8_t *head, const ek_requant_neon *q, int8_t *y)
 {
-    const int32_t *bias = (const int32_t *)(const void *)head;
     const float *scale = (const float *)(const void *)(head + 64);
+    int16x8_t lo = ek_requant8(s[0], s[1], vld1q_f32(scale), vld1q_f32(scale + 4), q->zero);
+    int16x8_t hi = ek_requant8(s[2], s[3], vld1q_f32(scale + 8), vld1q_f32(scale + 12), q->zero);
+    vst1q_s8(y, ek_clamp_s8(lo, hi, q));
+}
+
+/* all pixels of 16 channels */
+static void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, const ptrdiff_t *at, uint32_t c0, uint32_t taps)
+{
+    const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
+    const int32_t *bias = (const int32_t *)(const void *)head;
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
     for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
-        int32x4_t s0 = vld1q_s32(bias), s1 = vld1q_s32(bias + 4), s2 = vld1q_s32(bias + 8), s3 = vld1q_s32(bias + 12);
+        int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
         for (uint32_t t = 0; t < taps; t++) {
             int8x16_t v = vld1q_s8(x + at[t]);
             int16x8_t lo = vmovl_s8(vget_low_s8(v)), hi = vmovl_high_s8(v);
-            s0 = vmlal_s16(s0, vget_low_s16(lo), vget_low_s16(w[2 * t]));
-            s1 = vmlal_high_s16(s1, lo, w[2 * t]);
-            s2 = vmlal_s16(s2, vget_low_s16(hi), vget_low_s16(w[2 * t + 1]));
-            s3 = vmlal_high_s16(s3, hi, w[2 * t + 1]);
+            s[0] = vmlal_s16(s[0], vget_low_s16(lo), vget_low_s16(w[2 * t]));
+            s[1] = vmlal_high_s16(s[1], lo, w[2 * t]);
+            s[2] = vmlal_s16(s[2], vget_low_s16(hi), vget_low_s16(w[2 * t + 1]));
+            s[3] = vmlal_high_s16(s[3], hi, w[2 * t + 1]);
         }
-        vst1_s8(y, ek_requant8(s0, s1, scale, d->lo, d->hi, d->zero));
-        vst1_s8(y + 8, ek_requant8(s2, s3, scale + 8, d->lo, d->hi, d->zero));
+        put16(s, head, &q, y);
+    }
+}
+
+/* Whether 16-bit sums of two products cannot overflow: no weight is -128, no zero point. */
+static int small(const ek_dw *d, const int8_t *w, uint32_t taps)
+{
+    int8x16_t low = vdupq_n_s8(0);
+    for (uint32_t t = 0; t < taps; t++)
+        low = vminq_s8(low, vld1q_s8(w + 16 * t));
+    return !d->w_zero && vminvq_s8(low) != -128;
+}
+
+/* 3x3 with such weights: two taps share one widening */
+static void pixels16_small(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, uint32_t c0)
+{
+    const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
+    const int32_t *bias = (const int32_t *)(const void *)head;
+    const int8_t *x = (const int8_t *)d->x + c0;
+    int8_t *y = (int8_t *)d->y + c0;
+    int8x16_t w[9];
+    EK_UNROLL for (int t = 0; t < 9; t++)
+        w[t] = vld1q_s8((const int8_t *)head + 128 + 16 * t);
+    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+        int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
+        EK_UNROLL for (int t = 0; t < 9; t += 2) {
+            int8x16_t u = vld1q_s8(x + at[t]);
+            int16x8_t lo = vmull_s8(vget_low_s8(u), vget_low_s8(w[t])), hi = vmull_high_s8(u, w[t]);
+            if (t < 8) {
+                int8x16_t v = vld1q_s8(x + at[t + 1]);
+                lo = vmlal_s8(lo, vget_low_s8(v), vget_low_s8(w[t + 1]));
+                hi = vmlal_high_s8(hi, v, w[t + 1]);
+            }
+            s[0] = vaddw_s16(s[0], vget_low_s16(lo));
+            s[1] = vaddw_high_s16(s[1], lo);
+            s[2] = vaddw_s16(s[2], vget_low_s16(hi));
+            s[3] = vaddw_high_s16(s[3], hi);
+        }
+        put16(s, head, &q, y);
     }
 }
 
@@ -43,6 +88,7 @@ static void pixels8(const ek_dw *d, const int16x8_t *w, const uint8_t *head, con
     uint32_t left = d->channels - c0;
     const int32_t *bias = (const int32_t *)(const void *)head + 8 * h;
     const float *scale = (const float *)(const void *)(head + 64) + 8 * h;
+    const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
     for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
@@ -52,7 +98,8 @@ static void pixels8(const ek_dw *d, const int16x8_t *w, const uint8_t *head, con
             s0 = vmlal_s16(s0, vget_low_s16(v), vget_low_s16(w[2 * t + h]));
             s1 = vmlal_high_s16(s1, v, w[2 * t + h]);
         }
-        ek_store8_s8(y, ek_requant8(s0, s1, scale, d->lo, d->hi, d->zero), left);
+        int16x8_t v = ek_requant8(s0, s1, vld1q_f32(scale), vld1q_f32(scale + 4), q.zero);
+        ek_store8_s8(y, vget_low_s8(ek_clamp_s8(v, v, &q)), left);
     }
 }
 
@@ -68,16 +115,18 @@ static void dw_s8(const ek_dw *d)
     const uint8_t *head = d->w;
     const int16x8_t zero = vdupq_n_s16((int16_t)d->w_zero);
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, head += 16u * (8 + taps)) {
+        const int8_t *packed = (const int8_t *)head + 128;
+        if (taps == 9 && d->channels - c0 >= 16 && small(d, packed, taps)) {
+            pixels16_small(d, head, at, c0);
+            continue;
+        }
         for (uint32_t t = 0; t < taps; t++) {
-            int8x16_t v = vld1q_s8((const int8_t *)head + 128 + 16 * t);
+            int8x16_t v = vld1q_s8(packed + 16 * t);
             w[2 * t] = vsubq_s16(vmovl_s8(vget_low_s8(v)), zero);
             w[2 * t + 1] = vsubq_s16(vmovl_high_s8(v), zero);
         }
         if (d->channels - c0 >= 16) {
-            if (taps == 9)
-                pixels16(d, w, head, at, c0, 9);
-            else
-                pixels16(d, w, head, at, c0, taps);
+            pixels16(d, w, head, at, c0, taps);
         } else {
             pixels8(d, w, head, at, c0, taps, 0);
             if (d->channels - c0 > 8)
@@ -114,14 +163,39 @@ EK_INLINE void pixels_f32(const ek_dw *d, const float *x, const float *w, float 
         ek_store4_f32(y + p * (size_t)d->channels, ek_clampq(acc[p], d->lo, d->hi), left);
 }
 
+/* 3x3, all pixels of 4 channels: the weights stay in registers */
+static void pixels9_f32(const ek_dw *d, const float *x, const float *w, float *y, const ptrdiff_t *at)
+{
+    const float32x4_t bias = vld1q_f32(w), lo = vdupq_n_f32(d->lo), hi = vdupq_n_f32(d->hi);
+    float32x4_t v[9];
+    EK_UNROLL for (int t = 0; t < 9; t++)
+        v[t] = vld1q_f32(w + 8 + 8 * t);
+    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+        float32x4_t s0 = vfmaq_f32(bias, vld1q_f32(x + at[0]), v[0]), s1 = vmulq_f32(vld1q_f32(x + at[1]), v[1]);
+        EK_UNROLL for (int t = 2; t < 9; t++) {
+            if (t & 1)
+                s1 = vfmaq_f32(s1, vld1q_f32(x + at[t]), v[t]);
+            else
+                s0 = vfmaq_f32(s0, vld1q_f32(x + at[t]), v[t]);
+        }
+        vst1q_f32(y, vminnmq_f32(vmaxnmq_f32(vaddq_f32(s0, s1), lo), hi));
+    }
+}
+
 static void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
+    ptrdiff_t at[12];
+    int nine = ek_dw_taps(d, at, 12) == 9;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
         const float *b = w + (size_t)(c0 / 8) * 8 * (1 + (size_t)d->kh * d->kw) + c0 % 8;
         const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
         uint32_t p = 0, left = d->channels - c0;
+        if (nine && left >= 4) {
+            pixels9_f32(d, x, b, y, at);
+            continue;
+        }
         if (left >= 4)
             for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
                 pixels_f32(d, x, b, y, 4, 4);

@@ -20,8 +20,12 @@ EK_INLINE void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t 
             acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, x));
         }
     }
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        ek_finish(g, head, m + r, n, vpaddq_s32(acc[r][0], acc[r][1]), vpaddq_s32(acc[r][2], acc[r][3]), dyn);
+    int32x4_t sums[4][2];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        sums[r][0] = vpaddq_s32(acc[r][0], acc[r][1]);
+        sums[r][1] = vpaddq_s32(acc[r][2], acc[r][3]);
+    }
+    ek_finish(g, head, m, n, sums, dyn, mr);
 }
 
 EK_INLINE void gemm(const ek_gemm *g, const int dyn)
@@ -45,16 +49,18 @@ static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
 EK_INLINE void tile_f32(const ek_gemm *g, const float *a, const float *w, float *y, uint32_t left, const unsigned mr)
 {
     float32x4_t acc[8][2];
+    const float *row[8];
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        row[r] = a + (ptrdiff_t)r * g->lda;
         acc[r][0] = vld1q_f32(w);
         acc[r][1] = vld1q_f32(w + 4);
     }
     uint32_t k = 0;
     w += 8;
-    for (; k + 4 <= g->k; k += 4, a += 4, w += 32) {
+    for (; k + 4 <= g->k; k += 4, w += 32) {
         float32x4_t x[8];
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
-            x[r] = vld1q_f32(a + (ptrdiff_t)r * g->lda);
+            x[r] = vld1q_f32(row[r] + k);
 #define EK_STEP(i)                                                                   \
         do {                                                                         \
             float32x4_t lo = vld1q_f32(w + 8 * i), hi = vld1q_f32(w + 8 * i + 4);    \
@@ -69,19 +75,19 @@ EK_INLINE void tile_f32(const ek_gemm *g, const float *a, const float *w, float 
         EK_STEP(3);
 #undef EK_STEP
     }
-    for (; k < g->k; k++, a++, w += 8) {
+    for (; k < g->k; k++, w += 8) {
         float32x4_t lo = vld1q_f32(w), hi = vld1q_f32(w + 4);
         EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            float x = a[(ptrdiff_t)r * g->lda];
+            float x = row[r][k];
             acc[r][0] = vfmaq_n_f32(acc[r][0], lo, x);
             acc[r][1] = vfmaq_n_f32(acc[r][1], hi, x);
         }
     }
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-        float *row = y + (ptrdiff_t)r * g->ldy;
-        ek_store4_f32(row, ek_clampq(acc[r][0], g->lo, g->hi), left);
+        float *out = y + (ptrdiff_t)r * g->ldy;
+        ek_store4_f32(out, ek_clampq(acc[r][0], g->lo, g->hi), left);
         if (left > 4)
-            ek_store4_f32(row + 4, ek_clampq(acc[r][1], g->lo, g->hi), left - 4);
+            ek_store4_f32(out + 4, ek_clampq(acc[r][1], g->lo, g->hi), left - 4);
     }
 }
 

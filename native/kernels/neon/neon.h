@@ -17,12 +17,28 @@ EK_INLINE float32x4_t ek_clampq(float32x4_t v, float lo, float hi)
     return vminnmq_f32(vmaxnmq_f32(v, vdupq_n_f32(lo)), vdupq_n_f32(hi));
 }
 
-/* accumulators of 8 outputs -> int8 */
-EK_INLINE int8x8_t ek_requant8(int32x4_t a, int32x4_t b, const float *scale, float lo, float hi, int32_t zero)
+typedef struct ek_requant_neon {
+    int16x8_t zero;
+    int8x16_t low, high; /* bounds with zero added */
+} ek_requant_neon;
+
+EK_INLINE ek_requant_neon ek_requant_neon_of(float lo, float hi, int32_t zero)
 {
-    float32x4_t x = vmulq_f32(vcvtq_f32_s32(a), vld1q_f32(scale)), y = vmulq_f32(vcvtq_f32_s32(b), vld1q_f32(scale + 4));
-    int32x4_t i = vcvtnq_s32_f32(ek_clampq(x, lo, hi)), j = vcvtnq_s32_f32(ek_clampq(y, lo, hi));
-    return vqmovn_s16(vaddq_s16(vcombine_s16(vmovn_s32(i), vmovn_s32(j)), vdupq_n_s16((int16_t)zero)));
+    return (ek_requant_neon){ vdupq_n_s16((int16_t)zero), vdupq_n_s8((int8_t)((int32_t)lo + zero)),
+                              vdupq_n_s8((int8_t)((int32_t)hi + zero)) };
+}
+
+/* accumulators of 8 outputs -> rounded, zero added.  Every step saturates, so that the clamp may come last: the bounds
+ * are whole numbers. */
+EK_INLINE int16x8_t ek_requant8(int32x4_t a, int32x4_t b, float32x4_t sa, float32x4_t sb, int16x8_t zero)
+{
+    int32x4_t i = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(a), sa)), j = vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(b), sb));
+    return vqaddq_s16(vqmovn_high_s32(vqmovn_s32(i), j), zero);
+}
+
+EK_INLINE int8x16_t ek_clamp_s8(int16x8_t a, int16x8_t b, const ek_requant_neon *q)
+{
+    return vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(a), b), q->low), q->high);
 }
 
 EK_INLINE void ek_store8_s8(int8_t *y, int8x8_t v, uint32_t n)
@@ -61,15 +77,6 @@ EK_INLINE int32_t ek_row_sum_neon(const int8_t *a, uint32_t k)
     return sum;
 }
 
-/* 8 outputs of one row of gemm_s8: head is the block's bias and scale, adj the row's part of the weight zero point */
-EK_INLINE void ek_finish_s8(const ek_gemm *g, const uint8_t *head, int32_t adj, int32x4_t lo, int32x4_t hi, int8_t *y, uint32_t left)
-{
-    const int32_t *bias = (const int32_t *)(const void *)head;
-    lo = vaddq_s32(vaddq_s32(lo, vdupq_n_s32(adj)), vld1q_s32(bias));
-    hi = vaddq_s32(vaddq_s32(hi, vdupq_n_s32(adj)), vld1q_s32(bias + 4));
-    ek_store8_s8(y, ek_requant8(lo, hi, (const float *)(const void *)(head + 32), g->lo, g->hi, g->zero), left);
-}
-
 EK_INLINE void ek_finish_dyn(const ek_gemm *g, const uint8_t *head, float row_scale, int32x4_t lo, int32x4_t hi, float *y, uint32_t left)
 {
     const float *bias = (const float *)(const void *)head;
@@ -82,17 +89,42 @@ EK_INLINE void ek_finish_dyn(const ek_gemm *g, const uint8_t *head, float row_sc
         ek_store4_f32(y + 4, ek_clampq(vaddq_f32(b, vld1q_f32(bias + 4)), g->lo, g->hi), left - 4);
 }
 
-/* 8 outputs from n of row m on, either way */
-EK_INLINE void ek_finish(const ek_gemm *g, const uint8_t *head, uint32_t m, uint32_t n, int32x4_t lo, int32x4_t hi, const int dyn)
+/* 8 outputs of mr rows of gemm_s8; acc without bias */
+EK_INLINE void ek_finish_s8(const ek_gemm *g, const uint8_t *head, uint32_t m, int32x4_t acc[][2], int8_t *y, uint32_t left, const unsigned mr)
+{
+    const int32_t *bias = (const int32_t *)(const void *)head;
+    const int32x4_t b0 = vld1q_s32(bias), b1 = vld1q_s32(bias + 4);
+    const float32x4_t s0 = vld1q_f32((const float *)(const void *)(head + 32)), s1 = vld1q_f32((const float *)(const void *)(head + 48));
+    const ek_requant_neon q = ek_requant_neon_of(g->lo, g->hi, g->zero);
+    int16x8_t v[8];
+    if (g->w_zero)
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            int32_t sum = ek_row_sum_neon((const int8_t *)g->a + (ptrdiff_t)(m + r) * g->lda, g->k);
+            int32x4_t part = vdupq_n_s32((int32_t)((uint32_t)g->w_zero * (uint32_t)sum));
+            acc[r][0] = vsubq_s32(acc[r][0], part);
+            acc[r][1] = vsubq_s32(acc[r][1], part);
+        }
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        v[r] = ek_requant8(vaddq_s32(acc[r][0], b0), vaddq_s32(acc[r][1], b1), s0, s1, q.zero);
+    EK_UNROLL for (unsigned r = 0; r < mr; r += 2) {
+        int8x16_t two = ek_clamp_s8(v[r], v[mr > 1 ? r + 1 : r], &q);
+        ek_store8_s8(y + (ptrdiff_t)r * g->ldy, vget_low_s8(two), left);
+        if (mr > 1)
+            ek_store8_s8(y + (ptrdiff_t)(r + 1) * g->ldy, vget_high_s8(two), left);
+    }
+}
+
+/* 8 outputs from n on of rows m to m + mr - 1, either way; mr is 1 or even */
+EK_INLINE void ek_finish(const ek_gemm *g, const uint8_t *head, uint32_t m, uint32_t n, int32x4_t acc[][2], const int dyn, const unsigned mr)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n;
-    if (dyn) {
-        ek_finish_dyn(g, head, g->row_scale[m], lo, hi, (float *)g->y + at, g->n - n);
-    } else {
-        int32_t adj = 0;
-        if (g->w_zero)
-            adj = (int32_t)(0u - (uint32_t)g->w_zero * (uint32_t)ek_row_sum_neon((const int8_t *)g->a + (ptrdiff_t)m * g->lda, g->k));
-        ek_finish_s8(g, head, adj, lo, hi, (int8_t *)g->y + at, g->n - n);
-    }
+    uint32_t left = g->n - n;
+    if (dyn)
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            ek_finish_dyn(g, head, g->row_scale[m + r], acc[r][0], acc[r][1], (float *)g->y + at + (ptrdiff_t)r * g->ldy, left);
+    else if (left >= 8)
+        ek_finish_s8(g, head, m, acc, (int8_t *)g->y + at, 8, mr);
+    else
+        ek_finish_s8(g, head, m, acc, (int8_t *)g->y + at, left, mr);
 }
 #endif
