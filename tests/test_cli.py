@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,26 @@ def edgekit(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess
         cwd=folder, env={**environment, **env}, capture_output=True, text=True, timeout=120,
         check=False,
     )  # fmt: skip
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """As `edgekit`, but within this process: the many small refusals need no process each."""
+
+    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(folder)
+        monkeypatch.delenv("EDGEKIT_DEBUG", raising=False)
+        monkeypatch.setenv("EDGEKIT_TOKEN", "")
+        try:
+            code = cli.main(args)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out = capsys.readouterr()
+        return subprocess.CompletedProcess(args, code, out.out, out.err)
+
+    return run
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -331,8 +352,13 @@ def test_no_or_unknown_command(tmp_path: Path) -> None:
         (("agent",), "--listen"),
     ],
 )
-def test_wrong_usage(work: Path, args: tuple[str, ...], word: str) -> None:
-    refused(edgekit(work, *args, EDGEKIT_TOKEN=""), word, code=2)
+def test_wrong_usage(
+    work: Path,
+    args: tuple[str, ...],
+    word: str,
+    here: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    refused(here(work, *args), word, code=2)
 
 
 @pytest.mark.parametrize(
@@ -365,9 +391,29 @@ def test_wrong_usage(work: Path, args: tuple[str, ...], word: str) -> None:
         (("boards", "rpi55"), ("rpi5",)),
     ],
 )
-def test_wrong_things(work: Path, args: tuple[str, ...], words: tuple[str, ...]) -> None:
-    refused(edgekit(work, *args), *words)
+def test_wrong_things(
+    work: Path,
+    args: tuple[str, ...],
+    words: tuple[str, ...],
+    here: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    refused(here(work, *args), *words)
     assert not (work / "x.ekp").exists() and not list(work.glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("args", "word", "code"),
+    [
+        (("run", "cut.ekp", "--input", "x.npy"), "truncated", 1),
+        (("run", "nothing.ekp", "--input", "x.npy"), "check the path", 1),
+        (("run", "int8.ekp", "--input", "wide.npy"), "the package wants float32[1, 1, 8, 8]", 1),
+        (("run", "int8.ekp", "--input", "x.npy", "--threads", "x"), "--threads", 2),
+    ],
+)
+def test_a_process_ends_with_a_sentence(
+    work: Path, args: tuple[str, ...], word: str, code: int
+) -> None:
+    refused(edgekit(work, *args), word, code=code)
 
 
 def test_package_that_does_not_fit_is_refused_with_numbers(work: Path) -> None:
