@@ -34,12 +34,14 @@ def onnx_net(
     rng = np.random.default_rng(3)
     gates, n = (4 if kind == "LSTM" else 3), (2 if direction == "bidirectional" else 1)
     state = (BATCH, n, UNITS) if layout else (n, BATCH, UNITS)
-    dims: dict[str, tuple[int, ...]] = {"x": (BATCH, TIME, INPUTS) if layout else (TIME, BATCH, INPUTS)}
+    steps = (BATCH, TIME) if layout else (TIME, BATCH)
+    dims: dict[str, tuple[int, ...]] = {"x": (*steps, INPUTS)}
     if start:
         dims["h0"] = state
         if kind == "LSTM":
             dims["c0"] = state
-    sizes = {"w": (n, gates * UNITS, INPUTS), "r": (n, gates * UNITS, UNITS)}
+    rows = gates * UNITS
+    sizes: dict[str, tuple[int, ...]] = {"w": (n, rows, INPUTS), "r": (n, rows, UNITS)}
     if bias:
         sizes["b"] = (n, 2 * gates * UNITS)
     weights = [

@@ -1,4 +1,4 @@
-"""TFLite files -> Graph.  The importers of single operators live in edgekit/ops/<op>.py (`@tflite`).
+"""TFLite files -> Graph.  The importers of operators live in edgekit/ops/<op>.py (`@tflite`).
 
 Quantized models are taken over as they are: scales, zero points and integer weights stay.  uint8
 becomes int8 by subtracting 128 from values and zero points; graph inputs and outputs stay uint8,
@@ -126,8 +126,7 @@ class Importer:
             if len(shape) != len(v.shape) or any(d < 1 for d in shape):
                 open_dims.append(f"{v.name}: {v.shape}")
                 continue
-            if v.type not in TYPES or v.type in ("FLOAT16",):
-                raise ModelError(f"inputs of type {v.type} are not supported", where=v.name)
+            self._known_type(v)
             name = self.graph.unique(v.name or f"input{i}")
             dtype = dtype_of(np.empty(0, TYPES[v.type]))
             shifted = v.type == "UINT8" and v.scale is not None
@@ -246,7 +245,8 @@ class Importer:
         return self.names[i]
 
     def _state(self, i: int, v: Value) -> str:
-        if v.type not in TYPES or any(d < 1 for d in v.shape):
+        known = v.type in TYPES and all(d > 0 for d in v.shape)
+        if not known or math.prod(v.shape) > FOLD_LIMIT:
             raise ModelError(
                 f"state of type {v.type} and shape {v.shape} is not supported", where=v.name
             )
@@ -277,12 +277,17 @@ class Importer:
             raise ModelError(f"zero point of {v.name!r} is outside its type")
         return QuantSpec(v.scale, zero.astype(np.int32), v.axis if v.scale.ndim else None)
 
+    def _known_type(self, v: Value) -> None:
+        if v.type not in TYPES or v.type == "FLOAT16":
+            raise ModelError(f"activations of type {v.type} are not supported", where=v.name)
+        if v.type == "INT16" and v.scale is not None:
+            raise ModelError("16-bit quantized activations are not supported", where=v.name)
+
     def out(self, i: int = 0) -> tuple[str, QuantSpec | None, str]:
         """(name, quantization, IR type) the file gives to output i of this operator."""
         index = self.node.outputs[i]
         v = self.model.values[index]
-        if v.type not in TYPES or v.type == "FLOAT16":
-            raise ModelError(f"tensors of type {v.type} are not supported", where=v.name)
+        self._known_type(v)
         quant = self.quant(index)
         dtype = dtype_of(np.empty(0, TYPES[v.type]))
         if v.type == "UINT8" and quant is not None:

@@ -23,6 +23,8 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     x, w = need(xs, 0, "input"), need(xs, 1, "weights")
     a = op.attrs
     n, h, wd, c = x.shape
+    if w.dtype != "packed" and (len(w.shape) != 3 or w.shape[2] != c):
+        raise ModelError(f"depthwise weights {w.shape} do not fit {x.shape}")
     kh, kw = w.shape[:2] if w.dtype != "packed" else a["kernel"]
     oh = conv_out(h, kh, a["stride"][0], a["dilation"][0], a["pad"][0], a["pad"][2])
     ow = conv_out(wd, kw, a["stride"][1], a["dilation"][1], a["pad"][1], a["pad"][3])
