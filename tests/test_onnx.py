@@ -455,3 +455,23 @@ def test_damaged_file_is_refused(tmp_path: Path, make: Callable[[Path], Any]) ->
     make(path)
     with pytest.raises(ModelError, match="ONNX model"):
         frontends.load(str(path))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_files_are_read_or_refused(tmp_path: Path, seed: int) -> None:
+    """Never another error than the user's, whatever bytes are changed."""
+    rng = np.random.default_rng(seed)
+    bases = [m.SerializeToString() for m in (small_net(), conv_bn(), branches(np.asarray(True)))]
+    path = tmp_path / "mutant.onnx"
+    read = 0
+    for _ in range(100):
+        data = np.frombuffer(bases[int(rng.integers(3))], np.uint8).copy()
+        data[rng.integers(len(data), size=2)] = rng.integers(256, size=2)
+        path.write_bytes(data.tobytes())
+        try:
+            simplified(str(path))
+            read += 1
+        except EdgeKitError as e:
+            assert str(e).strip()
+    assert 0 < read < 100

@@ -28,6 +28,16 @@ CONTROL = {
     "Scan": "loops have no place in a fixed plan; unroll it before export",
     "If": "the condition is not known before the run; export one branch",
 }
+# what a damaged file makes of code that trusts it
+DAMAGE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    StopIteration,
+    TypeError,
+    ValueError,
+)
 DEFAULT_DOMAINS = {"", "ai.onnx", "com.microsoft"}
 
 
@@ -60,7 +70,10 @@ def load(source: str | Path | Any, shapes: Shapes | None = None) -> Graph:
         from onnx.inliner import inline_local_functions
 
         model = inline_local_functions(model)
-    return Importer(model, name, shapes or {}).run()
+    try:
+        return Importer(model, name, shapes or {}).run()
+    except DAMAGE as e:
+        raise ModelError(f"damaged model ({type(e).__name__}: {e})", where=name) from e
 
 
 def _decode(attribute: Any) -> Any:
@@ -108,7 +121,10 @@ class Importer(Builder):
         from onnx import numpy_helper
 
         for t in graph.initializer:
-            self.constants[t.name] = numpy_helper.to_array(t)
+            try:
+                self.constants[t.name] = numpy_helper.to_array(t)
+            except DAMAGE as e:
+                raise ModelError(f"initializer {t.name!r} cannot be read: {e}") from None
         for t in graph.sparse_initializer:
             raise ModelError(f"sparse initializer {t.values.name!r} is not supported")
 
@@ -164,6 +180,15 @@ class Importer(Builder):
 
     def _node(self, node: Any) -> None:
         self.node = node
+        try:
+            self._import(node)
+        except EdgeKitError:
+            raise
+        except DAMAGE as e:
+            what = f"{node.op_type} cannot be read ({type(e).__name__}: {e})"
+            raise ModelError(what, where=self.node_name) from e
+
+    def _import(self, node: Any) -> None:
         operands = [i for i in node.input if i]
         if node.op_type == "Constant":
             self.constants[node.output[0]] = self._constant(node)

@@ -226,4 +226,4 @@ class Builder:
 
     @property
     def node_name(self) -> str:
-        return str(self.node.name or self.node.output[0])
+        return str(self.node.name or next(iter(self.node.output), self.node.op_type))

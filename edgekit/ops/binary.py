@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import qmath
+from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target
 from edgekit.ops.base import (
@@ -274,6 +275,8 @@ def import_batch_norm(
         imp.const(n, what).astype(np.float64)
         for n, what in ((scale, "scale"), (bias, "bias"), (mean, "mean"), (var, "variance"))
     )
+    if not np.all(v + epsilon > 0):
+        raise ModelError("BatchNormalization: a variance is negative")
     a = s / np.sqrt(v + epsilon)
     dims = (-1,) + (1,) * (imp.rank(x) - 2)
     x = imp.emit("binary", [x, imp.add_const(a.reshape(dims).astype(F), "scale")], {"kind": "mul"})
