@@ -42,32 +42,37 @@ def dtype_of(array: Array) -> str:
 @dataclass(frozen=True)
 class QuantSpec:
     """real = scale * (q - zero), per tensor (`axis` None, scale ()) or per index of one axis (scale
-    (n,))."""
+    (n,)).
+
+    `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered.
+    """
 
     scale: Array  # float32 () or (n,)
     zero: Array  # int32, same shape
     axis: int | None = None
+    bits: int = 8
 
     @staticmethod
     def per_tensor(scale: float, zero: int) -> QuantSpec:
         return QuantSpec(np.asarray(scale, np.float32), np.asarray(zero, np.int32))
 
     @staticmethod
-    def per_axis(scale: Array, axis: int, zero: Array | None = None) -> QuantSpec:
+    def per_axis(scale: Array, axis: int, zero: Array | None = None, bits: int = 8) -> QuantSpec:
         s = np.asarray(scale, np.float32)
         z = np.zeros(s.shape, np.int32) if zero is None else np.asarray(zero, np.int32)
-        return QuantSpec(s, z, axis)
+        return QuantSpec(s, z, axis, bits)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, QuantSpec)
             and self.axis == other.axis
+            and self.bits == other.bits
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero, other.zero)
         )
 
     def __hash__(self) -> int:
-        return hash((self.axis, self.scale.tobytes(), self.zero.tobytes()))
+        return hash((self.axis, self.bits, self.scale.tobytes(), self.zero.tobytes()))
 
     def broadcast(self, rank: int) -> tuple[Array, Array]:
         """(scale, zero) shaped to broadcast against a tensor of that rank."""
@@ -100,6 +105,10 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
+        """Bytes in memory; of weights of 4 or 2 bits, packed."""
+        packed = self.data is not None and self.quant is not None and self.quant.bits < 8
+        if packed and self.quant is not None:
+            return -(-self.size * self.quant.bits // 8)
         return self.size * int(np.dtype(NUMPY[self.dtype]).itemsize)
 
 

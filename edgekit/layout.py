@@ -62,7 +62,7 @@ class Variant:
     """One packed layout of a constant: the blob that lies in the package."""
 
     layout: Layout
-    dtype: str  # "f32" or "i8"
+    dtype: str  # "f32", "i8", "i4" or "i2"
     blob: bytes
 
 
@@ -106,8 +106,11 @@ def _blocks(a: Array, nr: int) -> Array:
     return a.reshape(-1, nr, *a.shape[1:])
 
 
-def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout) -> bytes:
-    """Weights (n, k) int8 or float32, bias (n), scale (n) or None -> blocks as in kernels.h."""
+def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout, bits: int = 8) -> bytes:
+    """Weights (n, k) int8 or float32, bias (n), scale (n) or None -> blocks as in kernels.h.
+
+    `bits` 4 or 2: the weights of each block are packed (`pack_bits`).
+    """
     k = w.shape[1]
     kp = -(-k // layout.kr) * layout.kr
     w = np.pad(w, ((0, 0), (0, kp - k)))
@@ -116,7 +119,19 @@ def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout) -> byt
         .reshape(-1, layout.nr, kp // layout.kr, layout.kr)
         .transpose(0, 2, 1, 3)
     )
-    return _join(bias, scale, np.ascontiguousarray(body), layout.nr)
+    body = np.ascontiguousarray(body)
+    return _join(bias, scale, body if bits == 8 else pack_bits(body, bits), layout.nr)
+
+
+def pack_bits(body: Array, bits: int) -> npt.NDArray[np.uint8]:
+    """(blocks, ...) int8 -> (blocks, bytes): element i of a block lies in byte i % bytes, the
+    lowest bits first, stored plus 2^(bits - 1).  Twin of `unpack` in native/src/gemm.c."""
+    half, planes = 1 << bits - 1, 8 // bits
+    if body.min(initial=0) < -half or body.max(initial=0) >= half:
+        raise ValueError(f"weights do not fit {bits} bits")
+    flat = (body.reshape(len(body), planes, -1).astype(np.int16) + half).astype(np.uint8)
+    shift = (np.arange(planes) * bits).astype(np.uint8).reshape(1, -1, 1)
+    return np.asarray(np.bitwise_or.reduce(flat << shift, axis=1), np.uint8)
 
 
 def pack_dw(w: Array, bias: Array, scale: Array | None, nr: int) -> bytes:

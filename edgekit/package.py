@@ -25,10 +25,12 @@ from edgekit.plan import Plan, up
 
 MAGIC, MAJOR, MINOR = 0x1A504B45, 1, 0
 UNIT, UNIT_FILE, NONE = 16, 64, 0xFFFFFFFF
-DTYPES = {"f32": 0, "i8": 1, "u8": 2, "i16": 3, "i32": 4, "i64": 5, "bool": 6, "packed": 11}
+DTYPES = {"f32": 0, "i8": 1, "u8": 2, "i16": 3, "i32": 4, "i64": 5, "bool": 6, "i4": 9, "i2": 10}
+DTYPES["packed"] = 11
 KIND_CONST, KIND_MAIN, KIND_STATE = 0, 1, 3
 CRITICAL = {"STRS", "TENS", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "DATA", "STAT"}
 STRIDES = {"TENS": 64, "VARI": 16, "OPS ": 32, "ENTR": 32, "GOLD": 32}
+FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 
 
@@ -79,6 +81,7 @@ class _Writer:
     entr: bytearray = field(default_factory=bytearray)
     stat: bytearray = field(default_factory=bytearray)
     state_at: dict[str, int] = field(default_factory=dict)
+    required: int = 0  # feature bits
 
     def string(self, s: str) -> int:
         text = s.encode("utf-8", "replace").replace(b"\0", b"?")[:95]
@@ -105,6 +108,8 @@ class _Writer:
     def variant(self, v: Variant) -> None:
         la = v.layout
         place = (self.data.add(v.blob), len(v.blob), 0)
+        if v.dtype in ("i4", "i2"):
+            self.required |= FEATURE_PACKED_BITS
         self.vari += struct.pack("<BBBBIII", la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)
 
     def state(self, t: Tensor) -> int:
@@ -189,6 +194,7 @@ def write(
         [0, main, 0, len(w.stat), scratch],
         model_id,
         rollback,
+        w.required,
     )
 
 
@@ -221,7 +227,11 @@ def _goldens(goldens: list[Golden]) -> tuple[bytes, bytes]:
 
 
 def _assemble(
-    sections: list[tuple[str, bytes]], mem: list[int], model_id: bytes, rollback: int
+    sections: list[tuple[str, bytes]],
+    mem: list[int],
+    model_id: bytes,
+    rollback: int,
+    required: int = 0,
 ) -> bytes:
     at = up(128 + 32 * len(sections), UNIT_FILE)
     table, body = bytearray(), bytearray()
@@ -233,7 +243,18 @@ def _assemble(
         at += len(padded)
 
     def header(crc: int) -> bytes:
-        head = (MAGIC, MAJOR, MINOR, 0, 0, at, len(sections), crc, *(m // UNIT for m in mem), 0)
+        head = (
+            MAGIC,
+            MAJOR,
+            MINOR,
+            required,
+            0,
+            at,
+            len(sections),
+            crc,
+            *(m // UNIT for m in mem),
+            0,
+        )
         tail = (rollback, model_id.ljust(32, b"\0")[:32], b"")
         return struct.pack("<IHHIIQII5IIQ32s32s", *head, *tail)
 

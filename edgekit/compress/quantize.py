@@ -22,8 +22,19 @@ from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.lut import table_of
 
 F = np.float32
+PACKABLE = ("conv2d", "linear")  # ops that read weights of 4 and 2 bits
 CHANNEL_AXIS = {"depthwise_conv2d": 2}  # of the weights; 0 elsewhere
 FIXED = {"sigmoid": (1 / 256, -128), "tanh": (1 / 128, 0), "hardsigmoid": (1 / 256, -128)}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Weights that were decided elsewhere: integers, their spec, and the float bias (n,) that goes
+    with them (None: the op's own)."""
+
+    weights: Array
+    spec: QuantSpec
+    bias: Array | None = None
 
 
 def spec_of(lo: float, hi: float) -> QuantSpec:
@@ -34,14 +45,39 @@ def spec_of(lo: float, hi: float) -> QuantSpec:
     return QuantSpec.per_tensor(float(scale), zero)
 
 
-def quantize_weights(w: Array, axis: int) -> tuple[Array, QuantSpec]:
-    """Symmetric int8 in [-127, 127] with one scale per index of `axis`."""
+def quantize_weights(w: Array, axis: int, bits: int = 8) -> tuple[Array, QuantSpec]:
+    """Symmetric integers of 8, 4 or 2 bits with one scale per index of `axis`.
+
+    8 bits: [-127, 127] over the whole range.  Fewer: [-8, 7] or [-2, 1] and the scale of least
+    squared error.
+    """
     other = tuple(i for i in range(w.ndim) if i != axis)
     top = np.max(np.abs(w), axis=other)
-    scale = np.where(top > 0, top / 127, 1.0).astype(F)
-    spec = QuantSpec.per_axis(scale, axis)
+    if bits == 8:
+        scale = np.where(top > 0, top / 127, 1.0).astype(F)
+        spec = QuantSpec.per_axis(scale, axis)
+        s, _ = spec.broadcast(w.ndim)
+        return np.clip(np.rint(w / s), -127, 127).astype(np.int8), spec
+    rows = np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).astype(np.float64)
+    scale = _least_error(rows, np.where(top > 0, top, 1.0), bits)
+    spec = QuantSpec.per_axis(scale, axis, bits=bits)
     s, _ = spec.broadcast(w.ndim)
-    return np.clip(np.rint(w / s), -127, 127).astype(np.int8), spec
+    half = 1 << bits - 1
+    return np.clip(np.rint(w / s), -half, half - 1).astype(np.int8), spec
+
+
+def _least_error(rows: Array, top: Array, bits: int) -> Array:
+    """Scale (n,) per row of (n, k) with the least squared error of rounding to `bits` bits."""
+    half = 1 << bits - 1
+    best = np.full(len(rows), np.inf)
+    scale = np.ones(len(rows))
+    for share in np.linspace(0.3, 1.1, 33):
+        s = (top * share / half)[:, None]
+        q = np.clip(np.rint(rows / s), -half, half - 1)
+        error = ((q * s - rows) ** 2).sum(1)
+        better = error < best
+        best, scale = np.where(better, error, best), np.where(better, s[:, 0], scale)
+    return scale.astype(F)
 
 
 def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
@@ -97,6 +133,9 @@ class _Quantizer:
     seen: dict[str, Observed]
     skip: set[str]
     correct: bool
+    bits: dict[str, int]
+    given: dict[str, Given]
+    ranged: dict[str, QuantSpec]
     out: Graph = field(init=False)
     specs: dict[str, QuantSpec] = field(default_factory=dict)
     i8: dict[str, str] = field(default_factory=dict)  # float tensor -> its int8 name in `out`
@@ -236,13 +275,20 @@ class _Quantizer:
         w = g.value(op.inputs[1])
         assert w is not None
         x = op.inputs[0]
-        q, spec = quantize_weights(w, CHANNEL_AXIS.get(op.type, 0))
-        n = q.shape[CHANNEL_AXIS.get(op.type, 0)]
+        axis = CHANNEL_AXIS.get(op.type, 0)
+        given = self.given.get(op.name)
+        if given is None:
+            q, spec = quantize_weights(w, axis, self.bits.get(op.name, 8))
+        else:
+            q, spec = given.weights, given.spec
+        n = q.shape[axis]
         bias_name = op.inputs[2] if len(op.inputs) > 2 else ""
         b = g.value(bias_name) if bias_name else None
         bias = np.zeros(n, np.float64) if b is None else b.astype(np.float64)
+        if given is not None and given.bias is not None:
+            bias = given.bias.astype(np.float64)
         xi = self.as_i8(x)
-        if self.correct and x in self.seen:
+        if self.correct and x in self.seen and given is None:
             bias = bias - _shift(op, w, spec.dequantize(q), self.seen[x].mean)
         sx = self.out.tensors[xi].quant
         assert sx is not None
@@ -307,6 +353,9 @@ class _Quantizer:
         g = self.src
         self.out = Graph(g.name, meta=dict(g.meta), states=list(g.states))
         self.ranges()
+        for name, spec in self.ranged.items():
+            if name in self.specs:
+                self.specs[name] = spec
         for n in g.inputs:
             t = g.tensors[n]
             if io == "int8" and t.dtype == "f32":
@@ -353,13 +402,26 @@ def quantize(
     exclude: Sequence[str] = (),
     io: str = "model",
     bias_correction: bool = True,
+    bits: dict[str, int] | None = None,
+    given: dict[str, Given] | None = None,
+    ranged: dict[str, QuantSpec] | None = None,
 ) -> tuple[Graph, dict[str, str]]:
     """int8 graph, and the map float tensor -> int8 tensor for comparing the two.
 
     Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and
     outputs, "model" keeps the model's own.  ModelError where no op could be quantized.
+    `bits`: op name -> bits of its weights (8, 4 or 2; ops of PACKABLE only).  `given`: op name ->
+    integers decided elsewhere (reconstruction, training).  `ranged`: tensor -> spec, likewise.
     """
-    q = _Quantizer(graph, seen, _excluded(graph, exclude), bias_correction)
+    kinds = {op.name: op.type for op in graph.ops}
+    for name, b in (bits or {}).items():
+        if b not in (8, 4, 2) or (b < 8 and kinds.get(name) not in PACKABLE):
+            raise UsageError(
+                f"{name!r} cannot have weights of {b} bits",
+                todo=f"8, or 4 or 2 for ops of type {', '.join(PACKABLE)}",
+            )
+    skip = _excluded(graph, exclude)
+    q = _Quantizer(graph, seen, skip, bias_correction, bits or {}, given or {}, ranged or {})
     out = q.run(io)
     if not any(t.dtype == "i8" for t in out.tensors.values()):
         raise ModelError("quantization changed nothing: no op of this model has an int8 form")

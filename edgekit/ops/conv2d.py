@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import qmath
+from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target, Variant, pack_gemm
 from edgekit.ops.base import (
@@ -41,8 +42,10 @@ CLAMP = (
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     x, w = need(xs, 0, "input"), need(xs, 1, "weights")
     a = op.attrs
-    n, h, wd, _ = x.shape
-    o, kh, kw, _ = w.shape
+    n, h, wd, c = x.shape
+    o, kh, kw, ci = w.shape
+    if ci * a["groups"] != c or o % a["groups"]:
+        raise ModelError(f"weights {w.shape} in {a['groups']} groups do not fit {x.shape}")
     oh = conv_out(h, kh, a["stride"][0], a["dilation"][0], a["pad"][0], a["pad"][2])
     ow = conv_out(wd, kw, a["stride"][1], a["dilation"][1], a["pad"][1], a["pad"][3])
     return [((n, oh, ow, o), x.dtype)]
@@ -113,8 +116,13 @@ def pack_int8(
     groups: int,
     target: Target,
 ) -> str:
-    """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want."""
+    """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want.
+
+    `name` is the tensor they come from: its QuantSpec says how many bits to keep.
+    """
     variants = []
+    quant = g.tensors[name].quant
+    bits = quant.bits if quant is not None else 8
     k = w.shape[1]
     wi = w.astype(np.int64)
     for layout in target.s8():
@@ -123,10 +131,10 @@ def pack_int8(
         fold = (fold & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
         og = len(w) // groups
         parts = [
-            pack_gemm(w[i : i + og], fold[i : i + og], scale[i : i + og], layout)
+            pack_gemm(w[i : i + og], fold[i : i + og], scale[i : i + og], layout, bits)
             for i in range(0, len(w), og)
         ]
-        variants.append(Variant(layout, "i8", b"".join(parts)))
+        variants.append(Variant(layout, f"i{bits}", b"".join(parts)))
     return g.add_tensor(
         Tensor(g.unique(name + ".packed"), (len(w), k), "packed", variants=tuple(variants))
     )
@@ -182,11 +190,27 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     kr = max(v.layout.kr for v in w.variants)
     size = 4 if x.dtype == "f32" else 1
     k = w.shape[1]
+    room = unpack_room(w)
     if direct(op, x) and k % kr == 0:
-        return 0
+        return room
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
-    return int(row * min(target.tile_rows, oh * ow))
+    return int(room + row * min(target.tile_rows * (2 if room else 1), oh * ow))
+
+
+def unpack_room(w: Tensor) -> int:
+    """Bytes for one block of 4 or 2-bit weights, unpacked; else 0 (twin of ek_rows.room)."""
+    sizes = [
+        up16(v.layout.nr * (8 + -(-w.shape[1] // v.layout.kr) * v.layout.kr))
+        for v in w.variants
+        if v.dtype in ("i4", "i2")
+    ]
+    return max(sizes, default=0)
+
+
+def up16(n: int) -> int:
+    """n rounded up to a multiple of 16."""
+    return -(-n // 16) * 16
 
 
 def direct(op: Op, x: Tensor) -> bool:
@@ -201,11 +225,17 @@ def macs(op: Op, g: Graph) -> int:
 
 
 def _quant_case(
-    rng: np.random.Generator, x: tuple[int, ...], w: tuple[int, ...], wz: int, attrs: dict[str, Any]
+    rng: np.random.Generator,
+    x: tuple[int, ...],
+    w: tuple[int, ...],
+    wz: int,
+    attrs: dict[str, Any],
+    bits: int = 8,
 ) -> tuple[Graph, dict[str, Array]]:
-    wt = rng.integers(-127, 128, w).astype(np.int8)
-    ws = rng.uniform(0.001, 0.02, w[0]).astype(np.float32)
-    wq = QuantSpec.per_axis(ws, 0) if not wz else QuantSpec.per_tensor(0.01, wz)
+    top = 1 << bits - 1
+    wt = rng.integers(-127 if bits == 8 else -top, top, w).astype(np.int8)
+    ws = rng.uniform(0.001, 0.02, w[0]).astype(np.float32) * np.float32(128 // top)
+    wq = QuantSpec.per_axis(ws, 0, bits=bits) if not wz else QuantSpec.per_tensor(0.01, wz)
     tensors = {
         "x": Tensor("x", x, "i8", None, QuantSpec.per_tensor(0.05, -3)),
         "w": Tensor("w", w, "i8", wt, wq),
@@ -232,6 +262,8 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(1)
     for label, x, w, attrs in CASES:
         yield ("i8_" + label, *_quant_case(rng, x, w, 0, attrs))
+        for bits in (4, 2):
+            yield (f"w{bits}_" + label, *_quant_case(rng, x, w, 0, attrs, bits))
     yield (
         "i8_weight_zero",
         *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),

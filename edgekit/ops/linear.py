@@ -16,7 +16,7 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
-from edgekit.ops.conv2d import CLAMP, int_parts, pack_float, pack_int8, uniform_zero
+from edgekit.ops.conv2d import CLAMP, int_parts, pack_float, pack_int8, uniform_zero, unpack_room
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
@@ -34,8 +34,8 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
 def is_dynamic(op: Op, g: Graph) -> bool:
     """float32 activations on int8 weights."""
     w = g.tensors[op.inputs[1]]
-    kind = w.variants[0].dtype if w.variants else {"i8": "i8"}.get(w.dtype, "f32")
-    return g.tensors[op.inputs[0]].dtype == "f32" and kind == "i8"
+    kind = w.variants[0].dtype if w.variants else w.dtype
+    return g.tensors[op.inputs[0]].dtype == "f32" and kind != "f32"
 
 
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
@@ -75,7 +75,8 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         # a float bias cannot carry the folded offset of unsigned activations: xoff is 0 here
         layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
         variants = tuple(
-            Variant(la, "i8", pack_gemm(w, b.view(np.int32), scale, la)) for la in layouts
+            Variant(la, f"i{wq.bits}", pack_gemm(w, b.view(np.int32), scale, la, wq.bits))
+            for la in layouts
         )
         packed = g.add_tensor(
             Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants)
@@ -96,11 +97,12 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     rows."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
     k, kr = w.shape[1], max(v.layout.kr for v in w.variants)
-    rows = min(target.tile_rows, max(1, x.size // k))
+    room = unpack_room(w)
+    rows = min(target.tile_rows * (2 if room else 1), max(1, x.size // k))
     kp = -(-k // kr) * kr
     if is_dynamic(op, g):
-        return int(rows * (kp + 4) + 16)
-    return 0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1)
+        return int(room + rows * (kp + 4) + 16)
+    return room + (0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1))
 
 
 def macs(op: Op, g: Graph) -> int:
@@ -109,19 +111,20 @@ def macs(op: Op, g: Graph) -> int:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(3)
-    for m, k, n, wz in (
-        (1, 640, 128, 0),
-        (5, 17, 9, 0),
-        (3, 64, 10, 4),
-        (20, 33, 40, 0),
-        (1, 5, 1, 0),
+    for m, k, n, wz, bits in (
+        (1, 640, 128, 0, 8),
+        (5, 17, 9, 0, 8),
+        (3, 64, 10, 4, 8),
+        (20, 33, 40, 0, 8),
+        (1, 5, 1, 0, 8),
+        (1, 200, 70, 0, 4),
+        (40, 33, 9, 0, 4),
+        (3, 20, 40, 0, 2),
     ):
-        w = rng.integers(-127, 128, (n, k)).astype(np.int8)
-        wq = (
-            QuantSpec.per_tensor(0.01, wz)
-            if wz
-            else QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), 0)
-        )
+        top = 1 << bits - 1
+        w = rng.integers(-127 if bits == 8 else -top, top, (n, k)).astype(np.int8)
+        scale = rng.uniform(0.001, 0.02, n) * (128 / top)
+        wq = QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(scale, 0, bits=bits)
         bias = Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32))
         x = Tensor("x", (m, k), "i8", None, QuantSpec.per_tensor(0.05, 11))
         out = QuantSpec.per_tensor(0.3, -8)
@@ -132,22 +135,19 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             out_quant=out,
             dtype="i8",
         )
-        yield f"i8_{m}x{k}x{n}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
+        yield f"w{bits}_{m}x{k}x{n}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
         xf = rng.normal(size=(m, k)).astype(F)
         wf = Tensor("w", (n, k), "f32", rng.normal(size=(n, k)).astype(F))
         bf = Tensor("b", (n,), "f32", rng.normal(size=n).astype(F))
-        yield (
-            f"f32_{m}x{k}x{n}",
-            sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wf, "b": bf}, {}),
-            {"x": xf},
-        )
+        gf = sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wf, "b": bf}, {})
+        yield f"f32_{m}x{k}x{n}", gf, {"x": xf}
         if not wz:
             wd = Tensor("w", (n, k), "i8", w, wq)
             g = sample_graph("linear", {"x": Tensor("x", (m, k)), "w": wd, "b": bf}, {})
             xf = xf.copy()
             xf[0] *= 100
             xf[-1] *= 0 if m > 1 else 1
-            yield f"dynamic_{m}x{k}x{n}", g, {"x": xf}
+            yield f"dynamic_w{bits}_{m}x{k}x{n}", g, {"x": xf}
 
 
 OP = OpDef(

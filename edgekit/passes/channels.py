@@ -236,4 +236,4 @@ def _narrow_op(g: Graph, op: Op, keep: Array, *operands: tuple[int, int]) -> Non
 def _spec(q: QuantSpec | None, axis: int, keep: Array) -> QuantSpec | None:
     if q is None or q.axis is None or q.axis != axis:
         return q
-    return QuantSpec(q.scale[keep], q.zero[keep], axis)
+    return QuantSpec(q.scale[keep], q.zero[keep], axis, q.bits)

@@ -14,24 +14,6 @@ typedef struct conv {
     uint32_t ci, groups, out_group;
 } conv;
 
-static uint32_t spatial(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pads)
-{
-    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
-    return size + (uint64_t)pads < span ? 0 : (uint32_t)ek_div_u64(size + (uint64_t)pads - span, stride) + 1;
-}
-
-int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
-                 const uint16_t *pad, const uint16_t *kernel)
-{
-    if (x->rank != 4 || y->rank != 4 || x->dims[0] != y->dims[0])
-        return 0;
-    for (int i = 0; i < 2; i++)
-        if (!stride[i] || !dilation[i] || !kernel[i]
-            || y->dims[1 + i] != spatial(x->dims[1 + i], kernel[i], stride[i], dilation[i], (uint32_t)pad[i] + pad[i + 2]))
-            return 0;
-    return 1;
-}
-
 static int direct(const ek_attr_conv2d *a, uint32_t k, uint32_t kr)
 {
     return a->kernel[0] == 1 && a->kernel[1] == 1 && a->stride[0] == 1 && a->stride[1] == 1 && a->groups == 1

@@ -11,7 +11,6 @@ typedef struct deconv {
     ek_view x, y; /* (n, h, w, c) */
     ek_rows rows;
     uint32_t elem, k, kp, ci, co; /* bytes; inputs of one output, padded to kr; channels of a group */
-    size_t group_bytes;
 } deconv;
 
 static int setup(const ek_ctx *c, deconv *v)
@@ -31,13 +30,13 @@ static int setup(const ek_ctx *c, deconv *v)
         return 0;
     v->k = (uint32_t)k;
     v->elem = v->x.dtype == EK_F32 ? 4 : 1;
-    if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->co, v->k, (uint32_t)blobs) || v->rows.dynamic)
+    if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->co, v->k, (uint32_t)blobs) || v->rows.dynamic
+        || v->rows.room)
         return 0;
     v->kp = ek_up(v->k, v->rows.g.kr);
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
-    v->group_bytes = ek_blob_bytes(&v->rows.g, v->elem);
     return 1;
 }
 
@@ -118,7 +117,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
             for (uint32_t gi = 0; gi < a->groups; gi++) {
                 for (uint32_t i = 0; i < g.m; i++)
                     gather(v, s + (size_t)i * v->kp * v->elem, base, oy, x0 + (p + i) * sw + a->pad[1], gi);
-                g.w = v->rows.g.w + ((size_t)phase * a->groups + gi) * v->group_bytes;
+                g.w = v->rows.g.w + ((size_t)phase * a->groups + gi) * v->rows.group_bytes;
                 g.y = y + ((size_t)(x0 + p * sw) * oc + (size_t)gi * v->co) * v->elem;
                 v->rows.fn(&g);
             }
@@ -131,7 +130,7 @@ static int run(const ek_ctx *c)
     deconv v;
     if (!setup(c, &v))
         return 0;
-    v.rows.tile = ek_tile_rows(c, v.kp * v.elem, v.y.dims[2]);
+    v.rows.tile = ek_tile_rows(c, &v.rows, v.kp * v.elem, v.y.dims[2]);
     ek_for(c, tile, &v, v.y.dims[0] * v.y.dims[1]);
     return 1;
 }

@@ -50,7 +50,7 @@ static int check(const ek_ctx *c)
     if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
                                || a->w_zero < -256 || a->w_zero > 256))
         return 0;
-    return c->rec->scratch >= row_bytes(&v) + (v.dynamic ? 16u : 0u);
+    return c->rec->scratch >= (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u);
 }
 
 /* symmetric int8 of one row: q = round(x * (127 / max|x|)), returns max|x| / 127 */
@@ -72,7 +72,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
 {
     const linear *v = (const linear *)arg;
     uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
-    uint8_t *s = ek_scratch(v->c, thread);
+    uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     const uint8_t *x = v->x.data + (size_t)m0 * v->k * v->elem;
     ek_gemm g = v->rows.g;
     g.m = m;
@@ -96,7 +96,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
         g.a = s;
         g.lda = (ptrdiff_t)v->kp;
     }
-    v->rows.fn(&g);
+    ek_rows_run(&v->rows, &g, room);
 }
 
 static int run(const ek_ctx *c)
@@ -105,8 +105,8 @@ static int run(const ek_ctx *c)
     if (!setup(c, &v))
         return 0;
     uint32_t row = row_bytes(&v);
-    v.rows.tile = ek_tile_rows(c, row, v.m);
-    while (v.dynamic && v.rows.tile > 1 && v.rows.tile * v.kp + ek_up(v.rows.tile * 4, 16) > c->rec->scratch)
+    v.rows.tile = ek_tile_rows(c, &v.rows, row, v.m);
+    while (v.dynamic && v.rows.tile > 1 && v.rows.tile * v.kp + ek_up(v.rows.tile * 4, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;
     ek_for(c, tile, &v, (v.m + v.rows.tile - 1) / v.rows.tile);
     return 1;

@@ -1,5 +1,5 @@
 /* Checks that ops share. */
-#include "op.h"
+#include "gemm.h"
 
 uint64_t ek_div_u64(uint64_t n, uint32_t d)
 {
@@ -65,7 +65,26 @@ int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, u
     uint64_t one = dtype == EK_F32 ? (uint64_t)v->nr * 4 * (1 + kp) : (uint64_t)v->nr * (8 + kp);
     if (dtype == EK_I4 || dtype == EK_I2) { /* whole bytes; copied before use, so they may lie anywhere */
         uint32_t part = dtype == EK_I4 ? 2 : 4;
-        return v->nr * kp % part == 0 && groups * blocks * (v->nr * (8 + kp / part)) <= v->bytes;
+        return v->nr * kp % part == 0 && groups * blocks * (8u * v->nr + v->nr * kp / part) <= v->bytes;
     }
     return one % 4 == 0 && groups * blocks * one <= v->bytes;
+}
+
+/* outputs along one axis */
+static uint32_t spatial(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pads)
+{
+    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
+    return size + (uint64_t)pads < span ? 0 : (uint32_t)ek_div_u64(size + (uint64_t)pads - span, stride) + 1;
+}
+
+int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
+                 const uint16_t *pad, const uint16_t *kernel)
+{
+    if (x->rank != 4 || y->rank != 4 || x->dims[0] != y->dims[0])
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (!stride[i] || !dilation[i] || !kernel[i]
+            || y->dims[1 + i] != spatial(x->dims[1 + i], kernel[i], stride[i], dilation[i], (uint32_t)pad[i] + pad[i + 2]))
+            return 0;
+    return 1;
 }

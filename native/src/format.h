@@ -13,13 +13,14 @@
 #define EK_OUTPUTS_MAX 64u    /* of one op */
 #define EK_FOURCC(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
 
-/* Bits of ek_header.required.  Reserved: no build of format 1.0 knows one, a package that sets any is refused. */
+/* Bits of ek_header.required.  A package that sets one which this build does not know is refused; most are reserved. */
 enum {
     EK_FEATURE_SYMBOLS = 1,  /* dimensions that are symbols with a declared maximum, section SYMS */
     EK_FEATURE_SUBBYTE = 2,  /* operands of type f16, bf16, i4 or i2 */
     EK_FEATURE_ENCODED = 4,  /* constants in an encoding other than EK_ENC_PLAIN */
     EK_FEATURE_EXTERNAL = 8, /* ops that another engine computes, EK_OP_EXTERNAL */
-    EK_FEATURES = 0          /* those this build knows */
+    EK_FEATURE_PACKED_BITS = 16, /* packed weights of type i4 or i2 */
+    EK_FEATURES = EK_FEATURE_PACKED_BITS /* those this build knows */
 };
 
 typedef struct ek_header {
@@ -72,7 +73,7 @@ enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of M not zero */, EK_ENC_GROUPS = 2 
 typedef struct ek_variant {
     uint8_t nr, kr;
     uint8_t xoff;    /* 0 or 128: added to int8 activations; its product is folded into the bias */
-    uint8_t dtype;   /* EK_F32 or EK_I8: of the elements */
+    uint8_t dtype;   /* EK_F32, EK_I8, EK_I4 or EK_I2: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
     uint32_t encoding; /* EK_ENC_* */

@@ -9,16 +9,19 @@ typedef struct ek_rows {
     uint32_t tile;               /* rows of a tile */
     int in_place;
     int dynamic;                 /* float activations on int8 weights: the op must quantize rows and set g.row_scale */
+    uint32_t bits;               /* of a weight: 32, 8, or 4 or 2, which ek_rows_run unpacks */
+    uint32_t room;               /* bytes of scratch it needs for that, a multiple of 16; else 0 */
+    size_t group_bytes;          /* of one group's blocks */
 } ek_rows;
 
 /* Packed operand `i` as the weights of `groups` GEMMs of n outputs and k inputs: checks that its chosen variant
  * holds them, picks the kernel that reads it.  `dtype` is the activations': EK_F32 or EK_I8. */
 int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const ek_view *y, uint32_t n, uint32_t k,
                   uint32_t groups);
-/* bytes of one group's blocks */
-size_t ek_blob_bytes(const ek_gemm *g, uint32_t elem);
-/* rows a tile may have, given the scratch one row needs (0: none) */
-uint32_t ek_tile_rows(const ek_ctx *c, uint32_t row_bytes, uint32_t rows);
+/* One tile.  Packed weights of 4 or 2 bits are unpacked into `room` a block of outputs at a time and used for all rows. */
+void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room);
+/* rows a tile may have, given the scratch one row needs (0: none) beside r->room */
+uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows);
 /* EK_K_* for the report: EK_K_NONE where the portable kernel reads a foreign layout */
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r);
 /* Window geometry of conv and pool: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is

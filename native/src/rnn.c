@@ -3,7 +3,7 @@
 
 int ek_rnn_weights(const ek_ctx *c, ek_rows *r, uint32_t i, const ek_view *y, uint32_t n, uint32_t k, int integer)
 {
-    if (!ek_rows_setup(c, r, i, EK_F32, y, n, k, 1))
+    if (!ek_rows_setup(c, r, i, EK_F32, y, n, k, 1) || r->room)
         return 0;
     r->g.lo = -3.0e38f;
     r->g.hi = 3.0e38f;
