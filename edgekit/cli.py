@@ -123,6 +123,13 @@ def _compression(c: argparse.ArgumentParser) -> None:
         "--samples", type=_positive, default=128, metavar="N", help="calibration samples used (128)"
     )
     c.add_argument("--exclude", nargs="+", default=[], metavar="NAME", help="nodes that stay float")
+    _shapes(c)
+    c.add_argument(
+        "--io", choices=("model", "int8"), default="model", help="types of inputs and outputs"
+    )
+
+
+def _shapes(c: argparse.ArgumentParser) -> None:
     c.add_argument(
         "--shape",
         action="append",
@@ -130,9 +137,6 @@ def _compression(c: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NAME=1,3,224,224",
         help="fixes dynamic dimensions",
-    )
-    c.add_argument(
-        "--io", choices=("model", "int8"), default="model", help="types of inputs and outputs"
     )
 
 
@@ -170,6 +174,7 @@ def _explain(command: Add) -> None:
     )
     c.add_argument("source", type=Path, metavar="MODEL_OR_PKG")
     c.add_argument("--board", metavar="ID", help="(the board it was built for)")
+    _shapes(c)
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
 
 
@@ -259,7 +264,7 @@ def _bench(command: Add) -> None:
         help="inferences (about a second's worth; 100 on devices)",
     )
     c.add_argument("--isa", type=_names, metavar="A,B", help="ISAs allowed; portable: none")
-    c.add_argument("--shape", action="append", type=_shape, default=[], metavar="NAME=1,3,224,224")
+    _shapes(c)
     c.add_argument(
         "--on",
         metavar="WHERE",

@@ -183,7 +183,8 @@ def _source(args: argparse.Namespace) -> tuple[bytes, board_files.Board]:
         board = args.board or contents.read(data, str(args.source)).meta.get("board", "host")
         return data, board_files.load(board)
     model_file(args.source)
-    built = pipeline.build(args.source, board=args.board or "host")
+    shapes = dict(args.shape) or None
+    built = pipeline.build(args.source, board=args.board or "host", shapes=shapes)
     return built.data, built.board
 
 
