@@ -13,6 +13,9 @@
 /* a function whose constant arguments (tile sizes) shape its code */
 #define EK_INLINE static inline __attribute__((always_inline))
 
+/* keeps a pointer in a register of its own: clang would add the row stride again and again in the inner loop */
+#define EK_KEEP(p) __asm__("" : "+r"(p))
+
 static inline int32_t ek_load_s32(const void *p)
 {
     int32_t v;

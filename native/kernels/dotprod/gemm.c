@@ -9,15 +9,20 @@ EK_INLINE EK_DOT void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const u
 {
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
     const size_t block = ek_block_s8(8, 4, g->k);
+    const int8_t *row[8];
     int32x4_t acc[2][8][2];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        row[r] = a + (ptrdiff_t)r * g->lda;
+        EK_KEEP(row[r]);
+    }
     EK_UNROLL for (unsigned b = 0; b < nb; b++)
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
             acc[b][r][0] = acc[b][r][1] = vdupq_n_s32(0);
-    uint32_t k = 0, kp = (g->k + 3) & ~3u;
-    for (; k + 16 <= kp; k += 16, a += 16, w += 128) {
+    size_t k = 0, kp = (g->k + 3) & ~3u;
+    for (; k + 16 <= kp; k += 16, w += 128) {
         int8x16_t x[8];
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
-            x[r] = vld1q_s8(a + (ptrdiff_t)r * g->lda);
+            x[r] = vld1q_s8(row[r] + k);
 #define EK_STEP(i)                                                                     \
         EK_UNROLL for (unsigned b = 0; b < nb; b++) {                                  \
             const int8_t *p = w + b * block + 32 * i;                                  \
@@ -33,11 +38,11 @@ EK_INLINE EK_DOT void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const u
         EK_STEP(3)
 #undef EK_STEP
     }
-    for (; k < kp; k += 4, a += 4, w += 32)
+    for (; k < kp; k += 4, w += 32)
         EK_UNROLL for (unsigned b = 0; b < nb; b++) {
             int8x16_t lo = vld1q_s8(w + b * block), hi = vld1q_s8(w + b * block + 16);
             EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-                int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
+                int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(row[r] + k)));
                 acc[b][r][0] = vdotq_s32(acc[b][r][0], lo, x);
                 acc[b][r][1] = vdotq_s32(acc[b][r][1], hi, x);
             }

@@ -6,14 +6,18 @@
 EK_INLINE void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned mr)
 {
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
+    const int8_t *row[4];
     int32x4_t acc[4][4]; /* [row][pair of outputs]: two partial sums each */
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        row[r] = a + (ptrdiff_t)r * g->lda;
+        EK_KEEP(row[r]);
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[r][j] = vdupq_n_s32(0);
-    for (uint32_t k = 0; k < g->k; k += 4, a += 4, w += 32) {
+    }
+    for (size_t k = 0; k < g->k; k += 4, w += 32) {
         int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
         EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(a + (ptrdiff_t)r * g->lda)));
+            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(row[r] + k)));
             acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(x)));
             acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, x));
             acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(x)));
@@ -52,10 +56,11 @@ EK_INLINE void tile_f32(const ek_gemm *g, const float *a, const float *w, float 
     const float *row[8];
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
         row[r] = a + (ptrdiff_t)r * g->lda;
+        EK_KEEP(row[r]);
         acc[r][0] = vld1q_f32(w);
         acc[r][1] = vld1q_f32(w + 4);
     }
-    uint32_t k = 0;
+    size_t k = 0;
     w += 8;
     for (; k + 4 <= g->k; k += 4, w += 32) {
         float32x4_t x[8];
