@@ -67,21 +67,26 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
     return (int32_t)((uint32_t)g->w_zero * (uint32_t)sum);
 }
 
-/* the outputs of a block that exist, for row m; part: what the weight zero point takes off it */
-EK_INLINE void put(const ek_gemm *g, const uint8_t *head, const int32_t *acc, int32_t part, uint32_t m, uint32_t n0, const int dyn)
+/* the outputs of a block that exist, for mr rows from m on; part: what the weight zero point takes off each */
+EK_INLINE void put(const ek_gemm *g, const uint8_t *head, const int32_t *acc, const int32_t *part, uint32_t m, uint32_t n0, const int dyn,
+                   const unsigned mr)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n0;
     mve_pred16_t p = vctp32q(g->n - n0);
-    int32x4_t v = vldrwq_s32(acc);
+    float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
     if (dyn) {
-        const float *bias = (const float *)(const void *)head;
-        float32x4_t s = vmulq_n_f32(vldrwq_f32(bias + 4), g->row_scale[m]), y = vmulq_f32(vcvtq_f32_s32(v), s);
-        __asm__("" : "+w"(y)); /* rounded: not to be contracted */
-        vstrwq_p_f32((float *)g->y + at, ek_clamp_mve(vaddq_f32(y, vldrwq_f32(bias)), g->lo, g->hi), p);
+        float32x4_t bias = vldrwq_f32((const float *)(const void *)head);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            float32x4_t y = vmulq_f32(vcvtq_f32_s32(vldrwq_s32(acc + 4 * r)), vmulq_n_f32(scale, g->row_scale[m + r]));
+            __asm__("" : "+w"(y)); /* rounded: not to be contracted */
+            vstrwq_p_f32((float *)g->y + at + (ptrdiff_t)r * g->ldy, ek_clamp_mve(vaddq_f32(y, bias), g->lo, g->hi), p);
+        }
     } else {
-        v = vsubq_n_s32(vaddq_s32(v, vldrwq_s32((const int32_t *)(const void *)head)), part);
-        float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
-        vstrbq_p_s32((int8_t *)g->y + at, ek_requant_mve(v, scale, g->lo, g->hi, g->zero), p);
+        int32x4_t bias = vldrwq_s32((const int32_t *)(const void *)head);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            int32x4_t v = vsubq_n_s32(vaddq_s32(vldrwq_s32(acc + 4 * r), bias), part[r]);
+            vstrbq_p_s32((int8_t *)g->y + at + (ptrdiff_t)r * g->ldy, ek_requant_mve(v, scale, g->lo, g->hi, g->zero), p);
+        }
     }
 }
 
@@ -90,12 +95,14 @@ EK_INLINE void rows2(const ek_gemm *g, uint32_t m, const int dyn)
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *b = a + g->lda;
     const uint8_t *head = g->w;
     size_t block = ek_block_s8(4, 16, g->k);
-    int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b);
+    int32_t part[2] = { 0, 0 }, acc[8];
+    if (!dyn) {
+        part[0] = zero_part(g, a);
+        part[1] = zero_part(g, b);
+    }
     for (uint32_t n = 0; n < g->n; n += 4, head += block) {
-        int32_t acc[8];
         acc24(a, b, (const int8_t *)head + 32, (g->k + 15) / 16, acc);
-        put(g, head, acc, pa, m, n, dyn);
-        put(g, head, acc + 4, pb, m + 1, n, dyn);
+        put(g, head, acc, part, m, n, dyn, 2);
     }
 }
 
@@ -108,9 +115,9 @@ EK_INLINE void row1(const ek_gemm *g, uint32_t m, const int dyn)
     for (uint32_t n = 0; n < g->n; n += 8, head += 2 * block) {
         const uint8_t *next = n + 4 < g->n ? head + block : head;
         acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, (g->k + 15) / 16, acc);
-        put(g, head, acc, part, m, n, dyn);
+        put(g, head, acc, &part, m, n, dyn, 1);
         if (n + 4 < g->n)
-            put(g, next, acc + 4, part, m, n + 4, dyn);
+            put(g, next, acc + 4, &part, m, n + 4, dyn, 1);
     }
 }
 
