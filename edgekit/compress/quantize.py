@@ -12,6 +12,7 @@ import difflib
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -37,12 +38,23 @@ class Given:
     bias: Array | None = None
 
 
-def spec_of(lo: float, hi: float) -> QuantSpec:
-    """Asymmetric int8 of a range, widened to hold 0 exactly."""
+def spec_of(lo: float, hi: float, bits: int = 8) -> QuantSpec:
+    """Asymmetric integers of 8 or fewer bits for a range, widened to hold 0 exactly."""
     lo, hi = min(lo, 0.0), max(hi, 0.0)
-    scale = F(max((hi - lo) / 255, 2.0**-30))
-    zero = int(np.clip(np.rint(-128 - lo / float(scale)), -128, 127))
-    return QuantSpec.per_tensor(float(scale), zero)
+    half = 1 << bits - 1
+    scale = F(max((hi - lo) / (2 * half - 1), 2.0**-30))
+    zero = int(np.clip(np.rint(-half - lo / float(scale)), -half, half - 1))
+    return QuantSpec(np.asarray(scale, F), np.asarray(zero, np.int32), None, bits)
+
+
+def narrowed(name: str, attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
+    """Attributes whose bounds keep an int8 output within fewer bits (ops without bounds
+    hand their input's values on)."""
+    if "lo" not in attrs:
+        return attrs
+    half, scale, zero = 1 << spec.bits - 1, float(spec.scale), int(spec.zero)
+    lo, hi = scale * (-half - zero), scale * (half - 1 - zero)
+    return dict(attrs, lo=max(attrs["lo"], lo), hi=min(attrs["hi"], hi))
 
 
 def quantize_weights(w: Array, axis: int, bits: int = 8) -> tuple[Array, QuantSpec]:
@@ -133,6 +145,7 @@ class _Quantizer:
     seen: dict[str, Observed]
     skip: set[str]
     correct: bool
+    io: str
     bits: dict[str, int]
     given: dict[str, Given]
     ranged: dict[str, QuantSpec]
@@ -184,6 +197,10 @@ class _Quantizer:
         for members in groups.values():
             lo = min(self._lo(n) for n in members)
             hi = max(self._hi(n) for n in members)
+            decided = [self.ranged[n] for n in members if n in self.ranged]
+            if decided:
+                self.specs.update(dict.fromkeys(members, decided[0]))
+                continue
             pinned = {fixed[n] for n in members if n in fixed}
             spec = pinned.pop() if len(pinned) == 1 else None
             self.specs.update(
@@ -266,9 +283,10 @@ class _Quantizer:
         return self.f32[name]
 
     def out_name(self, name: str) -> str:
-        """int8 tensors keep the float tensor's name, except outputs of the graph, which stay
-        float."""
-        return self.out.unique(name + ".i8") if name in self.src.outputs else name
+        """int8 tensors keep the float tensor's name, except outputs of the graph that
+        stay float."""
+        keeps = name not in self.src.outputs or self.io == "int8"
+        return name if keeps else self.out.unique(name + ".i8")
 
     def weights(self, op: Op) -> None:
         g = self.src
@@ -301,10 +319,12 @@ class _Quantizer:
         ]
         self.emit(op, op.type, inputs, op.attrs)
 
-    def emit(self, op: Op, type: str, inputs: Sequence[str], attrs: dict[str, object]) -> None:
+    def emit(self, op: Op, type: str, inputs: Sequence[str], attrs: dict[str, Any]) -> None:
         """Appends the int8 form of an op."""
         names = [self.out_name(o) for o in op.outputs]
         spec = self.specs[op.outputs[0]]
+        if spec.bits < 8:
+            attrs = narrowed(op.name, attrs, spec)
         self.out.emit(type, inputs, attrs, name=op.name, outputs=names, quant=spec, dtype="i8")
         for o, n in zip(op.outputs, names, strict=True):
             self.i8[o] = n
@@ -349,13 +369,10 @@ class _Quantizer:
             return name
         return self.as_i8(name) if int8 else self.as_f32(name)
 
-    def run(self, io: str) -> Graph:
-        g = self.src
+    def run(self) -> Graph:
+        g, io = self.src, self.io
         self.out = Graph(g.name, meta=dict(g.meta), states=list(g.states))
         self.ranges()
-        for name, spec in self.ranged.items():
-            if name in self.specs:
-                self.specs[name] = spec
         for n in g.inputs:
             t = g.tensors[n]
             if io == "int8" and t.dtype == "f32":
@@ -421,8 +438,8 @@ def quantize(
                 todo=f"8, or 4 or 2 for ops of type {', '.join(PACKABLE)}",
             )
     skip = _excluded(graph, exclude)
-    q = _Quantizer(graph, seen, skip, bias_correction, bits or {}, given or {}, ranged or {})
-    out = q.run(io)
+    q = _Quantizer(graph, seen, skip, bias_correction, io, bits or {}, given or {}, ranged or {})
+    out = q.run()
     if not any(t.dtype == "i8" for t in out.tensors.values()):
         raise ModelError("quantization changed nothing: no op of this model has an int8 form")
     return out, {f: n for f, n in q.i8.items() if n in out.tensors and not out.is_const(n)}

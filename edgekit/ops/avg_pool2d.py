@@ -3,7 +3,9 @@
 `counted` says how much of `pad` takes part as real zeros (int8: zero points): it adds to the
 divisor only. ONNX count_include_pad=1 is counted = the declared pads (what ceil_mode adds at the
 end does not count). int8: int32 sum of (x - zero x), then requantize with the scale float32(sx /
-sy) / float32(count), one IEEE division. A window where nothing counts gives 0.
+sy) / float32(count), one IEEE division. A window where nothing counts gives 0. `rounding` "away" is
+TFLite's int8 rule instead, for files that were quantized with it: the integer mean of the stored
+values, ties away from stored zero; input and output then share one quantization.
 """
 
 from __future__ import annotations
@@ -67,6 +69,11 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
         y = windows(x, op, kh, kw, 0, oh, ow).sum(axis=(3, 4)) / count
         return [np.clip(y, np.float32(lo), np.float32(hi)).astype(np.float32)]
     (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
+    if op.attrs["rounding"] == "away":
+        total = windows(x.astype(np.int32), op, kh, kw, 0, oh, ow).sum(axis=(3, 4))
+        mean = np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
+        low, high = qmath.clamp_bounds(lo, hi, sy, zy)
+        return [np.clip(mean, low + zy, high + zy).astype(np.int8)]
     acc = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow).sum(axis=(3, 4))
     scale = qmath.mean_scale(qmath.requant_scale(num=sx, den=sy), count)
     return [qmath.requantize(acc, scale, *qmath.clamp_bounds(lo, hi, sy, zy), zy)]
@@ -75,7 +82,11 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
 def lower(op: Op, g: Graph, target: Target) -> Op:
     if g.tensors[op.inputs[0]].dtype != "i8":
         return op
-    (sx, _), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
+    (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
+    if op.attrs["rounding"] == "away" and ((sx, zx) != (sy, zy) or any(op.attrs["counted"])):
+        raise ModelError(
+            "an integer mean keeps its quantization and counts no padding", where=op.name
+        )
     lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
     return op.with_(
         attrs=dict(op.attrs, lo=lo, hi=hi, scale=float(qmath.requant_scale(num=sx, den=sy)))
@@ -104,6 +115,15 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
                 "avg_pool2d", {"x": Tensor("x", dims, dtype, None, q)}, attrs, out_quant=out
             )
             yield f"{dtype}_{label}", g, {"x": sample_array(rng, dims, dtype)}
+    for label, dims, attrs in max_pool2d.CASES:
+        q = QuantSpec.per_tensor(0.1, 3)
+        g = sample_graph(
+            "avg_pool2d",
+            {"x": Tensor("x", dims, "i8", None, q)},
+            {**attrs, "rounding": "away"},
+            out_quant=q,
+        )
+        yield f"i8_away_{label}", g, {"x": sample_array(rng, dims, "i8")}
 
 
 OP = OpDef(
@@ -121,6 +141,7 @@ OP = OpDef(
         ),
         *CLAMP,
         Field("scale", "f32", 1, None, "int8: sx / sy", lowered=True),
+        Field("rounding", "u32", 1, "even", "int8", choices=("even", "away")),
     ),
     shape=shape,
     reference=reference,
@@ -167,4 +188,8 @@ def tflite_avg_pool2d(
         "pad": pad,
         **imp.bounds(fused_activation_function),
     }
+    source = imp.model.values[imp.node.outputs[0]]
+    quant = imp.out()[1]
+    if source.type == "INT8" and quant is not None and imp.tensor(x).quant == quant:
+        attrs["rounding"] = "away"
     return str(imp.emit("avg_pool2d", [x], attrs))

@@ -80,8 +80,10 @@ typedef struct ek_attr_avg_pool2d {
     float lo; /* lower bound of the output; int8: relative to the zero point */
     float hi; /* upper bound of the output; int8: relative to the zero point */
     float scale; /* int8: sx / sy */
+    uint32_t rounding; /* int8 (even, away) */
 } ek_attr_avg_pool2d;
-_Static_assert(sizeof(ek_attr_avg_pool2d) == 40, "generated layout");
+enum { EK_AVG_POOL2D_ROUNDING_EVEN, EK_AVG_POOL2D_ROUNDING_AWAY, EK_AVG_POOL2D_ROUNDING_COUNT };
+_Static_assert(sizeof(ek_attr_avg_pool2d) == 44, "generated layout");
 
 typedef struct ek_attr_softmax {
     float beta; /* factor of the input */

@@ -23,6 +23,8 @@ static int check(const ek_ctx *c)
             return 0;
     if (x.dtype == EK_F32)
         return a->lo <= a->hi;
+    if (a->rounding >= EK_AVG_POOL2D_ROUNDING_COUNT || (a->rounding == EK_AVG_POOL2D_ROUNDING_AWAY && x.zero != y.zero))
+        return 0;
     return x.dtype == EK_I8 && ek_quant_ok(&x) && ek_quant_ok(&y) && ek_bounds_ok(a->lo, a->hi, y.zero) && a->scale > 0
            && ek_finite(a->scale);
 }
@@ -34,12 +36,20 @@ typedef struct window {
     size_t dy, dx; /* bytes */
 } window;
 
+/* sum / count of stored values, ties away from zero: |sum| <= 2^22 * 2^7 */
+static int32_t mean_away(int32_t sum, int32_t count)
+{
+    return sum < 0 ? -((-sum + count / 2) / count) : (sum + count / 2) / count;
+}
+
 static void mean_s8(const pool *v, const window *w, int8_t *y)
 {
     const ek_attr_avg_pool2d *a = v->a;
     uint32_t ch = v->x.dims[3];
     float scale = ek_div_f32(a->scale, (float)w->count);
-    int32_t start = -v->x.zero * (int32_t)(w->rows * w->cols);
+    int away = a->rounding == EK_AVG_POOL2D_ROUNDING_AWAY;
+    int32_t start = away ? 0 : -v->x.zero * (int32_t)(w->rows * w->cols);
+    int32_t lo = (int32_t)a->lo + v->y.zero, hi = (int32_t)a->hi + v->y.zero;
     for (uint32_t c0 = 0; c0 < ch; c0 += CHUNK) {
         int32_t acc[CHUNK];
         uint32_t n = ek_min_u32(CHUNK, ch - c0);
@@ -48,8 +58,12 @@ static void mean_s8(const pool *v, const window *w, int8_t *y)
         for (uint32_t i = 0; i < w->rows; i++)
             for (uint32_t j = 0; j < w->cols; j++)
                 v->c->k->sum_s8(acc, (const int8_t *)(w->x + i * w->dy + j * w->dx + c0), n);
-        for (uint32_t i = 0; i < n; i++)
+        for (uint32_t i = 0; i < n && !away; i++)
             y[c0 + i] = ek_requant(acc[i], scale, a->lo, a->hi, v->y.zero);
+        for (uint32_t i = 0; i < n && away; i++) {
+            int32_t m = mean_away(acc[i], (int32_t)w->count);
+            y[c0 + i] = (int8_t)(m < lo ? lo : m > hi ? hi : m);
+        }
     }
 }
 
