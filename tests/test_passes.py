@@ -491,6 +491,43 @@ def test_ops_without_an_integer_form_stay_float() -> None:
     assert kinds(after) == ["cast", "cast", "softmax", "cast", "cast"]
 
 
+def test_integers_are_no_real_values() -> None:
+    """An int8 constant of -3 may mean 0, or 1: passes must not take the stored number for it."""
+    q = QuantSpec.per_tensor(0.25, -3)
+    g = graph(x=(1, 4, 4, 2), z=(1, 4, 4, 3))
+    x, z = (g.emit("cast", [n], {"to": "i8"}, quant=q) for n in ("x", "z"))
+    for kind, stored in (("add", 0), ("mul", 1), ("mul", 0), ("sub", 0)):
+        c = g.const("c", np.asarray([stored], np.int8), q)
+        x = g.emit("binary", [x, c], {"kind": kind}, quant=q)
+    pad = {"before": (0, 1, 1, 0), "after": (0, 1, 1, 0), "value": 0.0}
+    p = g.emit("pad", [x], pad, quant=q)
+    w = g.const("w", np.ones((4, 3, 3, 2), np.int8), QuantSpec.per_tensor(0.1, 0))
+    y = g.emit("conv2d", [p, w], quant=q)
+    f = g.const("f", np.asarray(5, np.int8), q)
+    scaled = g.emit("binary", [y, f], {"kind": "mul"}, quant=q)
+    m = g.emit("matmul", [scaled, z], quant=QuantSpec.per_tensor(0.5, 0))
+    s = g.emit("softmax", [g.emit("binary", [m, f], {"kind": "mul"}, quant=q)], quant=q)
+    after = apply(done(g, s), *passes.PASSES, tolerance=0)
+    assert sorted(kinds(after)) == sorted(kinds(g))
+
+
+def test_zero_points_that_pad_fold() -> None:
+    q = QuantSpec.per_tensor(0.25, -3)
+    g = graph(x=(1, 4, 4, 2))
+    x = g.emit("cast", ["x"], {"to": "i8"}, quant=q)
+    pad = {"before": (0, 1, 1, 0), "after": (0, 1, 1, 0), "value": -3.0}
+    w = g.const("w", np.ones((4, 3, 3, 2), np.int8), QuantSpec.per_tensor(0.1, 0))
+    y = g.emit("conv2d", [g.emit("pad", [x], pad, quant=q), w], quant=q)
+    assert kinds(apply(done(g, y), *passes.PASSES, tolerance=0)) == ["cast", "conv2d"]
+
+
+def test_columns_are_no_vector_of_a_norm() -> None:
+    g = graph(x=(6, 6))
+    n = g.emit("layer_norm", ["x"])
+    y = g.emit("binary", [n, g.const("c", weights(6, 1))], {"kind": "mul"})
+    assert kinds(apply(done(g, y), recognize.fold_norm_affine)) == ["layer_norm", "mul"]
+
+
 def test_log_says_what_changed() -> None:
     g = graph(x=(2, 5, 6, 4))
     y = nhwc(g, unary(g, "tanh", nchw(g, "x")))

@@ -145,7 +145,7 @@ class Builder:
             raise ModelError(f"{self.node.op_type}: its weights must be known before the run")
         q = source.quant
         if q.axis is not None:
-            if shape and q.axis != 0:
+            if to != self.shape(w) and q.axis != 0:
                 raise ModelError(
                     f"{self.node.op_type}: weights quantized along axis {q.axis} are not supported"
                 )

@@ -16,7 +16,7 @@ def _factor(e: Editor, op: Op) -> tuple[str, float] | None:
     """(x, f) of an op that is x * f with a constant scalar."""
     if op.type != "binary" or op.attrs["lo"] != -math.inf or op.attrs["hi"] != math.inf:
         return None
-    f = e.scalar(op.inputs[1])
+    f = e.scalar(op.inputs[1]) if e.g.tensors[op.outputs[0]].dtype == "f32" else None
     if f is None or not math.isfinite(f) or e.shape(op.inputs[0]) != e.shape(op.outputs[0]):
         return None
     if op.attrs["kind"] == "mul":

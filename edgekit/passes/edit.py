@@ -206,6 +206,5 @@ class Editor:
 
 def is_constant_quant(g: Graph, op: Op) -> bool:
     """A cast that dequantizes a constant: kept until the quantized ops are formed."""
-    return (
-        op.type == "cast" and g.is_const(op.inputs[0]) and g.tensors[op.inputs[0]].quant is not None
-    )
+    to_float = op.type == "cast" and op.attrs["to"] == "f32"
+    return to_float and g.is_const(op.inputs[0]) and g.tensors[op.inputs[0]].quant is not None

@@ -108,20 +108,24 @@ def fuse_clamps(graph: Graph) -> Graph:
 
 
 def fold_pads(graph: Graph) -> Graph:
-    """Moves a pad with zeros along rows and columns into the window op that reads it."""
+    """Moves a pad with zeros (int8: zero points) along rows and columns into its reader."""
     e = Editor(graph)
     for op in e.walk():
         pad = e.producer(op.inputs[0], "pad") if op.inputs and op.type in PADDED else None
-        if pad is None or pad.attrs["mode"] != "constant" or pad.attrs["value"] != 0:
+        if pad is None or pad.attrs["mode"] != "constant":
+            continue
+        t = e.g.tensors[pad.inputs[0]]
+        zero = 0 if t.quant is None else int(t.quant.zero)
+        if pad.attrs["value"] != zero or t.quant != e.g.tensors[pad.outputs[0]].quant:
             continue
         b, a = pad.attrs["before"], pad.attrs["after"]
         if len(b) != 4 or any((b[0], b[3], a[0], a[3])):
             continue
-        t, left, bottom, r = op.attrs["pad"]
+        top, left, bottom, r = op.attrs["pad"]
         e.change(
             op,
             inputs=(pad.inputs[0], *op.inputs[1:]),
-            pad=(t + b[1], left + b[2], bottom + a[1], r + a[2]),
+            pad=(top + b[1], left + b[2], bottom + a[1], r + a[2]),
         )
     return e.finish()
 

@@ -17,6 +17,7 @@ from edgekit.ir import Array, Graph, Op
 from edgekit.ops.reduce import axes_of
 from edgekit.ops.unary import function
 from edgekit.passes.edit import Editor
+from edgekit.passes.simplify import channel_vector
 
 LIMIT = 16  # ops of a cone
 PROBES = np.concatenate([np.linspace(-9, 9, 181), [1e-3, -1e-3, 0.0, -30.0, 30.0]]).astype(
@@ -49,6 +50,8 @@ def _row_mean(e: Editor, op: Op) -> bool:
 
 def _normalizing(e: Editor, op: Op) -> bool:
     """What a normalization along the last axis is made of."""
+    if e.g.tensors[op.outputs[0]].dtype != "f32":
+        return False
     if op.type == "unary":
         return True
     if op.type == "binary":
@@ -200,27 +203,20 @@ def norms(graph: Graph) -> Graph:
 
 
 def fold_norm_affine(graph: Graph) -> Graph:
-    """Vectors multiplied and added along the last axis become gamma and beta of the layer_norm
-    before.
-    """
+    """Vectors multiplied and added become gamma and beta of the layer_norm before."""
     e = Editor(graph)
     for op in e.walk():
-        source = (
-            e.producer(op.inputs[0], "layer_norm")
-            if op.type == "binary" and len(op.inputs) == 2
-            else None
-        )
-        if (
-            source is None
-            or not e.private(source)
-            or np.isfinite([op.attrs["lo"], op.attrs["hi"]]).any()
-        ):
+        if op.type != "binary" or e.g.tensors[op.outputs[0]].dtype != "f32":
             continue
-        n = e.shape(source.outputs[0])[-1]
-        data = e.value(op.inputs[1])
-        if data is None or data.size not in (1, n) or (data.ndim and data.shape[-1] not in (1, n)):
+        source = e.producer(op.inputs[0], "layer_norm")
+        bounds = np.asarray([op.attrs["lo"], op.attrs["hi"]])
+        if source is None or not e.private(source) or np.any(np.isfinite(bounds)):
             continue
-        v = np.broadcast_to(data.ravel(), (n,)).astype(np.float32)
+        shape, data = e.shape(source.outputs[0]), e.value(op.inputs[1])
+        vector = None if data is None else channel_vector(data, len(shape), shape[-1])
+        if vector is None:
+            continue
+        n, v = shape[-1], vector.astype(np.float32)
         gamma, beta = (*source.inputs[1:], "", "")[:2]
         kind = op.attrs["kind"]
         if kind == "mul" and not beta:

@@ -69,7 +69,7 @@ def _is_noop(e: Editor, op: Op) -> bool:
             return len([i for i in op.inputs if i]) == 1
         case "unary":
             return _is_clamp(op) and (a["alpha"], a["beta"]) == (-math.inf, math.inf)
-        case "binary" if a["lo"] == -math.inf and a["hi"] == math.inf:
+        case "binary" if y.dtype == "f32" and (a["lo"], a["hi"]) == (-math.inf, math.inf):
             neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}.get(a["kind"])
             other = e.value(op.inputs[1])
             return neutral is not None and other is not None and bool(np.all(other == neutral))
