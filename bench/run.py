@@ -1,0 +1,198 @@
+"""Latency of EdgeKit beside other runtimes on this machine, interleaved; writes host.json.
+
+    python bench/run.py [--nets KWS,IC] [--peers onnxruntime,litert] [--threads 1,2] [--precision int8]
+
+Every runtime lives in a child process (peers.py).  In each of ROUNDS rounds every runtime takes a
+turn of about TURN_S seconds, in rotated order, after some inferences that only warm up; so what
+else the machine does hits all alike.  The ratio is that of the smallest times.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import files  # noqa: E402
+import nets  # noqa: E402
+import venvs  # noqa: E402
+
+OUT = HERE / "results" / "host.json"
+PEERS = ("onnxruntime", "litert", "openvino", "ncnn", "mnn", "executorch")
+ROUNDS = 10
+TURN_S = 0.04
+WARM = 3
+PILOT = 5
+
+
+@dataclass
+class Child:
+    """A runtime's process."""
+
+    name: str
+    process: subprocess.Popen[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        native = self.name == "edgekit"
+        venv = "executorch" if self.name == "executorch" else "peers"
+        program = Path(sys.executable) if native else venvs.python(venv)
+        self.process = subprocess.Popen(
+            [str(program), str(HERE / "peers.py"), self.name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=venvs.environment(native),
+        )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The answer to a request; RuntimeError with the runtime's words where it failed."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self.process.stdout.readline()
+        if not line:
+            code = self.process.wait()
+            self.__post_init__()
+            raise RuntimeError(f"its process ended with {code}")
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
+        return reply
+
+    def stop(self) -> None:
+        """Ends the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(net: nets.Net, precision: str, threads: int, children: Sequence[Child]) -> Any:
+    """One network, precision and thread count: times by runtime, and why others have none."""
+    opened: dict[str, dict[str, Any]] = {}
+    without: dict[str, str] = {}
+    for child in children:
+        try:
+            path = files.model_file(net, precision, child.name)
+            opened[child.name] = child.ask(
+                do="open", path=str(path), threads=threads, precision=precision
+            )
+            child.ask(do="time", count=PILOT)
+        except (files.Unavailable, RuntimeError) as reason:
+            opened.pop(child.name, None)
+            without[child.name] = str(reason)
+    taken = interleave([c for c in children if c.name in opened])
+    for name, us in taken.items():
+        facts = {"min_us": float(us.min()), "median_us": float(np.median(us)), "runs": len(us)}
+        opened[name].update({k: round(v, 3) for k, v in facts.items()})
+    found: dict[str, Any] = {"runtimes": opened, "without": without}
+    if threads == 1 and "edgekit" in opened:
+        ours = next(c for c in children if c.name == "edgekit")
+        found["ops"] = ours.ask(do="ops")["ops"]
+    for child in children:
+        child.ask(do="close")
+    return {"net": net.name, "precision": precision, "threads": threads, **found}
+
+
+def interleave(children: Sequence[Child]) -> dict[str, Any]:
+    """Microseconds (n,) of every runtime."""
+    counts = {}
+    for child in children:
+        pilot = float(np.min(child.ask(do="time", count=PILOT)["us"]))
+        counts[child.name] = int(np.clip(TURN_S * 1e6 / max(pilot, 1.0), 3, 2000))
+    taken: dict[str, list[Any]] = {c.name: [] for c in children}
+    for r in range(ROUNDS):
+        for k in range(len(children)):
+            child = children[(k + r) % len(children)]
+            us = child.ask(do="time", count=WARM + counts[child.name])["us"]
+            taken[child.name].append(us[WARM:])
+    return {name: np.concatenate(parts) for name, parts in taken.items()}
+
+
+def machine() -> dict[str, str]:
+    """What was measured on: CPU, cores, system, commit, load before the run."""
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
+    )
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": git.stdout.strip(),
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "system": platform.platform(terse=True),
+        "load_before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
+def main() -> int:
+    """Measures and writes the results as they come."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--nets", default="", help="names, by comma; default all")
+    parser.add_argument("--peers", default=",".join(PEERS))
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--precision", default="int8,float32")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    wanted, gone = nets.present([n for n in args.nets.split(",") if n])
+    children = [Child(n) for n in ("edgekit", *args.peers.split(","))]
+    facts: dict[str, Any] = {"machine": machine(), "gone": gone, "results": []}
+    began = time.monotonic()
+    try:
+        for threads in map(int, args.threads.split(",")):
+            for precision in args.precision.split(","):
+                for net in wanted:
+                    found = compare(net, precision, threads, children)
+                    facts["results"].append(found)
+                    show(found)
+    finally:
+        for child in children:
+            child.stop()
+    facts["machine"]["seconds"] = f"{time.monotonic() - began:.0f}"
+    args.out.parent.mkdir(exist_ok=True)
+    part = args.out.with_suffix(".part")
+    part.write_text(json.dumps(facts, indent=1) + "\n")
+    part.rename(args.out)
+    return 0
+
+
+def show(found: dict[str, Any]) -> None:
+    """One line on the console."""
+    times = {k: v["min_us"] for k, v in found["runtimes"].items()}
+    ours = times.pop("edgekit", float("nan"))
+    rest = "  ".join(f"{k} {v:.1f}" for k, v in sorted(times.items(), key=lambda x: x[1]))
+    ratio = ours / min(times.values(), default=float("nan"))
+    head = f"{found['net']:18} {found['precision']:7} x{found['threads']}"
+    print(f"{head}  EdgeKit {ours:9.1f} us  {ratio:5.2f} of the fastest  {rest}", flush=True)
+    for name, reason in found["without"].items():
+        print(f"    without {name}: {reason}", flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
