@@ -51,7 +51,7 @@ def _ncnn(net: Net, precision: str) -> Path:
         source = folder / f"{net.name}.onnx"
         source.write_bytes(nets.onnx_file(net).read_bytes())  # pnnx writes beside its input
         shape = "inputshape=[" + ",".join(map(str, net.shape)) + "]"
-        _tool([str(venvs.python("peers").parent / "pnnx"), str(source), shape], path)
+        _tool([str(venvs.python("executorch").parent / "pnnx"), str(source), shape], path)
         path.with_suffix(".json").write_text((FILES / f"{net.name}.json").read_text())
     return path
 

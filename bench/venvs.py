@@ -1,6 +1,6 @@
 """Virtual environments under build/bench for the peers and their converters, pinned versions.
 
-ExecuTorch brings its own torch and therefore has one of its own.
+ExecuTorch and pnnx (the converter of ncnn) need torch, so they have one of their own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ WHEELS = {
     "peers": (
         ("numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "ai-edge-litert==2.3.0"),
         ("openvino==2026.4.1", "ncnn==1.0.20261020", "MNN==3.6.1"),
-        ("--no-deps", "pnnx==20261020"),  # its converter is a program that needs nothing
     ),
-    "executorch": (("torch==2.13.0",), ("executorch==1.5.1", "numpy==2.4.6")),
+    "executorch": (("torch==2.13.0",), ("executorch==1.5.1", "numpy==2.4.6", "pnnx==20261020")),
 }
 
 
