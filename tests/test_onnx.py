@@ -420,6 +420,8 @@ def test_qdq_model_becomes_integer(tmp_path: Path, activation: str, per_channel:
     g = simplified(path)
     floats = [op.type for op in g.ops if g.tensors[op.outputs[0]].dtype == "f32"]
     assert floats == ["cast"]  # the result's
+    again = passes.simplify_all(g)[0]
+    assert [op.type for op in again.ops] == [op.type for op in g.ops]
     step = float(
         g.tensors[next(op for op in g.ops if op.outputs[0] in g.outputs).inputs[0]].quant.scale
     )  # type: ignore[union-attr]

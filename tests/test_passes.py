@@ -175,6 +175,14 @@ def test_clamp_of_a_clamped_sum() -> None:
     assert (op.attrs["lo"], op.attrs["hi"]) == (-0.5, 0.3)
 
 
+def test_clamp_behind_a_maximum() -> None:
+    g = graph(x=(1, 8, 8, 4))
+    p = g.emit("max_pool2d", [conv_like(g, "conv2d", "x")], {"kernel": (2, 2), "stride": (2, 2)})
+    y = g.emit("unary", [p], {"kind": "clamp", "alpha": 0.0, "beta": math.inf}, outputs=["y"])
+    after = apply(done(g, y), fuse.fuse_clamps)
+    assert kinds(after) == ["conv2d", "max_pool2d"] and after.outputs == ["y"]
+
+
 def test_zero_padding_folds_others_stay() -> None:
     for value, mode, want in ((0.0, "constant", 1), (1.0, "constant", 2), (0.0, "edge", 2)):
         g = graph(x=(1, 5, 6, 4))

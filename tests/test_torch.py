@@ -52,6 +52,7 @@ def test_network_equals_torch(name: str) -> None:
     (got,) = evaluate.outputs(g, {g.inputs[0]: x}).values()
     assert distance(want, got) <= LIMIT
     assert len(g.ops) <= MOST_OPS[name]
+    assert len(passes.simplify_all(g)[0].ops) == len(g.ops)  # nothing is left to do
 
 
 @pytest.mark.parametrize("name", models.ALL)

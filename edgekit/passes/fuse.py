@@ -17,6 +17,7 @@ CHANNEL_AXIS = {
     "depthwise_conv2d": 2,
     "conv_transpose2d": 0,
 }  # of the weights
+MONOTONE = {"max_pool2d", "reshape", "transpose", "slice"}  # clamp(f(x)) = f(clamp(x))
 PADDED = {"conv2d", "depthwise_conv2d"}
 
 
@@ -87,23 +88,28 @@ def _scale_into(e: Editor, op: Op, after: Op, scale: Array, shift: Array) -> Op 
     return e.producer(y)
 
 
+def _takes_clamp(op: Op) -> bool:
+    return any(f.name == "hi" for f in get(op.type).fields)
+
+
 def fuse_clamps(graph: Graph) -> Graph:
-    """Moves a clamp (relu, relu6, clip) into lo and hi of the float op that makes its operand."""
+    """Moves a clamp (relu, relu6, clip) into lo and hi of the float op that makes its operand.
+
+    A maximum or a move of values in between changes places with it.
+    """
     e = Editor(graph)
     for op in e.walk():
         if op.type != "unary" or op.attrs["kind"] != "clamp":
             continue
         source = e.producer(op.inputs[0])
-        if (
-            source is None
-            or not e.private(source)
-            or not any(f.name == "hi" for f in get(source.type).fields)
-        ):
+        while source is not None and source.type in MONOTONE and e.private(source):
+            source = e.producer(source.inputs[0])
+        if source is None or not e.private(source) or not _takes_clamp(source):
             continue
         lo, hi = source.attrs["lo"], source.attrs["hi"]
         a, b = (min(max(v, lo), hi) for v in (op.attrs["alpha"], op.attrs["beta"]))
-        source = e.change(source, lo=a, hi=b)
-        e.replace(op, source.outputs[0])
+        e.change(source, lo=a, hi=b)
+        e.replace(op, op.inputs[0])
     return e.finish()
 
 
