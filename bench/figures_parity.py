@@ -22,14 +22,30 @@ Array = npt.NDArray[Any]
 LIMIT = 1e-4  # of the largest value, per output
 FLOAT_INPUTS, QUANTIZED_INPUTS, TRACED_INPUTS = 8, 100, 3
 FLOAT = (
-    "pretrainedResnet.tflite", "vww_96_float.tflite", "ad01_fp32.tflite", "mbnet128_0.25_f.tflite", "mnist_valid_f.tflite",
-    "mnist_lstm.tflite", "resnet20_cifar10.onnx", "resnet56_cifar10.onnx", "squeezenet_v1.1.onnx", "version-RFB-320.onnx",
-)  # fmt: skip
+    "pretrainedResnet.tflite",
+    "vww_96_float.tflite",
+    "ad01_fp32.tflite",
+    "mbnet128_0.25_f.tflite",
+    "mnist_valid_f.tflite",
+    "mnist_lstm.tflite",
+    "resnet20_cifar10.onnx",
+    "resnet56_cifar10.onnx",
+    "squeezenet_v1.1.onnx",
+    "version-RFB-320.onnx",
+)
 QUANTIZED = (
-    "kws_ref_model.tflite", "pretrainedResnet_quant.tflite", "vww_96_int8.tflite", "ad01_int8.tflite", "str_ww_ref_model.tflite",
-    "mobilenet_v1_0.25_128_quant.tflite", "mobilenet_v2_1.0_224_quant.tflite", "tf2_mobilenet_v2_1.0_224_ptq.tflite",
-    "mbnet128_0.25_q.tflite", "mnist_valid_q.tflite", "micro_speech_lstm.tflite",
-)  # fmt: skip
+    "kws_ref_model.tflite",
+    "pretrainedResnet_quant.tflite",
+    "vww_96_int8.tflite",
+    "ad01_int8.tflite",
+    "str_ww_ref_model.tflite",
+    "mobilenet_v1_0.25_128_quant.tflite",
+    "mobilenet_v2_1.0_224_quant.tflite",
+    "tf2_mobilenet_v2_1.0_224_ptq.tflite",
+    "mbnet128_0.25_q.tflite",
+    "mnist_valid_q.tflite",
+    "micro_speech_lstm.tflite",
+)
 TORCH = ("mobilenet_v2", "mobilenet_v3_small", "shufflenet_v2", "unet", "vit_tiny")
 
 
@@ -65,7 +81,7 @@ def _float(name: str) -> Outcome:
     "max|a-b| <= 1e-4 max|b| against its dequantized weights in float",
 )
 def hybrid() -> Outcome:
-    """A hybrid model: TFLite itself would quantize activations; numpy runs its dequantized weights."""
+    """A hybrid: TFLite would quantize its activations; numpy runs its dequantized weights."""
     path = model("kws_ref_model_float32.tflite")
     graph = passes.simplify_all(frontends.load(path))[0]
     rows = []
@@ -130,7 +146,8 @@ def reference_values(path: Path, x: Array, names: dict[int, str]) -> dict[str, A
 
 
 def op_differences(g: Graph, known: dict[str, Array]) -> dict[str, tuple[int, int, int]]:
-    """Per op type: values compared, values that differ, largest difference, each operator fed the reference's inputs.
+    """Per op type: values compared, values that differ, largest difference; the operators are fed
+    the reference's own inputs.
 
     An op on the way to an operator's result (its name is not the file's) takes what ours computed.
     """
@@ -243,7 +260,7 @@ def run_both(path: Path, xs: list[Array]) -> tuple[list[Array], list[Array], str
 
 
 def _traced(name: str) -> Outcome:
-    """Of the inputs whose outputs differ from the default kernels', the ops that make the difference."""
+    """For inputs whose outputs differ from the default kernels': the ops that make it."""
     path = model(name)
     xs, what = quantized_inputs(path, QUANTIZED_INPUTS)
     ours, theirs, _ = run_both(path, xs)
@@ -288,7 +305,7 @@ def _register() -> None:
         (
             "parity.traced",
             QUANTIZED,
-            "every input whose output differs from LiteRT's default kernels has an op that differs",
+            "each output that differs from LiteRT's default kernels is traced to an op",
             _traced,
         ),
         (

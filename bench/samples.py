@@ -124,10 +124,4 @@ def of(model: str, shape: tuple[int, ...], count: int) -> tuple[Array, str]:
     else:
         x = np.random.default_rng(0).uniform(0, 1, (count, *shape[1:])).astype(F)
         what = "random, no set is at hand"
-    return np.ascontiguousarray(x.reshape(count, *shape), F) if len(x) == count else _few(
-        x, shape
-    ), what
-
-
-def _few(x: Array, shape: tuple[int, ...]) -> Array:
-    return np.ascontiguousarray(x.reshape(len(x), *shape), F)
+    return np.ascontiguousarray(x.reshape(len(x), *shape), F), what
