@@ -17,11 +17,11 @@ enum { LANES = EK_VB / 4, BYTES = EK_VB };
 typedef int8_t vb __attribute__((vector_size(EK_VB)));
 
 EK_INLINE EK_V vf all(float x) { return (vf){ 0 } + x; }
-EK_INLINE EK_V vf select(vi m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
+EK_INLINE EK_V vf pick(vi m, vf a, vf b) { return (vf)((m & (vi)a) | (~m & (vi)b)); }
 EK_INLINE EK_V vf clamp(vf y, vf lo, vf hi)
 {
-    y = select(y > lo, y, lo);
-    return select(y < hi, y, hi);
+    y = pick(y > lo, y, lo);
+    return pick(y < hi, y, hi);
 }
 EK_INLINE EK_V vf absolute(vf x) { return (vf)((vi)x & 0x7fffffff); }
 EK_INLINE EK_V vf with_sign(vf y, vf x) { return (vf)((vi)y | ((vi)x & (int32_t)0x80000000)); } /* y >= 0 */
@@ -47,20 +47,20 @@ EK_INLINE EK_V vf v_exp(vf x)
     vf y = p * r * r + r + 1.0f;
     vi h = n >> 1;
     y = y * (vf)((h + 127) << 23) * (vf)((n - h + 127) << 23);
-    y = select(x > 88.73f, (vf)((vi){ 0 } + 0x7f800000), y);
-    y = select(x <= -104.0f, all(0.0f), y);
-    return select(x == x, y, x);
+    y = pick(x > 88.73f, (vf)((vi){ 0 } + 0x7f800000), y);
+    y = pick(x <= -104.0f, all(0.0f), y);
+    return pick(x == x, y, x);
 }
 
 EK_INLINE EK_V vf v_log(vf x)
 {
     vi tiny = x < 1.17549435e-38f;
-    vf s = select(tiny, x * 8388608.0f, x);
+    vf s = pick(tiny, x * 8388608.0f, x);
     vi u = (vi)s, e = ((u >> 23) & 255) - 126 - (tiny & 23);
     vf m = (vf)((u & 0x007fffff) | 0x3f000000);
     vi low = m < 0.707106781f;
     e += low;
-    m = select(low, m + m, m) - 1.0f;
+    m = pick(low, m + m, m) - 1.0f;
     vf z = m * m;
     vf p = m * 7.0376836292e-2f - 1.1514610310e-1f;
     p = p * m + 1.1676998740e-1f;
@@ -73,15 +73,15 @@ EK_INLINE EK_V vf v_log(vf x)
     vf fe = to_float(e);
     vf y = m * z * p + fe * -2.12194440e-4f - 0.5f * z;
     y = m + y + fe * 0.693359375f;
-    y = select((vi)x == 0x7f800000, x, y);
-    y = select(x > 0.0f, y, (vf)((vi){ 0 } + 0x7fc00000));
-    return select(x == 0.0f, (vf)((vi){ 0 } + (int32_t)0xff800000), y);
+    y = pick((vi)x == 0x7f800000, x, y);
+    y = pick(x > 0.0f, y, (vf)((vi){ 0 } + 0x7fc00000));
+    return pick(x == 0.0f, (vf)((vi){ 0 } + (int32_t)0xff800000), y);
 }
 
 EK_INLINE EK_V vf v_sigmoid(vf x)
 {
     vf e = v_exp((vf)((vi)x | (int32_t)0x80000000)); /* exp(-|x|) */
-    return select(x < 0.0f, e, all(1.0f)) / (1.0f + e);
+    return pick(x < 0.0f, e, all(1.0f)) / (1.0f + e);
 }
 
 EK_INLINE EK_V vf v_tanh(vf x)
@@ -93,7 +93,7 @@ EK_INLINE EK_V vf v_tanh(vf x)
     p = p * z - 3.33332819422e-1f;
     vf small = x + x * z * p;
     vf big = 1.0f - 2.0f / (v_exp(a + a) + 1.0f);
-    return select(a < 0.625f, small, with_sign(big, x));
+    return pick(a < 0.625f, small, with_sign(big, x));
 }
 
 EK_INLINE EK_V vf v_erf(vf x)
@@ -120,27 +120,27 @@ EK_INLINE EK_V vf v_erf(vf x)
     p = p * t + 0.37409196f;
     p = p * t + 1.00002368f;
     vf y = 1.0f - t * v_exp(t * p - 1.26551223f - a * a);
-    y = select(a > 3.95f, all(1.0f), y);
-    return select(a < 1.0f, small, select(x == x, with_sign(y, x), x));
+    y = pick(a > 3.95f, all(1.0f), y);
+    return pick(a < 1.0f, small, pick(x == x, with_sign(y, x), x));
 }
 
 EK_INLINE EK_V vf v_floor(vf x)
 {
     vi in = absolute(x) < 8388608.0f;
-    vf t = to_float(__builtin_convertvector(select(in, x, all(0.0f)), vi));
-    t -= select(t > x, all(1.0f), all(0.0f));
-    return select(in, t, x);
+    vf t = to_float(__builtin_convertvector(pick(in, x, all(0.0f)), vi));
+    t -= pick(t > x, all(1.0f), all(0.0f));
+    return pick(in, t, x);
 }
 
 EK_INLINE EK_V vf v_round(vf x)
 {
     vf a = absolute(x), f = v_floor(x), d = x - f;
-    vi odd = -(__builtin_convertvector(select(a < 8388608.0f, f, all(0.0f)), vi) & 1);
+    vi odd = -(__builtin_convertvector(pick(a < 8388608.0f, f, all(0.0f)), vi) & 1);
     vi up = (d > 0.5f) | ((d == 0.5f) & odd);
-    return select(a < 8388608.0f, f + select(up, all(1.0f), all(0.0f)), x);
+    return pick(a < 8388608.0f, f + pick(up, all(1.0f), all(0.0f)), x);
 }
 
-EK_INLINE EK_V vf v_softplus(vf x) { return select(x > 20.0f, x, v_log(1.0f + v_exp(x))); }
+EK_INLINE EK_V vf v_softplus(vf x) { return pick(x > 20.0f, x, v_log(1.0f + v_exp(x))); }
 
 /* `full` vectors, then the rest through a zeroed one */
 #define EK_EACH_F32(x, y, n, expr)                                    \
@@ -181,8 +181,8 @@ static EK_V void unary_f32(const float *x, float *y, size_t n, unsigned kind, fl
     case EK_UNARY_KIND_SILU: EK_EACH_F32(x, y, n, v * v_sigmoid(v)); break;
     case EK_UNARY_KIND_HARDSWISH: EK_EACH_F32(x, y, n, v * clamp(v + 3.0f, none, six) / 6.0f); break;
     case EK_UNARY_KIND_HARDSIGMOID: EK_EACH_F32(x, y, n, clamp(al * v + be, none, one)); break;
-    case EK_UNARY_KIND_LEAKY_RELU: EK_EACH_F32(x, y, n, select(v < 0.0f, al * v, v)); break;
-    case EK_UNARY_KIND_ELU: EK_EACH_F32(x, y, n, select(v < 0.0f, al * (v_exp(v) - 1.0f), v)); break;
+    case EK_UNARY_KIND_LEAKY_RELU: EK_EACH_F32(x, y, n, pick(v < 0.0f, al * v, v)); break;
+    case EK_UNARY_KIND_ELU: EK_EACH_F32(x, y, n, pick(v < 0.0f, al * (v_exp(v) - 1.0f), v)); break;
     case EK_UNARY_KIND_SOFTPLUS: EK_EACH_F32(x, y, n, v_softplus(v)); break;
     case EK_UNARY_KIND_RECIPROCAL: EK_EACH_F32(x, y, n, one / v); break;
     case EK_UNARY_KIND_FLOOR: EK_EACH_F32(x, y, n, v_floor(v)); break;
@@ -221,16 +221,16 @@ static EK_V void binary_f32(const float *a, const float *b, float *y, size_t n, 
     case EK_BINARY_KIND_SUB: EK_EACH2_F32(a, b, y, n, u - v); break;
     case EK_BINARY_KIND_MUL: EK_EACH2_F32(a, b, y, n, u * v); break;
     case EK_BINARY_KIND_DIV: EK_EACH2_F32(a, b, y, n, u / v); break;
-    case EK_BINARY_KIND_MIN: EK_EACH2_F32(a, b, y, n, select(u < v, u, v)); break;
-    case EK_BINARY_KIND_MAX: EK_EACH2_F32(a, b, y, n, select(u > v, u, v)); break;
-    case EK_BINARY_KIND_PRELU: EK_EACH2_F32(a, b, y, n, select(u < 0.0f, u * v, u)); break;
+    case EK_BINARY_KIND_MIN: EK_EACH2_F32(a, b, y, n, pick(u < v, u, v)); break;
+    case EK_BINARY_KIND_MAX: EK_EACH2_F32(a, b, y, n, pick(u > v, u, v)); break;
+    case EK_BINARY_KIND_PRELU: EK_EACH2_F32(a, b, y, n, pick(u < 0.0f, u * v, u)); break;
     default:
         for (size_t i = 0; i < n; i++)
             y[i] = ek_binary_f32(a[i], b[i], kind);
     }
 }
 
-static EK_V void max_f32(float *acc, const float *x, size_t n) { EK_EACH2_F32(acc, x, acc, n, select(v > u, v, u)); }
+static EK_V void max_f32(float *acc, const float *x, size_t n) { EK_EACH2_F32(acc, x, acc, n, pick(v > u, v, u)); }
 static EK_V void sum_f32(float *acc, const float *x, size_t n) { EK_EACH2_F32(acc, x, acc, n, u + v); }
 
 static EK_V void max_s8(int8_t *acc, const int8_t *x, size_t n)
