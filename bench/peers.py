@@ -8,7 +8,7 @@ stderr:
 
     {"do": "open", "path": "m.onnx", "threads": 1, "precision": "int8"}  -> {"label", "ran"}
     {"do": "time", "count": 100}                                         -> {"us": [...]}
-    {"do": "ops"}             EdgeKit alone, which traces one run        -> {"ops": [[name, type, isa, us]]}
+    {"do": "ops"}             EdgeKit alone, traced       -> {"ops": [[name, type, isa, us], ...]}
     {"do": "close"}                                                      -> {}
 
 Microseconds are those of the inference alone.  EdgeKit, OpenVINO: timed inside the runtime, C to C.

@@ -1,6 +1,6 @@
 """Latency of EdgeKit beside other runtimes on this machine, interleaved; writes host.json.
 
-    python bench/run.py [--nets KWS,IC] [--peers onnxruntime,litert] [--threads 1,2] [--precision int8]
+    python bench/run.py [--nets KWS,IC] [--peers onnxruntime,litert] [--threads 1] [--precision int8]
 
 Every runtime lives in a child process (peers.py).  In each of ROUNDS rounds every runtime takes a
 turn of about TURN_S seconds, in rotated order, after some inferences that only warm up; so what

@@ -71,6 +71,7 @@ def run_package(
     entry: int | Sequence[int] = 0,
     isa: Sequence[str] | None = None,
     count: bool = False,
+    profile: Path | None = None,
     compiler: str = "auto",
     cpu: str = "",
     timeout_s: float = 300,
@@ -79,7 +80,8 @@ def run_package(
 
     One of ``inputs`` is the bytes of all inputs of its entry, one after the other; ``entry`` is one
     for all or one for each. ``cpu`` is another CPU of the emulator, ``isa`` the allowed ISAs (None:
-    all that the CPU has, []: portable C); both only on Linux boards.
+    all that the CPU has, []: portable C); both only on Linux boards. ``profile``, with ``count``: a
+    file that gets the instructions which the last of ``inputs`` executed (bench/qemu/ekcount.c).
     Raises BoardError for a board without emulator, ToolchainError where a tool is missing or the
     program crashes, PackageError with the runtime's sentence where it refuses the package.
     """
@@ -101,7 +103,8 @@ def run_package(
             mask = ["--isa", str(_mask(isa))]
             files = [str(source.resolve()), "in.bin", "out.bin"]
             command = ["-cpu", cpu or emulator.cpu, str(program), *files, *mask]
-        plugin = ["-plugin", f"{counter()},out=marks.txt"] if count else []
+        more = f",profile={profile.resolve()}" if profile else ""
+        plugin = ["-plugin", f"{counter()},out=marks.txt{more}"] if count else []
         console = _execute(board, [emulator.program, *plugin, *command], work, timeout_s)
         out = (work / "out.bin").read_bytes()
         marks = (work / "marks.txt").read_text() if count else ""
@@ -116,6 +119,15 @@ def run_package(
         op_instructions=per_op[-len(inputs) :] if inputs else [],
         sections=sections,
     )
+
+
+def run_elf(board: Board, elf: Path, timeout_s: float = 60) -> str:
+    """Console of firmware on an emulated board. Raises as ``run_package`` does."""
+    emulator = require(board)
+    semihosting = ["-semihosting-config", "enable=on,target=native"]
+    command = [emulator.program, *emulator.args, "-serial", "null", *semihosting]
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+        return _execute(board, [*command, "-kernel", str(elf)], Path(folder), timeout_s)
 
 
 def missing(board: Board) -> str:
