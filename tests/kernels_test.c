@@ -314,7 +314,7 @@ static void test_gemm_f32(const ek_kernels *k)
     near("gemm_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, yn);
 }
 
-static size_t dw_shape(ek_dw *d)
+static size_t dw_shape(const ek_kernels *k, ek_dw *d)
 {
     int square = rnd() & 1;
     d->kh = square ? 3 : range(1, rnd() & 7 ? 5 : 9);
@@ -324,13 +324,15 @@ static size_t dw_shape(ek_dw *d)
     d->dx = (ptrdiff_t)(d->channels * range(1, 2));
     d->dy = d->dx * (ptrdiff_t)(d->kw + range(0, 3));
     d->step = (ptrdiff_t)(d->channels * range(1, 2));
-    return (size_t)((d->count - 1) * d->step + (d->kh - 1) * d->dy + (d->kw - 1) * d->dx) + d->channels;
+    d->rows = k->dw_rows ? range(1, 4) : 1;
+    d->row_step = (ptrdiff_t)(d->channels * range(0, 30));
+    return (size_t)((d->rows - 1) * d->row_step + (d->count - 1) * d->step + (d->kh - 1) * d->dy + (d->kw - 1) * d->dx) + d->channels;
 }
 
 static void test_dw_s8(const ek_kernels *k)
 {
     ek_dw d = { .nr = k->dw_s8_nr };
-    size_t xn = dw_shape(&d), yn = (size_t)d.count * d.channels;
+    size_t xn = dw_shape(k, &d), yn = (size_t)d.rows * d.count * d.channels;
     uint32_t taps = d.kh * d.kw, blocks = (d.channels + d.nr - 1) / d.nr;
     size_t block = (size_t)d.nr * (8 + taps);
     int extreme = !(rnd() & 3), ties = !(rnd() & 3);
@@ -364,7 +366,7 @@ static void test_dw_s8(const ek_kernels *k)
 static void test_dw_f32(const ek_kernels *k)
 {
     ek_dw d = { .nr = k->dw_f32_nr, .lo = -1e30f, .hi = 1e30f };
-    size_t xn = dw_shape(&d), yn = (size_t)d.count * d.channels;
+    size_t xn = dw_shape(k, &d), yn = (size_t)d.rows * d.count * d.channels;
     if (xn * 4 > BUFFER_BYTES)
         return;
     if (rnd() & 1) {

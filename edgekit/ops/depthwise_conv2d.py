@@ -79,10 +79,34 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     return op.with_(inputs=(op.inputs[0], g.add_tensor(packed)), attrs=attrs)
 
 
+BAND_BYTES = 32768  # of padded input a hosted kernel copies at a time: stays in the first caches
+
+
 def scratch(op: Op, g: Graph, target: Target) -> int:
-    """Bytes per thread: the taps of one border pixel; 0 without padding."""
+    """Bytes per thread; 0 without padding.
+
+    At least the taps of one border pixel; on hosted targets a padded band of rows, so that no
+    pixel is special: one row always, more while they fit BAND_BYTES.
+    """
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
-    return w.shape[0] * w.shape[1] * (4 if x.dtype == "f32" else 1) if any(op.attrs["pad"]) else 0
+    if not any(op.attrs["pad"]):
+        return 0
+    size = 4 if x.dtype == "f32" else 1
+    (kh, kw), (sh, sw), (dh, dw) = (op.attrs[n] for n in ("kernel", "stride", "dilation"))
+    _, oh, ow, c = g.tensors[op.outputs[0]].shape
+    taps = w.shape[0] * w.shape[1] * size
+    if not target.linux:
+        return taps
+    row = ((ow - 1) * sw + (kw - 1) * dw + 1) * c * size
+    rows = next(
+        (
+            n
+            for n in range(min(oh, 32), 1, -1)
+            if ((n - 1) * sh + (kh - 1) * dh + 1) * row <= BAND_BYTES
+        ),
+        1,
+    )
+    return max(taps, int(((rows - 1) * sh + (kh - 1) * dh + 1) * row))
 
 
 def macs(op: Op, g: Graph) -> int:

@@ -12,6 +12,8 @@ typedef struct dwconv {
     ek_dw d;      /* w, geometry and quantization filled; x, y, count are a run's */
     void (*fn)(const ek_dw *d);
     uint32_t elem;
+    uint32_t band; /* output rows of a tile; 0: one row at a time */
+    int padded;
 } dwconv;
 
 static int setup(const ek_ctx *c, dwconv *v)
@@ -86,16 +88,15 @@ static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy
     ek_dw k = v->d;
     k.x = s;
     k.y = y;
-    k.count = 1;
+    k.rows = k.count = 1;
     k.dy = (ptrdiff_t)a->kernel[1] * d[3];
     k.dx = (ptrdiff_t)d[3];
     v->fn(&k);
 }
 
-/* one output row */
-static void tile(void *arg, unsigned t, unsigned thread)
+/* one output row, border by border: for targets whose scratch holds the taps of one pixel only */
+static void one_row(const dwconv *v, uint32_t t, uint8_t *s)
 {
-    const dwconv *v = (const dwconv *)arg;
     const ek_attr_depthwise_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
     uint32_t oh = v->y.dims[1], ow = v->y.dims[2], oy = t % oh, b = t / oh;
@@ -105,7 +106,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     if (oy < y0 || oy >= y1)
         x0 = x1 = ow;
     const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * row;
-    uint8_t *y = v->y.data + (size_t)t * ow * row, *s = ek_scratch(v->c, thread);
+    uint8_t *y = v->y.data + (size_t)t * ow * row;
     for (uint32_t ox = 0; ox < ow; ox++) {
         if (ox < x0 || ox >= x1) {
             border(v, base, y + (size_t)ox * row, oy, ox, s);
@@ -114,6 +115,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
         ek_dw k = v->d;
         k.x = base + ((size_t)(oy * a->stride[0] - a->pad[0]) * d[2] + (ox * a->stride[1] - a->pad[1])) * row;
         k.y = y + (size_t)ox * row;
+        k.rows = 1;
         k.count = x1 - ox;
         k.step = (ptrdiff_t)a->stride[1] * d[3];
         k.dy = (ptrdiff_t)a->dilation[0] * d[2] * d[3];
@@ -123,12 +125,91 @@ static void tile(void *arg, unsigned t, unsigned thread)
     }
 }
 
+/* input rows and columns that `rows` output rows read, padding included */
+static uint32_t band_rows(const dwconv *v, uint32_t rows)
+{
+    return (rows - 1) * v->a->stride[0] + (v->a->kernel[0] - 1u) * v->a->dilation[0] + 1;
+}
+
+static uint32_t band_cols(const dwconv *v)
+{
+    return (v->y.dims[2] - 1) * v->a->stride[1] + (v->a->kernel[1] - 1u) * v->a->dilation[1] + 1;
+}
+
+/* the input of `rows` output rows from oy on, padded, at s */
+static void copy_band(const dwconv *v, const uint8_t *base, uint32_t oy, uint32_t rows, uint8_t *s)
+{
+    const uint32_t *d = v->x.dims;
+    size_t px = (size_t)d[3] * v->elem, cols = band_cols(v), left = v->a->pad[1];
+    int fill = v->elem == 1 ? v->x.zero : 0;
+    size_t first = left < cols ? left : cols, width = cols - first < d[2] ? cols - first : d[2];
+    for (uint32_t i = 0; i < band_rows(v, rows); i++, s += cols * px) {
+        int64_t iy = (int64_t)oy * v->a->stride[0] + i - v->a->pad[0];
+        if (iy < 0 || iy >= d[1]) {
+            memset(s, fill, cols * px);
+            continue;
+        }
+        memset(s, fill, first * px);
+        memcpy(s + first * px, base + (size_t)iy * d[2] * px, width * px);
+        memset(s + (first + width) * px, fill, (cols - first - width) * px);
+    }
+}
+
+/* a band of v->band output rows in one call of the kernel: its weights are read once, no pixel is special */
+static void one_band(const dwconv *v, uint32_t t, uint8_t *s)
+{
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band;
+    uint32_t oy = t % bands * v->band, cols = v->padded ? band_cols(v) : d[2];
+    size_t px = (size_t)d[3] * v->elem;
+    const uint8_t *base = v->x.data + (size_t)(t / bands) * d[1] * d[2] * px;
+    ek_dw k = v->d;
+    k.rows = ek_min_u32(v->band, oh - oy);
+    k.count = ow;
+    k.step = (ptrdiff_t)a->stride[1] * d[3];
+    k.dx = (ptrdiff_t)a->dilation[1] * d[3];
+    k.dy = (ptrdiff_t)a->dilation[0] * cols * d[3];
+    k.row_step = (ptrdiff_t)a->stride[0] * cols * d[3];
+    k.x = v->padded ? s : base + (size_t)oy * a->stride[0] * d[2] * px;
+    k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * px;
+    if (v->padded)
+        copy_band(v, base, oy, k.rows, s);
+    v->fn(&k);
+}
+
+static void tile(void *arg, unsigned t, unsigned thread)
+{
+    const dwconv *v = (const dwconv *)arg;
+    if (v->band)
+        one_band(v, t, ek_scratch(v->c, thread));
+    else
+        one_row(v, t, ek_scratch(v->c, thread));
+}
+
+/* output rows of a band: what scratch holds padded, any number without padding; 0 where not even one fits */
+static uint32_t band_of(const dwconv *v)
+{
+    uint32_t oh = v->y.dims[1], n = ek_min_u32(oh, 32);
+    uint64_t row = (uint64_t)band_cols(v) * v->x.dims[3] * v->elem;
+    if (!v->c->k->dw_rows || v->fn == ek_dw_s8_portable || v->fn == ek_dw_f32_portable)
+        return 0;
+    while (v->padded && n && (uint64_t)band_rows(v, n) * row > v->c->rec->scratch)
+        n--;
+    if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */
+        n = ek_min_u32(n, (oh + v->c->threads - 1) / v->c->threads);
+    return n;
+}
+
 static int run(const ek_ctx *c)
 {
     dwconv v;
     if (!setup(c, &v))
         return 0;
-    ek_for(c, tile, &v, v.y.dims[0] * v.y.dims[1]);
+    v.padded = v.a->pad[0] | v.a->pad[1] | v.a->pad[2] | v.a->pad[3];
+    v.band = band_of(&v);
+    uint32_t oh = v.y.dims[1];
+    ek_for(c, tile, &v, v.y.dims[0] * (v.band ? (oh + v.band - 1) / v.band : oh));
     return 1;
 }
 

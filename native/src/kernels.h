@@ -7,6 +7,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "isas.h"
+#ifdef __has_include
+#if __has_include("ek_build.h") /* what a build for one model leaves out: `edgekit build --format c` */
+#include "ek_build.h"
+#endif
+#endif
 
 /* y[m][n] = act(sum_k a[m][k] * w[n][k] + bias[n]).  One block of `nr` outputs is
  * [bias nr][scale nr, int8 only][ceil(k/kr)][nr][kr]; rows of a are readable up to k rounded up to kr. */
@@ -26,14 +31,15 @@ typedef struct ek_gemm {
 } ek_gemm;
 
 /* Depthwise over `count` output pixels whose taps all exist.
- * Tap (i, j) of pixel p, channel c: x[p * step + i * dy + j * dx + c].  Weights: blocks of `nr` channels,
+ * Tap (i, j) of pixel p, channel c: x[p * step + i * dy + j * dx + c].  `rows` such runs lie row_step apart in x and
+ * follow each other in y; only kernels that set ek_kernels.dw_rows are given more than one.  Weights: blocks of `nr` channels,
  * [bias nr][scale nr, int8 only][kh * kw][nr]. */
 typedef struct ek_dw {
     const void *x;
     const uint8_t *w;
-    void *y;             /* (count, channels) */
-    ptrdiff_t step, dy, dx; /* elements */
-    uint32_t count, channels, kh, kw;
+    void *y;             /* (rows, count, channels) */
+    ptrdiff_t step, dy, dx, row_step; /* elements */
+    uint32_t rows, count, channels, kh, kw;
     uint32_t nr;
     int32_t w_zero;
     float lo, hi;
@@ -63,6 +69,7 @@ typedef struct ek_kernels {
     uint8_t s8_nr, s8_kr, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
+    uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
 } ek_kernels;
 enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,

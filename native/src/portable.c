@@ -91,8 +91,8 @@ void ek_gemm_f32_portable(const ek_gemm *g)
 void ek_dw_s8_portable(const ek_dw *d)
 {
     uint32_t taps = d->kh * d->kw;
-    for (uint32_t p = 0; p < d->count; p++) {
-        const int8_t *x = (const int8_t *)d->x + (ptrdiff_t)p * d->step;
+    for (uint32_t p = 0; p < d->count * d->rows; p++) {
+        const int8_t *x = (const int8_t *)d->x + (ptrdiff_t)(p / d->count) * d->row_step + (ptrdiff_t)(p % d->count) * d->step;
         int8_t *y = (int8_t *)d->y + (size_t)p * d->channels;
         const uint8_t *blk = d->w;
         for (uint32_t c0 = 0; c0 < d->channels; c0 += d->nr, blk += (size_t)d->nr * (8 + taps)) {
@@ -115,8 +115,8 @@ void ek_dw_s8_portable(const ek_dw *d)
 void ek_dw_f32_portable(const ek_dw *d)
 {
     uint32_t taps = d->kh * d->kw;
-    for (uint32_t p = 0; p < d->count; p++) {
-        const float *x = (const float *)d->x + (ptrdiff_t)p * d->step;
+    for (uint32_t p = 0; p < d->count * d->rows; p++) {
+        const float *x = (const float *)d->x + (ptrdiff_t)(p / d->count) * d->row_step + (ptrdiff_t)(p % d->count) * d->step;
         float *y = (float *)d->y + (size_t)p * d->channels;
         const float *blk = (const float *)(const void *)d->w;
         for (uint32_t c0 = 0; c0 < d->channels; c0 += d->nr, blk += (size_t)d->nr * (1 + taps)) {
@@ -214,7 +214,7 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(dequantize, DEQUANTIZE, dequantize);
     FILL(unary_f32, UNARY_F32, unary_f32);
     FILL(binary_f32, BINARY_F32, binary_f32);
-    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = 0;
+    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = 0;
     k->s8_xoff = EK_XOFF_ANY;
     k->tile_rows = 4;
 }

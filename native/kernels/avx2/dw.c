@@ -43,7 +43,12 @@ EK_INLINE EK_AVX2 void pixels(const ek_dw *d, const block *b, const ptrdiff_t *a
     int8_t *y = (int8_t *)d->y + c0;
     const __m256i *bias = (const __m256i *)(const void *)b->head;
     const float *scale = (const float *)(const void *)(b->head + 64);
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    ptrdiff_t jump = d->row_step - (ptrdiff_t)d->count * d->step;
+    for (uint32_t n = d->count * d->rows, p = 0; n; n--, x += d->step, y += d->channels, p++) {
+        if (p == d->count) {
+            x += jump;
+            p = 0;
+        }
         __m256i lo = _mm256_loadu_si256(bias), hi = _mm256_loadu_si256(bias + 1);
         for (uint32_t t = 0; t < pairs; t++) {
             __m128i u = load16(x + at[2 * t], left), v = load16(x + at[2 * t + 1], left);
@@ -100,13 +105,15 @@ static EK_AVX2 void dw_f32(const ek_dw *d)
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 8) {
         const float *b = w + (size_t)(c0 / 16) * 16 * (1 + (size_t)d->kh * d->kw) + c0 % 16;
         __m256i mask = ek_mask256(d->channels - c0);
-        const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
-        uint32_t p = 0;
-        for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
-            pixels_f32(d, x, b, y, mask, 4);
-        for (; p < d->count; p++, x += d->step, y += d->channels)
-            pixels_f32(d, x, b, y, mask, 1);
+        for (uint32_t r = 0; r < d->rows; r++) {
+            const float *x = (const float *)d->x + (ptrdiff_t)r * d->row_step + c0;
+            uint32_t p = 0;
+            for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
+                pixels_f32(d, x, b, y, mask, 4);
+            for (; p < d->count; p++, x += d->step, y += d->channels)
+                pixels_f32(d, x, b, y, mask, 1);
+        }
     }
 }
 
@@ -116,6 +123,7 @@ void ek_dw_avx2(ek_kernels *k)
     EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_AVX2);
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 16;
+    k->dw_rows = 1;
 }
 #else
 typedef int ek_no_dw_avx2; /* a translation unit must not be empty */

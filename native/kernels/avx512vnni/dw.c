@@ -59,7 +59,12 @@ EK_INLINE EK_AVX512 void pixels(const ek_dw *d, const block *b, const ptrdiff_t 
     __mmask16 mask = full ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    ptrdiff_t jump = d->row_step - (ptrdiff_t)d->count * d->step;
+    for (uint32_t n = d->count * d->rows, p = 0; n; n--, x += d->step, y += d->channels, p++) {
+        if (p == d->count) {
+            x += jump;
+            p = 0;
+        }
         __m512i acc = b->bias, sum = _mm512_setzero_si512();
         for (uint32_t g = 0; g < groups; g++) {
             const ptrdiff_t *o = at + g * 4;
@@ -127,14 +132,17 @@ static EK_AVX512 void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, w += 16 * (1 + (size_t)d->kh * d->kw)) {
-        uint32_t left = d->channels - c0, p = 0;
+        uint32_t left = d->channels - c0;
         __mmask16 mask = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
-        const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
-        for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
-            pixels_f32(d, x, w, y, mask, 4);
-        for (; p < d->count; p++, x += d->step, y += d->channels)
-            pixels_f32(d, x, w, y, mask, 1);
+        for (uint32_t r = 0; r < d->rows; r++) {
+            const float *x = (const float *)d->x + (ptrdiff_t)r * d->row_step + c0;
+            uint32_t p = 0;
+            for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
+                pixels_f32(d, x, w, y, mask, 4);
+            for (; p < d->count; p++, x += d->step, y += d->channels)
+                pixels_f32(d, x, w, y, mask, 1);
+        }
     }
 }
 
@@ -144,6 +152,7 @@ void ek_dw_avx512vnni(ek_kernels *k)
     EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_AVX512VNNI);
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 16;
+    k->dw_rows = 1;
 }
 #else
 typedef int ek_no_dw_avx512vnni; /* a translation unit must not be empty */
