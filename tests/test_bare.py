@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import op_cases
+import package_cases
 import pytest
 from conftest import ROOT, need, need_program
 from edgekit_runtime import Session
@@ -151,7 +152,9 @@ def test_instructions_are_counted_per_op_and_repeat_exactly(board: Board, tmp_pa
 def test_a_damaged_package_is_refused_with_a_sentence(board: Board, tmp_path: Path) -> None:
     package, _ = op_cases.all_cases(pipeline.target_of(board))
     path = tmp_path / "damaged.ekp"
-    path.write_bytes(package[:-100] + bytes([package[-100] ^ 1]) + package[-99:])
+    damaged = bytearray(package)
+    damaged[package_cases.table(package, "DATA")[0]] ^= 1  # not the padding between sections
+    path.write_bytes(damaged)
     with pytest.raises(PackageError, match="verify: "):
         emulate.run_package(board, path)
 

@@ -43,11 +43,13 @@ def observe(
     run: Runner,
     samples: Callable[[], Iterable[dict[str, Array]]],
     method: str = "minmax",
+    levels: int = 255,
 ) -> dict[str, Observed]:
     """Ranges per float activation of the graph.
 
     `run(inputs)` gives every tensor by name; `samples()` iterates over the calibration inputs
-    (twice for percentile and mse, which need a histogram over the true range).  UsageError for an
+    (twice for percentile and mse, which need a histogram over the true range).  `levels`: steps of
+    the grid that mse fits (255: 8 bits).  UsageError for an
     unknown method, DataError where there are no samples or a value is not finite.
     """
     if method not in METHODS:
@@ -73,7 +75,7 @@ def observe(
     out = {}
     for name, s in seen.items():
         assert s.total is not None
-        lo, hi = _range(s, method)
+        lo, hi = _range(s, method, levels)
         out[name] = Observed(lo, hi, s.lo, s.hi, s.total / s.count)
     return out
 
@@ -91,7 +93,7 @@ def _add(s: _Seen, name: str, x: Array) -> None:
     s.count += len(rows)
 
 
-def _range(s: _Seen, method: str) -> tuple[float, float]:
+def _range(s: _Seen, method: str, levels: int) -> tuple[float, float]:
     if method == "minmax" or s.hist is None or s.hi <= s.lo:
         return s.lo, s.hi
     edges = np.linspace(s.lo, s.hi, BINS + 1)
@@ -102,17 +104,19 @@ def _range(s: _Seen, method: str) -> tuple[float, float]:
         hi = edges[min(int(np.searchsorted(share, 1 - tail)) + 1, BINS)]
         # a bound at zero is a rectifier's: it stays
         return (float(lo) if s.lo < 0 else s.lo), float(hi)
-    return _mse(s.hist, edges)
+    return _mse(s.hist, edges, levels)
 
 
-def _mse(hist: npt.NDArray[np.int64], edges: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The range whose 8-bit grid has the least expected squared error over the histogram."""
+def _mse(
+    hist: npt.NDArray[np.int64], edges: npt.NDArray[np.float64], levels: int
+) -> tuple[float, float]:
+    """The range whose grid of `levels` steps has the least expected squared error."""
     mid = (edges[:-1] + edges[1:]) / 2
     lo0, hi0 = min(float(edges[0]), 0.0), max(float(edges[-1]), 0.0)
     best, result = np.inf, (lo0, hi0)
-    for a in np.linspace(1.0, 0.3, 36):
+    for a in np.linspace(1.0, 0.3 if levels > 15 else 0.1, 36):
         for lo, hi in ((lo0 * a, hi0 * a), (lo0, hi0 * a), (lo0 * a, hi0)):
-            scale = max((hi - lo) / 255, 1e-30)
+            scale = max((hi - lo) / levels, 1e-30)
             inside = np.clip(mid, lo, hi)
             q = np.rint((inside - lo) / scale) * scale + lo
             error = float((hist * ((q - mid) ** 2 + 0.0)).sum())

@@ -47,7 +47,18 @@ def spec_of(lo: float, hi: float, bits: int = 8) -> QuantSpec:
     return QuantSpec(np.asarray(scale, F), np.asarray(zero, np.int32), None, bits)
 
 
-def narrowed(name: str, attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
+def narrow_specs(
+    graph: Graph, seen: dict[str, Observed], ops_of: Sequence[str], bits: int
+) -> dict[str, QuantSpec]:
+    """Activation specs of fewer bits for what the named ops read, from ranges observed at
+    2^bits - 1 levels; the graph's inputs keep 8 bits.  For `quantize(ranged=...)`."""
+    named = set(ops_of)
+    read = {op.inputs[0] for op in graph.ops if op.name in named} - set(graph.inputs)
+    passed = {o for op in graph.ops if op.type == "transpose" for o in op.outputs}  # of an input
+    return {n: spec_of(seen[n].lo, seen[n].hi, bits) for n in sorted(read - passed) if n in seen}
+
+
+def narrowed(attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
     """Attributes whose bounds keep an int8 output within fewer bits (ops without bounds
     hand their input's values on)."""
     if "lo" not in attrs:
@@ -324,7 +335,7 @@ class _Quantizer:
         names = [self.out_name(o) for o in op.outputs]
         spec = self.specs[op.outputs[0]]
         if spec.bits < 8:
-            attrs = narrowed(op.name, attrs, spec)
+            attrs = narrowed(attrs, spec)
         self.out.emit(type, inputs, attrs, name=op.name, outputs=names, quant=spec, dtype="i8")
         for o, n in zip(op.outputs, names, strict=True):
             self.i8[o] = n

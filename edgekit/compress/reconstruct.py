@@ -1,0 +1,359 @@
+"""Learned rounding, block by block, with activation quantization in the loop.
+
+Each weight learns whether to round down or up so that its block's output stays what the float block
+gives (AdaRound, Nagel et al. 2020, over blocks as BRECQ, Li et al. 2021), while inputs and inner
+activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along.  `window` 2
+optimizes a block together with the next one, which is settled only in its turn, as overlapping
+windows do (CBQ, 2025).  Needs no labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgekit import torchnet
+from edgekit.compress.quantize import CHANNEL_AXIS, Given, quantize_weights
+from edgekit.errors import DataError, ModelError
+from edgekit.ir import Array, Graph, Op, QuantSpec
+
+Tensor = Any
+CHUNK = 64  # samples at a time where no gradient is needed
+WARM = 0.2  # share of the steps before rounding is pushed to 0 or 1
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """`steps` per block; `batch` samples each; `drop`: chance that an activation stays float;
+    `push`: weight of the rounding term; `window`: blocks optimized together (1 or 2)."""
+
+    steps: int = 250
+    batch: int = 32
+    rate: float = 0.02
+    drop: float = 0.5
+    push: float = 0.5
+    window: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class BlockLoss:
+    """Mean squared error of a block's output over its float variance: nearest rounding, learned."""
+
+    ops: tuple[str, ...]
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What to hand to `quantize` as `given`, and what every block gained."""
+
+    given: dict[str, Given]
+    blocks: tuple[BlockLoss, ...]
+
+
+def blocks(graph: Graph, weighted: set[str], least: int = 2) -> list[list[Op]]:
+    """Runs of ops between places where one single activation is alive, each with at least `least`
+    ops of `weighted` (the last may have fewer)."""
+    last = {n: i for i, op in enumerate(graph.ops) for n in op.inputs if n}
+    for n in graph.outputs:
+        last[n] = len(graph.ops)
+    found: list[list[Op]] = []
+    part: list[Op] = []
+    alive: set[str] = set(graph.inputs)
+    for i, op in enumerate(graph.ops):
+        part.append(op)
+        alive = {n for n in alive | set(op.outputs) if last.get(n, -1) > i}
+        if len(alive) == 1 and sum(o.name in weighted for o in part) >= least:
+            found.append(part)
+            part = []
+    if part and found and not any(o.name in weighted for o in part):
+        found[-1] += part
+    elif part:
+        found.append(part)
+    return found
+
+
+@dataclass
+class _Weight:
+    """One op's weights while they learn: integers are clamp(floor + h(alpha))."""
+
+    op: Op
+    spec: QuantSpec
+    axis: int
+    floor: Tensor
+    alpha: Tensor
+    bias: Tensor
+    learn: bool
+    exact: Tensor  # float weights
+    mean: Tensor | None = None  # of the float input, per channel
+    scale: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        self.scale = torch.from_numpy(np.array(self.spec.broadcast(self.floor.ndim)[0]))
+        self.half = 1 << self.spec.bits - 1
+        self.low = -127 if self.spec.bits == 8 else -self.half
+
+    def share(self) -> Tensor:
+        """h in 0..1 of every weight."""
+        import torch
+
+        return (torch.sigmoid(self.alpha) * 1.2 - 0.1).clamp(0, 1)
+
+    def integers(self, hard: bool) -> Tensor:
+        up = (self.alpha >= 0).float() if hard or not self.learn else self.share()
+        return (self.floor + up).clamp(self.low, self.half - 1)
+
+    def real(self, hard: bool = False) -> tuple[Tensor, Tensor]:
+        """Weights and bias; what rounding moves the mean of an output by is taken off the bias."""
+        w = self.integers(hard) * self.scale
+        if self.mean is None:
+            return w, self.bias
+        d = w - self.exact
+        if self.op.type == "depthwise_conv2d":
+            return w, self.bias - d.sum((0, 1)) * self.mean
+        groups = int(self.op.attrs.get("groups", 1))
+        per = d.reshape(groups, len(d) // groups, -1, d.shape[-1]).sum(2)  # (groups, o, ci)
+        return w, self.bias - (per * self.mean.reshape(groups, 1, -1)).sum(-1).reshape(-1)
+
+
+def reconstruct(
+    graph: Graph,
+    specs: dict[str, QuantSpec],
+    bits: dict[str, int],
+    samples: dict[str, Array],
+    options: Options | None = None,
+    *,
+    biases: dict[str, Array] | None = None,
+    skip: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Reconstructed:
+    """Learned integers for every weighted op of a float graph.
+
+    specs: tensor -> activation spec (ops whose output has none stay float).  bits: op -> weight
+    bits, 8 where absent (8-bit weights keep nearest rounding and learn their bias only).  samples:
+    input name -> (n, ...) prepared floats.  `biases`: where to start (bias correction), else the
+    graph's own.  ModelError names ops without a differentiable form.
+    """
+    import torch
+
+    bad = torchnet.unsupported(graph)
+    if bad:
+        raise ModelError(f"reconstruction does not know ops of type {', '.join(bad)}")
+    o = options or Options()
+    count = {len(a) for a in samples.values()}
+    if len(count) != 1 or count.pop() < o.batch:
+        raise DataError(f"reconstruction needs at least {o.batch} samples")
+    torch.manual_seed(o.seed)
+    job = _Job(graph, specs, bits, o, biases or {}, set(skip))
+    return job.run(samples, progress)
+
+
+class _Job:
+    def __init__(
+        self,
+        graph: Graph,
+        specs: dict[str, QuantSpec],
+        bits: dict[str, int],
+        options: Options,
+        biases: dict[str, Array],
+        skip: set[str],
+    ) -> None:
+        self.g, self.specs, self.o = graph, specs, options
+        self.const = torchnet.constants(graph)
+        self.weights: dict[str, _Weight] = {}
+        for op in graph.ops:
+            w = graph.value(op.inputs[1]) if op.type in _WEIGHTED else None
+            if w is not None and op.outputs[0] in specs and op.name not in skip:
+                self.weights[op.name] = self.weight(op, w, bits.get(op.name, 8), biases)
+        self.blocks = blocks(graph, set(self.weights))
+
+    def weight(self, op: Op, w: Array, bits: int, biases: dict[str, Array]) -> _Weight:
+        import torch
+
+        axis = CHANNEL_AXIS.get(op.type, 0)
+        q, spec = quantize_weights(w, axis, bits)
+        scale = spec.broadcast(w.ndim)[0]
+        bias = self.g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
+        start = biases.get(op.name, bias if bias is not None else np.zeros(q.shape[axis]))
+        learn = bits < 8
+        floor = np.floor(w / scale) if learn else q
+        rest = np.clip(w / scale - floor, 0.01, 0.99) if learn else np.zeros(w.shape)
+        # sigmoid(alpha) * 1.2 - 0.1 = rest; 8-bit weights keep q: their alpha stays below 0
+        share = (rest + 0.1) / 1.2
+        alpha = np.log(share / (1 - share)) if learn else np.full(w.shape, -1.0)
+        return _Weight(
+            op,
+            spec,
+            axis,
+            torch.from_numpy(floor.astype(np.float32)),
+            torch.from_numpy(alpha.astype(np.float32)).requires_grad_(learn),
+            torch.from_numpy(np.asarray(start, np.float32).copy()).requires_grad_(True),
+            learn,
+            self.const[op.inputs[1]],
+        )
+
+    def run(self, samples: dict[str, Array], progress: Progress | None) -> Reconstructed:
+        import torch
+
+        plain = torchnet.tensors(samples)
+        noisy = {n: self.quantized(n, x) for n, x in plain.items()}
+        found = []
+        for i, ops in enumerate(self.blocks):
+            if progress:
+                progress("reconstruct", i, len(self.blocks))
+            ahead = ops + (
+                self.blocks[i + 1] if self.o.window > 1 and i + 1 < len(self.blocks) else []
+            )
+            with torch.no_grad():
+                self.means(ahead, plain)
+                target = self.forward(ahead, plain, quantize=False)
+                before = self.error(ahead, noisy, target)
+            self.learn(ahead, plain, noisy, target)
+            with torch.no_grad():
+                after = self.error(ahead, noisy, target)
+                plain = self.forward(ops, plain, quantize=False)
+                noisy = self.forward(ops, noisy, quantize=True)
+                for op in ahead[len(ops) :]:  # learned ahead of its turn: may still change its mind
+                    if op.name in self.weights:
+                        self.weights[op.name].alpha.clamp_(-1.0, 1.0)
+            found.append(BlockLoss(tuple(op.name for op in ops), before, after))
+        if progress:
+            progress("reconstruct", len(self.blocks), len(self.blocks))
+        given = {
+            n: Given(
+                w.integers(hard=True).detach().numpy().astype(np.int8),
+                w.spec,
+                w.real(hard=True)[1].detach().numpy().astype(np.float64),
+            )
+            for n, w in self.weights.items()
+        }
+        return Reconstructed(given, tuple(found))
+
+    def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
+        """Sets the input mean of every weighted op, from its float input."""
+        first = {k: v[: 4 * CHUNK] for k, v in plain.items()}
+        values = torchnet.run(ops, dict(first), self.const)
+        for op in ops:
+            if op.name in self.weights:
+                x = values[op.inputs[0]]
+                self.weights[op.name].mean = x.reshape(-1, x.shape[-1]).mean(0)
+
+    def quantized(self, name: str, x: Tensor) -> Tensor:
+        """Fake-quantized activation; the gradient passes where the value is in range."""
+        spec = self.specs.get(name)
+        if spec is None:
+            return x
+        s, z, half = float(spec.scale), int(spec.zero), 1 << spec.bits - 1
+        y = (x / s).clamp(-half - z, half - 1 - z)
+        return (y + (y.round() - y).detach()) * s
+
+    def step(
+        self, ops: list[Op], values: dict[str, Tensor], quantize: bool, hard: bool, drop: float
+    ) -> dict[str, Tensor]:
+        """All activations of some ops, of float or quantized weights."""
+        import torch
+
+        extra: dict[str, Tensor] = dict(self.const)
+        if quantize:
+            for op in ops:
+                w = self.weights.get(op.name)
+                if w is not None:
+                    extra[op.inputs[1]], bias = w.real(hard)
+                    if len(op.inputs) > 2 and op.inputs[2]:
+                        extra[op.inputs[2]] = bias
+
+        def hook(op: Op, y: Tensor) -> Tensor:
+            if not quantize:
+                return y
+            w = self.weights.get(op.name)
+            if w is not None and not (len(op.inputs) > 2 and op.inputs[2]):
+                raise ModelError("a weighted op without a bias", where=op.name)
+            q = self.quantized(op.outputs[0], y)
+            return torch.where(torch.rand_like(y) < drop, y, q) if drop else q
+
+        return torchnet.run(ops, values, extra, hook)
+
+    def forward(
+        self, ops: list[Op], values: dict[str, Tensor], quantize: bool
+    ) -> dict[str, Tensor]:
+        """What lives on after some ops, over all samples in chunks."""
+        import torch
+
+        wanted = self.alive_after(ops)
+        n = len(next(iter(values.values())))
+        parts = [
+            self.step(ops, {k: v[i : i + CHUNK] for k, v in values.items()}, quantize, True, 0.0)
+            for i in range(0, n, CHUNK)
+        ]
+        return {k: torch.cat([p[k] for p in parts]) for k in wanted}
+
+    def alive_after(self, ops: list[Op]) -> list[str]:
+        made = {o for op in ops for o in op.outputs}
+        later = {n for op in self.g.ops[self.g.ops.index(ops[-1]) + 1 :] for n in op.inputs}
+        return sorted(made & (later | set(self.g.outputs)))
+
+    def error(self, ops: list[Op], noisy: dict[str, Tensor], target: dict[str, Tensor]) -> float:
+        return float(self.loss(self.forward(ops, noisy, quantize=True), target))
+
+    def loss(self, got: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
+        return sum(((got[k] - t) ** 2).mean() / t.var().clamp_min(1e-12) for k, t in target.items())
+
+    def learn(
+        self,
+        ops: list[Op],
+        plain: dict[str, Tensor],
+        noisy: dict[str, Tensor],
+        target: dict[str, Tensor],
+    ) -> None:
+        import torch
+
+        mine = [self.weights[op.name] for op in ops if op.name in self.weights]
+        if not mine:
+            return
+        rounded = [w for w in mine if w.learn]
+        steps = torch.optim.Adam(
+            [
+                {"params": [w.alpha for w in rounded], "lr": self.o.rate},
+                {"params": [w.bias for w in mine], "lr": 1e-3},
+            ]
+            if rounded
+            else [{"params": [w.bias for w in mine], "lr": 1e-3}]
+        )
+        n, total = len(next(iter(plain.values()))), self.o.steps
+        for i in range(total):
+            pick = torch.randint(n, (self.o.batch,))
+            x = {}
+            for k in plain:
+                a, b = plain[k][pick], noisy[k][pick]
+                x[k] = torch.where(torch.rand_like(a) < self.o.drop, a, b)
+            got = self.step(ops, x, True, False, self.o.drop)
+            loss = self.loss(got, {k: t[pick] for k, t in target.items()})
+            if i >= WARM * total:
+                beta = 20 - 18 * (i / total - WARM) / (1 - WARM)
+                far = [(1 - (2 * w.share() - 1).abs() ** beta).mean() for w in rounded]
+                loss = loss + self.o.push * sum(far)
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+
+
+_WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
+
+
+def with_biases(graph: Graph) -> Graph:
+    """The graph with a zero bias where a weighted op has none, so that there is one to learn."""
+    g = graph.copy()
+    for i, op in enumerate(g.ops):
+        if op.type in _WEIGHTED and (len(op.inputs) < 3 or not op.inputs[2]):
+            n = g.tensors[op.outputs[0]].shape[-1]
+            bias = g.const(op.name + ".bias", np.zeros(n, np.float32))
+            g.ops[i] = op.with_(inputs=(*op.inputs[:2], bias))
+    return g
