@@ -233,15 +233,18 @@ def qdq_file(net: Net) -> Path:
     return path
 
 
-def package(net: Net, precision: str, board: str = "host") -> tuple[bytes, str]:
+def package(
+    net: Net, precision: str, board: str = "host", isa: Sequence[str] | None = None
+) -> tuple[bytes, str]:
     """(package, the file it was built from).  int8 of a .tflite is taken as it is."""
+    target: dict[str, Any] = {"board": board, "isa": isa}
     if precision == "int8" and net.same and "int8" in net.lite:
         source = DATA / net.lite["int8"]
-        return pipeline.build(source, board=board).data, source.name
+        return pipeline.build(source, **target).data, source.name
     if precision == "float32":
-        return pipeline.build(onnx_file(net), board=board, precision="float32").data, "onnx"
+        return pipeline.build(onnx_file(net), precision="float32", **target).data, "onnx"
     x = np.concatenate(list(inputs(net)))
-    built = pipeline.build(onnx_file(net), board=board, precision="int8", calibration={"x": x})
+    built = pipeline.build(onnx_file(net), precision="int8", calibration={"x": x}, **target)
     return built.data, "onnx"
 
 

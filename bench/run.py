@@ -1,6 +1,6 @@
 """Latency of EdgeKit beside other runtimes on this machine, interleaved; writes host.json.
 
-    python bench/run.py [--nets KWS,IC] [--peers onnxruntime,litert] [--threads 1] [--precision int8]
+    python bench/run.py [--nets KWS,IC] [--peers onnxruntime,litert] [--threads 1]
 
 Every runtime lives in a child process (peers.py).  In each of ROUNDS rounds every runtime takes a
 turn of about TURN_S seconds, in rotated order, after some inferences that only warm up; so what
@@ -31,12 +31,15 @@ import files  # noqa: E402
 import nets  # noqa: E402
 import venvs  # noqa: E402
 
+from edgekit.errors import EdgeKitError  # noqa: E402
+
 OUT = HERE / "results" / "host.json"
 PEERS = ("onnxruntime", "litert", "openvino", "ncnn", "mnn", "executorch")
 ROUNDS = 10
 TURN_S = 0.04
 WARM = 3
 PILOT = 5
+Paths = dict[str, Path]
 
 
 @dataclass
@@ -84,18 +87,33 @@ class Child:
         self.process.wait()
 
 
-def compare(net: nets.Net, precision: str, threads: int, children: Sequence[Child]) -> Any:
-    """One network, precision and thread count: times by runtime, and why others have none."""
-    opened: dict[str, dict[str, Any]] = {}
+def prepare(net: nets.Net, precision: str, names: Sequence[str]) -> tuple[Paths, dict[str, str]]:
+    """(files by runtime, why others have none): every conversion, before anything is timed."""
+    found: Paths = {}
     without: dict[str, str] = {}
-    for child in children:
+    for name in names:
         try:
-            path = files.model_file(net, precision, child.name)
+            found[name] = files.model_file(net, precision, name)
+        except (files.Unavailable, EdgeKitError) as reason:
+            without[name] = str(reason)
+    return found, without
+
+
+def compare(
+    net: nets.Net, precision: str, threads: int, children: Sequence[Child], ready: Any
+) -> dict[str, Any]:
+    """One network, precision and thread count: times by runtime, and why others have none."""
+    paths, without = ready[0], dict(ready[1])
+    opened: dict[str, dict[str, Any]] = {}
+    for child in children:
+        if child.name not in paths:
+            continue
+        try:
             opened[child.name] = child.ask(
-                do="open", path=str(path), threads=threads, precision=precision
+                do="open", path=str(paths[child.name]), threads=threads, precision=precision
             )
             child.ask(do="time", count=PILOT)
-        except (files.Unavailable, RuntimeError) as reason:
+        except RuntimeError as reason:
             opened.pop(child.name, None)
             without[child.name] = str(reason)
     taken = interleave([c for c in children if c.name in opened])
@@ -161,25 +179,34 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     wanted, gone = nets.present([n for n in args.nets.split(",") if n])
-    children = [Child(n) for n in ("edgekit", *args.peers.split(","))]
+    names = ["edgekit", *filter(None, args.peers.split(","))]
+    precisions = args.precision.split(",")
+    ready = {(n.name, p): prepare(n, p, names) for p in precisions for n in wanted}
+    children = [Child(n) for n in names]
     facts: dict[str, Any] = {"machine": machine(), "gone": gone, "results": []}
     began = time.monotonic()
     try:
         for threads in map(int, args.threads.split(",")):
-            for precision in args.precision.split(","):
+            for precision in precisions:
                 for net in wanted:
-                    found = compare(net, precision, threads, children)
+                    found = compare(net, precision, threads, children, ready[net.name, precision])
                     facts["results"].append(found)
                     show(found)
     finally:
         for child in children:
             child.stop()
-    facts["machine"]["seconds"] = f"{time.monotonic() - began:.0f}"
-    args.out.parent.mkdir(exist_ok=True)
-    part = args.out.with_suffix(".part")
-    part.write_text(json.dumps(facts, indent=1) + "\n")
-    part.rename(args.out)
+        facts["machine"]["seconds"] = f"{time.monotonic() - began:.0f}"
+        if facts["results"]:
+            write(args.out, facts)
     return 0
+
+
+def write(path: Path, facts: dict[str, Any]) -> None:
+    """Results as JSON."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(facts, indent=1) + "\n")
+    part.rename(path)
 
 
 def show(found: dict[str, Any]) -> None:
