@@ -28,6 +28,10 @@ typedef struct ek_gemm {
     float lo, hi;        /* int8: relative to zero, whole numbers */
     int32_t zero;        /* int8: output zero point */
     const float *row_scale; /* gemm_dyn: (m) activation scale */
+    /* Windows read where they lie, only by kernels that set ek_kernels.windows; else 0.
+     * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
+    uint32_t width, segment; /* segment: a multiple of kr */
+    ptrdiff_t line, gap;     /* elements */
 } ek_gemm;
 
 /* Depthwise over `count` output pixels whose taps all exist.
@@ -70,6 +74,7 @@ typedef struct ek_kernels {
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
+    uint8_t windows; /* 1: gemm_s8 reads windows (see ek_gemm) and rows at any address; 2: gemm_f32 does; 3: both */
 } ek_kernels;
 enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
@@ -82,6 +87,9 @@ enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks
  * ek_open refuses packages that need them.  `edgekit build --format c` writes the number. */
 #ifndef EK_SLOTS
 #define EK_SLOTS 0xffffffffu
+#endif
+#ifndef EK_NARROW
+#define EK_NARROW 1 /* 0: no weights of 4 or 2 bits */
 #endif
 #define EK_USES(SLOT) ((EK_SLOTS >> EK_K_##SLOT & 1u) != 0)
 #define EK_SET(k, slot, SLOT, fn, ISA) \

@@ -3,40 +3,79 @@
 #include "avx512.h"
 #include "kernels.h"
 
-/* Up to 2 blocks of 16 outputs of one tile. */
+enum { ROWS = 8, BLOCKS = 4 }; /* of a register tile, at most: 8 x 3 or 6 x 4 */
+
 typedef struct tile {
-    const int8_t *a;      /* rows, stride lda */
-    ptrdiff_t lda;
+    const int8_t *a[ROWS];
     const uint8_t *w;     /* first block */
     size_t block;         /* bytes between blocks */
-    uint32_t k, left;     /* inputs; outputs from the first block on, at least 1 */
+    uint32_t k, segment;  /* inputs, and of one run */
+    ptrdiff_t gap;        /* between runs */
+    uint32_t left;        /* outputs from the first block on, at least 1 */
     uint8_t *y;           /* int8 or float, row stride ldy bytes */
     ptrdiff_t ldy;
     const float *row_scale;
 } tile;
 
+/* Where the rows of a GEMM start, one after the other. */
+typedef struct cursor {
+    const int8_t *row, *line;
+    uint32_t x, width;
+    ptrdiff_t lda, jump;
+} cursor;
+
+EK_INLINE cursor cursor_of(const ek_gemm *g, size_t size)
+{
+    const int8_t *a = (const int8_t *)g->a;
+    return (cursor){ a, a, 0, g->width ? g->width : g->m, g->lda * (ptrdiff_t)size, g->line * (ptrdiff_t)size };
+}
+
+EK_INLINE const int8_t *next_row(cursor *c)
+{
+    const int8_t *p = c->row;
+    c->row += c->lda;
+    if (++c->x == c->width) {
+        c->row = c->line += c->jump;
+        c->x = 0;
+    }
+    return p;
+}
+
 /* VPDPBUSD wants unsigned activations: a + 128 is a ^ 0x80.  What that adds, 128 * sum(w), is in the bias where
- * the layout asks for xoff 128 and is taken off here (`sum`) where it does not. */
-EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[8][2], int sum, const unsigned mr, const unsigned nb)
+ * the layout asks for xoff 128 and is taken off here (`sum`) where it does not.  Sums start from the bias (`bias`) or 0. */
+EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[ROWS][BLOCKS], const int sum, const int bias, const unsigned mr,
+                                  const unsigned nb)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80), ones = _mm512_set1_epi8(1);
     const uint8_t *w = t->w + 128;
-    __m512i ws[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        EK_UNROLL for (unsigned b = 0; b < nb; b++)
-            acc[r][b] = _mm512_setzero_si512();
-    for (uint32_t k = 0; k < t->k; k += 4, w += 64) {
-        const int8_t *a = t->a + k;
-        __m512i wv[2];
-        EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-            wv[b] = _mm512_loadu_si512(w + b * t->block);
-            if (sum)
-                ws[b] = _mm512_dpbusd_epi32(ws[b], ones, wv[b]);
-        }
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            __m512i x = _mm512_xor_si512(_mm512_set1_epi32(ek_load_s32(a + (ptrdiff_t)r * t->lda)), flip);
-            EK_UNROLL for (unsigned b = 0; b < nb; b++)
-                acc[r][b] = _mm512_dpbusd_epi32(acc[r][b], x, wv[b]);
+    const size_t block = t->block;
+    const int8_t *a[ROWS];
+    __m512i ws[BLOCKS];
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        __m512i first = bias ? _mm512_loadu_si512(t->w + b * block) : _mm512_setzero_si512();
+        ws[b] = _mm512_setzero_si512();
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
+            acc[r][b] = first;
+    }
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        a[r] = t->a[r];
+        EK_KEEP(a[r]);
+    }
+    ptrdiff_t at = 0;
+    for (uint32_t k = 0; k < t->k; k += t->segment, at += t->gap) {
+        uint32_t end = t->k - k < t->segment ? t->k - k : t->segment;
+        for (uint32_t i = 0; i < end; i += 4, at += 4, w += 64) {
+            __m512i wv[BLOCKS];
+            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+                wv[b] = _mm512_loadu_si512(w + b * block);
+                if (sum)
+                    ws[b] = _mm512_dpbusd_epi32(ws[b], ones, wv[b]);
+            }
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+                __m512i x = _mm512_xor_si512(_mm512_set1_epi32(ek_load_s32(a[r] + at)), flip);
+                EK_UNROLL for (unsigned b = 0; b < nb; b++)
+                    acc[r][b] = _mm512_dpbusd_epi32(acc[r][b], x, wv[b]);
+            }
         }
     }
     if (sum)
@@ -46,43 +85,108 @@ EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[8][2], int sum, con
 }
 
 /* sum_k (a + xoff) of one row */
-EK_INLINE EK_AVX512 int32_t row_sum(const int8_t *a, uint32_t k, int32_t xoff)
+EK_INLINE EK_AVX512 int32_t row_sum(const tile *t, const int8_t *a, int32_t xoff)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80), ones = _mm512_set1_epi8(1);
     __m512i s = _mm512_setzero_si512();
-    for (uint32_t i = 0; i < k; i += 64) {
-        __mmask64 m = k - i < 64 ? ((__mmask64)1 << (k - i)) - 1 : ~(__mmask64)0;
-        s = _mm512_dpbusd_epi32(s, _mm512_xor_si512(_mm512_maskz_loadu_epi8(m, a + i), flip), _mm512_maskz_mov_epi8(m, ones));
+    for (uint32_t k = 0; k < t->k; k += t->segment, a += (ptrdiff_t)t->segment + t->gap) {
+        uint32_t end = t->k - k < t->segment ? t->k - k : t->segment;
+        for (uint32_t i = 0; i < end; i += 64) {
+            __mmask64 m = end - i < 64 ? ((__mmask64)1 << (end - i)) - 1 : ~(__mmask64)0;
+            s = _mm512_dpbusd_epi32(s, _mm512_xor_si512(_mm512_maskz_loadu_epi8(m, a + i), flip), _mm512_maskz_mov_epi8(m, ones));
+        }
     }
-    return (int32_t)((uint32_t)_mm512_reduce_add_epi32(s) + (uint32_t)k * (uint32_t)(xoff - 128));
+    return (int32_t)((uint32_t)_mm512_reduce_add_epi32(s) + (uint32_t)t->k * (uint32_t)(xoff - 128));
 }
 
-EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const unsigned mr, const unsigned nb)
+/* What turns sums into int8.  Only the upper bound is taken in float, where it keeps large sums off the overflow of the
+ * conversion; lower ones (and NaN) become INT32_MIN and saturate down to `lo`.  Bounds are whole: rounding first is the same. */
+typedef struct finish {
+    __m512 hi;
+    __m512i lo, zero; /* int8, int16 */
+} finish;
+
+EK_INLINE EK_AVX512 finish finish_of(const ek_gemm *g)
 {
-    __m512i acc[8][2];
-    if (g->xoff)
-        tile_acc(t, acc, 0, mr, nb);
+    float lo = g->lo + (float)g->zero;
+    return (finish){ _mm512_set1_ps(g->hi), _mm512_set1_epi8((char)(lo < -128.0f ? -128 : lo > 127.0f ? 127 : (int)lo)),
+                     _mm512_set1_epi16((int16_t)g->zero) };
+}
+
+EK_INLINE EK_AVX512 __m512i scaled(const finish *f, __m512i acc, const uint8_t *head)
+{
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(head + 64));
+    return _mm512_cvt_roundps_epi32(_mm512_min_ps(f->hi, v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* four times 16 sums -> 64 int8 in order */
+EK_INLINE EK_AVX512 __m512i narrow(const finish *f, __m512i a, __m512i b, __m512i c, __m512i d)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), f->zero), cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), f->zero);
+    return _mm512_permutexvar_epi32(order, _mm512_max_epi8(_mm512_packs_epi16(ab, cd), f->lo));
+}
+
+EK_INLINE EK_AVX512 void store16(int8_t *y, __m128i v, uint32_t left) { ek_store16_s8(y, v, left); }
+
+EK_INLINE EK_AVX512 void store32(int8_t *y, __m256i v, uint32_t left)
+{
+    if (left >= 32)
+        _mm256_storeu_si256((__m256i *)(void *)y, v);
     else
-        tile_acc(t, acc, 1, mr, nb);
-    const ek_requant512 q = ek_requant512_of(g->lo, g->hi, g->zero);
-    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-        uint32_t adj = 0;
-        if (g->w_zero)
-            adj = 0u - (uint32_t)g->w_zero * (uint32_t)row_sum(t->a + (ptrdiff_t)r * t->lda, t->k, g->xoff);
-        EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-            const uint8_t *head = t->w + b * t->block;
-            __m512i v = _mm512_add_epi32(acc[r][b], _mm512_loadu_si512(head));
-            v = _mm512_add_epi32(v, _mm512_set1_epi32((int32_t)adj));
-            __m128i y = ek_requant512_s8(v, _mm512_loadu_ps(head + 64), &q);
-            ek_store16_s8((int8_t *)t->y + (ptrdiff_t)r * t->ldy + b * 16u, y, t->left - b * 16u);
+        _mm256_mask_storeu_epi8(y, (__mmask32)((1u << left) - 1), v);
+}
+
+EK_INLINE EK_AVX512 void store64(int8_t *y, __m512i v, uint32_t left)
+{
+    if (left >= 64)
+        _mm512_storeu_si512(y, v);
+    else
+        _mm512_mask_storeu_epi8(y, ((__mmask64)1 << left) - 1, v);
+}
+
+EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum, const unsigned mr, const unsigned nb)
+{
+    __m512i acc[ROWS][BLOCKS];
+    tile_acc(t, acc, sum, 1, mr, nb);
+    if (g->w_zero)
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            uint32_t adj = 0u - (uint32_t)g->w_zero * (uint32_t)row_sum(t, t->a[r], g->xoff);
+            EK_UNROLL for (unsigned b = 0; b < nb; b++)
+                acc[r][b] = _mm512_add_epi32(acc[r][b], _mm512_set1_epi32((int32_t)adj));
+        }
+    const finish f = finish_of(g);
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        EK_UNROLL for (unsigned b = 0; b < nb; b++)
+            acc[r][b] = scaled(&f, acc[r][b], t->w + b * t->block);
+    const unsigned step = nb == 1 && mr >= 4 ? 4 : nb == 2 && mr >= 2 ? 2 : 1; /* rows that fill a vector */
+    int8_t *y = (int8_t *)t->y;
+    EK_UNROLL for (unsigned r = 0; r < mr; r += step, y += step * t->ldy) {
+        if (nb > 2) {
+            store64(y, narrow(&f, acc[r][0], acc[r][1], acc[r][2], acc[r][nb - 1]), t->left);
+        } else if (nb == 2) {
+            unsigned q = r + step - 1;
+            __m512i v = narrow(&f, acc[r][0], acc[r][1], acc[q][0], acc[q][1]);
+            store32(y, _mm512_castsi512_si256(v), t->left);
+            if (step > 1)
+                store32(y + t->ldy, _mm512_extracti64x4_epi64(v, 1), t->left);
+        } else {
+            unsigned p = step > 1 ? 1 : 0;
+            __m512i v = narrow(&f, acc[r][0], acc[r + p][0], acc[r + 2 * p][0], acc[r + 3 * p][0]);
+            store16(y, _mm512_castsi512_si128(v), t->left);
+            if (step > 1) {
+                store16(y + t->ldy, _mm512_extracti32x4_epi32(v, 1), t->left);
+                store16(y + 2 * t->ldy, _mm512_extracti32x4_epi32(v, 2), t->left);
+                store16(y + 3 * t->ldy, _mm512_extracti32x4_epi32(v, 3), t->left);
+            }
         }
     }
 }
 
 EK_INLINE EK_AVX512 void tile_dyn(const ek_gemm *g, const tile *t, const unsigned mr, const unsigned nb)
 {
-    __m512i acc[8][2];
-    tile_acc(t, acc, 1, mr, nb);
+    __m512i acc[ROWS][BLOCKS];
+    tile_acc(t, acc, 1, 0, mr, nb);
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
         EK_UNROLL for (unsigned b = 0; b < nb; b++) {
             const uint8_t *head = t->w + b * t->block;
@@ -95,48 +199,73 @@ EK_INLINE EK_AVX512 void tile_dyn(const ek_gemm *g, const tile *t, const unsigne
     }
 }
 
-/* up to 8 rows and 2 blocks in tiles of 8, 4, 2, 1 rows; weights outermost: a pair of blocks stays in L1 for all rows */
-EK_INLINE EK_AVX512 void rows(const ek_gemm *g, tile t, const int dyn, const unsigned nb)
+enum { S8, S8_SUM, DYN }; /* S8_SUM: xoff 0 */
+
+EK_INLINE EK_AVX512 void one_tile(const ek_gemm *g, const tile *t, const int kind, const unsigned mr, const unsigned nb)
 {
+    if (kind == DYN)
+        tile_dyn(g, t, mr, nb);
+    else
+        tile_s8(g, t, kind == S8_SUM, mr, nb);
+}
+
+/* all rows of nb blocks, `most` (8 or 6), 4, 2, 1 at a time */
+EK_INLINE EK_AVX512 void rows(const ek_gemm *g, tile t, const int kind, const unsigned most, const unsigned nb)
+{
+    cursor c = cursor_of(g, 1);
     for (uint32_t m = 0; m < g->m;) {
-        uint32_t left = g->m - m, done = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-        if (dyn) {
-            t.row_scale = g->row_scale + m;
-            switch (done) {
-            case 8: tile_dyn(g, &t, 8, nb); break;
-            case 4: tile_dyn(g, &t, 4, nb); break;
-            case 2: tile_dyn(g, &t, 2, nb); break;
-            default: tile_dyn(g, &t, 1, nb); break;
-            }
-        } else {
-            switch (done) {
-            case 8: tile_s8(g, &t, 8, nb); break;
-            case 4: tile_s8(g, &t, 4, nb); break;
-            case 2: tile_s8(g, &t, 2, nb); break;
-            default: tile_s8(g, &t, 1, nb); break;
-            }
-        }
-        t.a += (ptrdiff_t)done * t.lda;
+        uint32_t left = g->m - m, done = left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        for (uint32_t r = 0; r < done; r++)
+            t.a[r] = next_row(&c);
+        t.row_scale = kind == DYN ? g->row_scale + m : 0;
+        if (done == most)
+            one_tile(g, &t, kind, most, nb);
+        else if (done == 4)
+            one_tile(g, &t, kind, 4, nb);
+        else if (done == 2)
+            one_tile(g, &t, kind, 2, nb);
+        else
+            one_tile(g, &t, kind, 1, nb);
         t.y += (ptrdiff_t)done * t.ldy;
         m += done;
     }
 }
 
-EK_INLINE EK_AVX512 void gemm(const ek_gemm *g, const int dyn)
+/* weights outermost: some blocks stay in cache for all rows */
+EK_INLINE EK_AVX512 void gemm(const ek_gemm *g, const int kind)
 {
-    tile t = { .a = (const int8_t *)g->a, .lda = g->lda, .w = g->w, .block = ek_block_s8(16, 4, g->k), .k = g->k,
-               .y = (uint8_t *)g->y, .ldy = dyn ? g->ldy * 4 : g->ldy };
-    for (uint32_t n = 0; n < g->n; n += 32, t.w += 2 * t.block, t.y += dyn ? 128 : 32) {
-        t.left = g->n - n;
-        if (t.left > 16)
-            rows(g, t, dyn, 2);
+    tile t = { .w = g->w, .block = ek_block_s8(16, 4, g->k), .k = g->k, .segment = g->segment ? g->segment : g->k,
+               .y = (uint8_t *)g->y, .ldy = kind == DYN ? g->ldy * 4 : g->ldy, .left = g->n };
+    t.gap = g->segment ? g->gap - (ptrdiff_t)g->segment : 0;
+    while (t.left) {
+        uint32_t blocks = (t.left + 15) / 16, nb = blocks;
+        if (kind != S8)
+            nb = blocks > 1 ? 2 : 1;
+        else if (blocks > 4)
+            nb = blocks > 6 ? 4 : 3;
+        if (kind == S8 && nb == 4)
+            rows(g, t, S8, 6, 4);
+        else if (kind == S8 && nb == 3)
+            rows(g, t, S8, 8, 3);
+        else if (nb == 2)
+            rows(g, t, kind, 8, 2);
         else
-            rows(g, t, dyn, 1);
+            rows(g, t, kind, 8, 1);
+        t.w += nb * t.block;
+        t.y += (size_t)nb * 16 * (kind == DYN ? 4 : 1);
+        t.left -= t.left < nb * 16 ? t.left : nb * 16;
     }
 }
 
-static EK_AVX512 void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
-static EK_AVX512 void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
+static EK_AVX512 void gemm_s8(const ek_gemm *g)
+{
+    if (g->xoff)
+        gemm(g, S8);
+    else
+        gemm(g, S8_SUM);
+}
+
+static EK_AVX512 void gemm_dyn(const ek_gemm *g) { gemm(g, DYN); }
 
 /* y = act(a w + bias), mr rows and nb blocks of 16 outputs */
 EK_INLINE EK_AVX512 void tile_f32(const ek_gemm *g, const float *a, const float *w, size_t block, float *y, uint32_t left,
@@ -198,6 +327,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->s8_xoff = EK_XOFF_ANY;
     k->f32_nr = 16;
     k->tile_rows = 16;
+    k->windows = 1;
     ek_dw_avx512vnni(k);
     ek_elementwise_avx512vnni(k);
 }
