@@ -69,9 +69,17 @@ check-all: lint
 evidence: venv
 	$(PY) bench/evidence.py
 
+## make bench      EdgeKit beside six runtimes, and on emulated Arm cores, into bench/RESULTS.md (10 minutes)
+bench: venv
+	$(PIP) --no-deps efficientnet-lite-pytorch==0.1.0
+	$(PY) bench/run.py
+	$(PY) bench/arm.py
+	$(PY) bench/report.py
+
 ## make fuzz       200,000 mutated packages under ASan and UBSan, and every byte of their structure
 fuzz: venv
 	$(PY) bench/fuzz.py --every
+	$(PY) bench/fuzz.py --ops
 
 ## make wheels     both wheels, and edgekit-runtime for the Linux, macOS and Windows targets, into dist/
 WHEEL_TARGETS ?= x86_64-linux-gnu.2.17 x86_64-linux-musl aarch64-linux-gnu.2.17 aarch64-linux-musl \
@@ -84,4 +92,4 @@ wheels: venv
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help venv deps dev demo test lint check-all evidence fuzz wheels clean
+.PHONY: help venv deps dev demo test lint check-all evidence bench fuzz wheels clean

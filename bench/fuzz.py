@@ -1,6 +1,6 @@
 """Mutates packages under ASan and UBSan: `make fuzz`, and 5,000 of them in `make test`.
 
-    python bench/fuzz.py [--mutants N] [--every] [--seed S] [--json FILE]
+    python bench/fuzz.py [--mutants N] [--every] [--ops] [--seed S] [--json FILE]
 
 Three small real packages from the data outside the repository, or three of our own where that is
 absent.  Every mutant must be refused with a sentence or run safely.
@@ -16,11 +16,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgekit import paths, pipeline
+from edgekit import boards, ops, package, paths, pipeline, plan
 from edgekit.errors import ToolchainError
+from edgekit.passes.lower import lower
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEKIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -74,6 +75,23 @@ def subjects() -> list[Subject]:
         Subject("int8_net", package_cases.int8_net(), macs),
         Subject("two_entries", package_cases.two_entries(), 0),
     ]
+
+
+def op_subjects(samples: int = 6) -> list[Subject]:
+    """A package per op: a few of its samples, spread over all, as entries of their own."""
+    target = pipeline.target_of(boards.load("host"))
+    found = []
+    for name, definition in ops.table().items():
+        graphs = [g for _, g, _ in definition.samples()]
+        graphs = graphs[:: -(-len(graphs) // samples)]
+        entries, goldens = [], []
+        for i, g in enumerate(graphs):
+            lowered = lower(g, target)
+            entries.append((f"{name}{i}", lowered, plan.make(lowered, target)))
+            goldens += [replace(v, entry=i) for v in pipeline.make_goldens(g, target)]
+        data = package.write(entries, meta={}, goldens=goldens)
+        found.append(Subject(name, data, sum(map(pipeline.macs, graphs))))
+    return found
 
 
 def compiler() -> str:
@@ -174,9 +192,11 @@ def mutate(
     )
 
 
-def campaign(mutants: int, seed: int = 1, every: bool = False) -> list[Result]:
+def campaign(
+    mutants: int, seed: int = 1, every: bool = False, found: list[Subject] | None = None
+) -> list[Result]:
     """`mutants` over all subjects together; `every`: each structural byte of them besides."""
-    found = subjects()
+    found = found or subjects()
     return [mutate(s, -(-mutants // len(found)), seed + i, every) for i, s in enumerate(found)]
 
 
@@ -186,11 +206,12 @@ def main() -> int:
     parser.add_argument(
         "--every", action="store_true", help="each structural byte, 1 %% of the weights"
     )
+    parser.add_argument("--ops", action="store_true", help="packages of op samples instead")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     try:
-        results = campaign(args.mutants, args.seed, args.every)
+        results = campaign(args.mutants, args.seed, args.every, op_subjects() if args.ops else None)
     except ToolchainError as e:
         print(e, file=sys.stderr)
         return 1
