@@ -2,9 +2,9 @@
 
 Each weight learns whether to round down or up so that its block's output stays what the float block
 gives (AdaRound, Nagel et al. 2020, over blocks as BRECQ, Li et al. 2021), while inputs and inner
-activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along.  `window` 2
-optimizes a block together with the next one, which is settled only in its turn, as overlapping
-windows do (CBQ, 2025).  Needs no labels.
+activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along.  With
+`window` 2 a block is optimized together with the next one, which is settled only in its turn, as
+overlapping windows do (CBQ, 2025).  Needs no labels.
 """
 
 from __future__ import annotations
