@@ -95,7 +95,13 @@ def _build(command: Add) -> None:
         "edgekit build model.onnx -o model.ekp --board rpi5 --calibrate images/ --scale 0.00392157",
     )
     c.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .tflite or .pt2")
-    c.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.ekp")
+    c.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.ekp|DIR/")
+    c.add_argument(
+        "--format",
+        choices=("ekp", "c"),
+        default="ekp",
+        help="c: a folder for firmware with the package as an array, the runtime and a main.c",
+    )
     c.add_argument(
         "--board",
         default="host",
@@ -175,6 +181,11 @@ def _explain(command: Add) -> None:
     c.add_argument("source", type=Path, metavar="MODEL_OR_PKG")
     c.add_argument("--board", metavar="ID", help="(the board it was built for)")
     _shapes(c)
+    c.add_argument(
+        "--link",
+        action="store_true",
+        help="link it for a bare board: flash by the linker's map, stack painted on an emulator",
+    )
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
 
 

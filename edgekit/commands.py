@@ -59,13 +59,19 @@ def build(args: argparse.Namespace) -> None:
     from edgekit import explain as costs
     from edgekit import pipeline
 
-    if args.output.suffix != ".ekp":
-        raise UsageError(f"the output {args.output} does not end in .ekp")
+    if (args.output.suffix == ".ekp") != (args.format == "ekp"):
+        raise UsageError(
+            f"the output {args.output} "
+            + ("does not end in .ekp" if args.format == "ekp" else "must be a folder")
+        )
     model_file(args.model)
     with console.progress() as progress:
         built = pipeline.build(
             args.model, board=args.board, progress=progress, **compression_of(args)
         )
+        if args.format == "c":
+            _write_project(args, built)
+            return
         wanted = costs.needs(built.data, built.board)
     require_fit(built.board, wanted)
     package.save(args.output, built.data)
@@ -89,6 +95,37 @@ def build(args: argparse.Namespace) -> None:
     )
     if args.report:
         console.say(f"report: {args.report}")
+
+
+def _write_project(args: argparse.Namespace, built: Any) -> None:
+    """The folder of `build --format c`; what it needs is linked and measured where possible."""
+    from edgekit import embed
+
+    made = embed.project(built.data, built.board, args.output.name)
+    if not built.board.bare:
+        need = f"Package {len(built.data):,} B, RAM {sum(made.memory.values()):,} B and the stack."
+        embed.write(made, args.output, embed.readme(made, need))
+        found = None
+    else:
+        found = embed.measure(made)
+        _refuse(built.board, found)
+        embed.write(made, args.output, embed.readme(made, embed.markdown(found), found.undefined))
+    if args.json:
+        console.emit({"folder": str(args.output), "footprint": vars(found) if found else None})
+        return
+    console.say(f"{args.output}: C project for {built.board.id}")
+    if found:
+        show.footprint(embed.rows(found), found)
+
+
+def _refuse(board: board_files.Board, found: Any) -> None:
+    """BoardError with what would have to change where a linked project does not fit."""
+    from edgekit import embed
+    from edgekit.errors import BoardError
+
+    why = embed.fit(found)
+    if why:
+        raise BoardError("does not fit: " + "; ".join(why), where=board.id)
 
 
 def model_file(path: Path) -> None:
@@ -153,6 +190,9 @@ def explain(args: argparse.Namespace) -> None:
     from edgekit import explain as costs
 
     data, board = _source(args)
+    if args.link:
+        _explain_link(args, data, board)
+        return
     c = contents.read(data, str(args.source))
     e = costs.explain(data, c, board)
     n = costs.needs(data, board)
@@ -172,6 +212,26 @@ def explain(args: argparse.Namespace) -> None:
     show.explained(str(args.source), e, n, board)
     if args.report:
         console.say(f"report: {args.report}")
+
+
+def _explain_link(args: argparse.Namespace, data: bytes, board: board_files.Board) -> None:
+    """What `explain --link` says: the numbers of a real link for a bare board."""
+    from edgekit import embed
+
+    if not board.bare:
+        raise UsageError(
+            f"--link is for boards without an operating system; {board.id} has one",
+            todo="give --board ID; `edgekit boards` lists them",
+        )
+    found = embed.measure(embed.project(data, board, args.source.stem))
+    why = embed.fit(found)
+    if args.json:
+        facts = {**vars(found), "flash_bytes": found.flash, "ram_bytes": found.ram}
+        console.emit({**facts, "fits": not why, "change": why})
+        return
+    console.say(f"{args.source} on {board.id}")
+    show.footprint(embed.rows(found), found)
+    console.say("\n".join(f"  does not fit: {w}" for w in why) or "  fits")
 
 
 def _source(args: argparse.Namespace) -> tuple[bytes, board_files.Board]:

@@ -7,6 +7,7 @@ messages.
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 
 from edgekit import layout, ops, paths, wire
 from edgekit.ops.base import OpDef
@@ -78,9 +79,9 @@ def isas_h() -> str:
     return "".join(out) + "#endif\n"
 
 
-def isas_c() -> str:
-    """The overlay table of this build, lowest rank first."""
-    isas = layout.isas().values()
+def isas_c(names: Collection[str] | None = None) -> str:
+    """The overlay table of a build, lowest rank first; with ``names`` only of these ISAs."""
+    isas = [i for i in layout.isas().values() if names is None or i.name in names]
     out = [HEAD + '#include "oplist.h"\n\nconst ek_overlay ek_overlays[] = {\n']
     out += [
         f"#if {i.when}\n    {{ EK_ISA_{i.name.upper()}, ek_kernels_{i.name}, ek_has_{i.name} }},\n"

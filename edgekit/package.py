@@ -263,6 +263,14 @@ def _assemble(
     return front + b"\0" * (-len(front) % UNIT_FILE) + bytes(body)
 
 
+def reassemble(data: bytes, parts: dict[str, bytes]) -> bytes:
+    """A package with the header fields of ``data`` and other sections, checksums made again."""
+    (required,) = struct.unpack_from("<I", data, 8)
+    mem = [m * UNIT for m in struct.unpack_from("<5I", data, 32)]
+    rollback, model_id = struct.unpack_from("<Q32s", data, 56)
+    return _assemble(list(parts.items()), mem, model_id, rollback, required)
+
+
 def sections(data: bytes) -> dict[str, bytes]:
     """Name -> bytes of every section; PackageError where the header is not one."""
     if len(data) < 128 or struct.unpack_from("<I", data)[0] != MAGIC:

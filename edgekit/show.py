@@ -22,6 +22,13 @@ def needs_text(n: Needs) -> str:
     return f"{code}RAM {n.ram:,} B ({parts}{stack})"
 
 
+def footprint(rows: Any, found: Any) -> None:
+    """Table of a linked project: what, bytes, note."""
+    console.table("", ("", ">bytes", ""), rows)
+    needs = ", ".join(found.undefined) or "nothing"
+    console.say(f"  linked with {found.compiler}; the engine calls {needs}")
+
+
 def culprits(layers: Any) -> None:
     from edgekit.compress import sqnr
 

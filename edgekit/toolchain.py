@@ -162,12 +162,24 @@ def firmware(
     program = bare / f"{main}_main.c" if isinstance(main, str) else main
     objects += _objects(board, cc, [*sources, program], [f"-D{d}" for d in defines])
     objects.append(_package_object(board, cc, bare / "package.S", package))
-    script = _linker_script(board, bare / "sections.ld")
+    script = linker_script(board, bare / "sections.ld")
     # -nostartfiles keeps zig's compiler-rt; GCC would add newlib, which we do not want
     libs = ["-nostartfiles"] if cc.kind == "zig" else ["-nostdlib"]
     tail = [] if cc.kind == "zig" else ["-lgcc"]
     flags = [*libs, "-Wl,--gc-sections", f"-Wl,-T,{script}", *tail]
     return _link(board, cc, objects, flags, f"{program.stem}.elf")
+
+
+def session_bytes(board: Board, kind: str = "auto") -> int:
+    """Bytes of EK_MEM_SESSION on a 32-bit board: what `ek_arena_size` says there."""
+    text = """#include "session.h"
+extern const unsigned char ek_probe[(sizeof(ek_session) + 15) / 16 * 16];
+const unsigned char ek_probe[] = { [(sizeof(ek_session) + 15) / 16 * 16 - 1] = 1 };
+"""
+    path = paths.cache("sources") / f"session-{_digest(text)}.c"
+    _cached(path, lambda out: out.write_text(text, encoding="utf-8"))
+    (made,) = compile_objects(board, [path], kind=kind)
+    return section_sizes(made)[".rodata.ek_probe"]
 
 
 def section_sizes(elf: Path) -> dict[str, int]:
@@ -201,7 +213,7 @@ def host_object(source: Path, name: str, flags: Sequence[str]) -> Path:
     cc = compiler(load("host"))
     key = _digest(cc.version, *flags, source.read_bytes())
     command = [*cc.command, *cc.flags, "-O2", *flags, str(source), "-o"]
-    return _cached(paths.cache("programs", key) / name, lambda out: _run([*command, str(out)]))
+    return _cached(paths.cache("programs", key) / name, lambda out: execute([*command, str(out)]))
 
 
 def _zig(board: Board) -> Compiler | None:
@@ -241,7 +253,7 @@ def _version(command: tuple[str, ...]) -> str:
     """What tells one release of a compiler from the next."""
     if command[-2:] == ("ziglang", "cc"):
         return "zig " + importlib.metadata.version("ziglang")
-    return _run([*command, "--version"]).splitlines()[0]
+    return execute([*command, "--version"]).splitlines()[0]
 
 
 def _board_defines(board: Board, emulated: bool) -> list[str]:
@@ -262,7 +274,7 @@ def _board_defines(board: Board, emulated: bool) -> list[str]:
     return defines
 
 
-def _linker_script(board: Board, sections: Path) -> Path:
+def linker_script(board: Board, sections: Path) -> Path:
     """MEMORY from the board's banks and behind it ``sections``; kept in the cache by content."""
     flash, main, fast = (board.bank(kind) for kind in ("flash", "main", "fast"))
     if flash is None or main is None:
@@ -329,7 +341,7 @@ def _compile(cc: Compiler, flags: Sequence[str], source: Path, out: Path) -> Non
     include.append(f"-I{bare}")
     if "-ffreestanding" in flags:  # such a compiler brings no string.h
         include += ["-isystem", str(bare / "include")]
-    _run([*cc.command, *flags, *include, "-c", str(source), "-o", str(out)])
+    execute([*cc.command, *flags, *include, "-c", str(source), "-o", str(out)])
 
 
 def _link(
@@ -339,7 +351,7 @@ def _link(
     key = _digest(cc.version, *cc.link_flags, *flags, *(o.name for o in objects))
     command = [*cc.command, *cc.link_flags, *map(str, objects), *flags, "-o"]
     path = paths.cache("programs", f"{board.id}-{key}") / name
-    return _cached(path, lambda out: _run([*command, str(out)]))
+    return _cached(path, lambda out: execute([*command, str(out)]))
 
 
 def _headers_digest() -> str:
@@ -369,7 +381,7 @@ def _cached(path: Path, make: Callable[[Path], object]) -> Path:
     return path
 
 
-def _run(command: Sequence[str]) -> str:
+def execute(command: Sequence[str]) -> str:
     """Standard output of a command; ToolchainError with its message where it fails."""
     try:
         done = subprocess.run(

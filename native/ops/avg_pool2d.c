@@ -22,7 +22,7 @@ static int check(const ek_ctx *c)
         if (a->counted[i] > a->pad[i])
             return 0;
     if (x.dtype == EK_F32)
-        return a->lo <= a->hi;
+        return EK_USES(SUM_F32) && a->lo <= a->hi;
     if (a->rounding >= EK_AVG_POOL2D_ROUNDING_COUNT || (a->rounding == EK_AVG_POOL2D_ROUNDING_AWAY && x.zero != y.zero))
         return 0;
     return x.dtype == EK_I8 && ek_quant_ok(&x) && ek_quant_ok(&y) && ek_bounds_ok(a->lo, a->hi, y.zero) && a->scale > 0
@@ -102,7 +102,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
                       + (size_t)(left + (int64_t)cols.first * a->dilation[1])) * pixel;
         if (!win.count)
             win.count = 1;
-        if (v->x.dtype == EK_I8)
+        if (!EK_USES(SUM_F32) || v->x.dtype == EK_I8)
             mean_s8(v, &win, (int8_t *)y);
         else
             mean_f32(v, &win, (float *)(void *)y);

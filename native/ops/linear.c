@@ -80,7 +80,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.ldy = (ptrdiff_t)v->n;
     g.a = x;
     g.lda = (ptrdiff_t)v->k;
-    if (v->dynamic) {
+    if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
         int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4, 16));
         for (uint32_t i = 0; i < m; i++)

@@ -17,7 +17,7 @@ static int check(const ek_ctx *c)
     if (!x.rec || !y.rec || !x.rank || x.dtype != y.dtype || !ek_same_shape(&x, &y))
         return 0;
     if (x.dtype == EK_F32)
-        return 1;
+        return EK_USES(UNARY_F32);
     return x.dtype == EK_I8 && ek_quant_ok(&y) && ek_is(&t, EK_I32, 1) && t.count == 256 && !a->log && a->scale > 0
            && ek_finite(a->scale);
 }
@@ -70,7 +70,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     (void)thread;
     for (uint32_t r = t * v->tile; r < end; r++) {
         size_t at = (size_t)r * v->n;
-        if (v->x.dtype == EK_F32)
+        if (EK_USES(UNARY_F32) && v->x.dtype == EK_F32)
             row_f32(v, (const float *)(const void *)v->x.data + at, (float *)(void *)v->y.data + at);
         else
             row_s8(v, (const int8_t *)v->x.data + at, (int8_t *)v->y.data + at);

@@ -64,8 +64,8 @@ int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, u
     uint64_t blocks = ((uint32_t)n + v->nr - 1) / v->nr, kp = ek_up((uint32_t)k, v->kr); /* below 2^24, as checked */
     uint64_t one = dtype == EK_F32 ? (uint64_t)v->nr * 4 * (1 + kp) : (uint64_t)v->nr * (8 + kp);
     if (dtype == EK_I4 || dtype == EK_I2) { /* whole bytes; copied before use, so they may lie anywhere */
-        uint32_t part = dtype == EK_I4 ? 2 : 4;
-        return v->nr * kp % part == 0 && groups * blocks * (8u * v->nr + v->nr * kp / part) <= v->bytes;
+        uint32_t shift = dtype == EK_I4 ? 1 : 2; /* 2 or 4 of them in a byte */
+        return (v->nr * kp & ((1u << shift) - 1)) == 0 && groups * blocks * (8u * v->nr + (v->nr * kp >> shift)) <= v->bytes;
     }
     return one % 4 == 0 && groups * blocks * one <= v->bytes;
 }

@@ -17,7 +17,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     r->bits = v->dtype == EK_F32 ? 32 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8;
     if ((v->dtype == EK_F32) != (is_float && !dynamic) || !ek_variant_ok(v, v->dtype, n, k, groups) || !n || !k)
         return 0;
-    if (is_float && v->xoff)
+    if ((is_float && v->xoff) || (r->bits < 8 && !EK_NARROW))
         return 0;
     uint64_t depth = (uint64_t)ek_up(k, v->kr) * v->nr, blocks = (n + v->nr - 1u) / v->nr;
     uint64_t room = 8u * v->nr + depth + 15u, group = blocks * (r->bits == 32 ? 4 * (v->nr + depth) : 8u * v->nr + depth * r->bits / 8);
@@ -58,7 +58,7 @@ static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits)
 
 void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room)
 {
-    if (!r->room) {
+    if (!EK_NARROW || !r->room) {
         r->fn(g);
         return;
     }
@@ -92,4 +92,21 @@ unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)
     if (r->fn == c->k->gemm_dyn)
         return EK_K_GEMM_DYN;
     return r->fn == c->k->gemm_f32 ? EK_K_GEMM_F32 : EK_K_NONE;
+}
+
+void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_t rows, uint32_t left, uint32_t cols, uint8_t *s)
+{
+    const uint32_t *d = x->dims;
+    size_t px = (size_t)d[3] * (x->dtype == EK_F32 ? 4 : 1);
+    int fill = x->dtype == EK_F32 ? 0 : x->zero;
+    size_t before = ek_min_u32(left, cols), width = ek_min_u32(cols - (uint32_t)before, d[2]), after = cols - before - width;
+    for (int64_t iy = first; rows; rows--, iy++, s += cols * px) {
+        if (iy < 0 || iy >= d[1]) {
+            memset(s, fill, cols * px);
+            continue;
+        }
+        memset(s, fill, before * px);
+        memcpy(s + before * px, image + (size_t)iy * d[2] * px, width * px);
+        memset(s + (before + width) * px, fill, after * px);
+    }
 }

@@ -1,4 +1,5 @@
 /* Sentences for people; EK_NO_STRINGS leaves them out (about 2 KB). */
+#include "kernels.h"
 #include "edgekit.h"
 
 #ifdef EK_NO_STRINGS

@@ -1,0 +1,305 @@
+"""The files of a C project for one package and one board.  Templates: runtimes/bare/project."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from edgekit_runtime import Session
+
+from edgekit import boards, contents, gen, layout, paths, toolchain
+from edgekit.boards import Board
+from edgekit.contents import Contents
+from edgekit.embed.strip import strip
+from edgekit.errors import UsageError
+from edgekit.explain import slot_names
+from edgekit.ir import Tensor
+
+PORT = ("startup.c", "semihost.c", "memory.c", "port.h")
+C_TYPES = {"f32": "float", "i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t"}
+# an op of the first slot may also call the second
+ALSO = {"binary_f32": "unary_f32"}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A C project: path -> text or bytes, and which C files are core (-Os) and kernels (-O2).
+
+    `memory`: bytes per kind, session as the board's core counts it.
+    """
+
+    name: str
+    board: Board
+    files: Mapping[str, str | bytes]
+    core: tuple[str, ...]
+    kernels: tuple[str, ...]
+    package: bytes
+    memory: dict[str, int]
+
+
+def project(data: bytes, board: Board, name: str) -> Project:
+    """The files for a package on a board; ``name`` becomes the prefix of its C names.
+
+    Raises EdgeKitRuntimeError for a package the loader refuses, ToolchainError without a compiler
+    that tells the session's size.
+    """
+    prefix = identifier(name)
+    data = strip(data)
+    found = contents.read(data)
+    with Session(data, isa=[]) as s:
+        slots, memory = slot_mask(s), dict(s.memory)
+    core, kernels = _sources(found, board)
+    bare = board if board.bare else boards.load("qemu_mps2_an386")
+    session32, session64 = toolchain.session_bytes(bare), memory["session"]
+    memory["session"] = session32 if board.bare else session64
+    values = {
+        "name": prefix,
+        "NAME": prefix.upper(),
+        "align": "_Alignas(16)",
+        "package": str(len(data)),
+        "session32": str(session32),
+        "session64": str(session64),
+        **{k: str(-(-memory.get(k, 0) // 16) * 16) for k in ("main", "fast", "state", "scratch")},
+        "ops": "".join(f"    &ek_op_{t},\n" for t in op_types(found)),
+        "slots": f"{slots:#x}",
+        "narrow": str(int(narrow(found))),
+    }
+    files: dict[str, str | bytes] = {
+        path: (paths.data("native") / path.removeprefix("edgekit/")).read_bytes()
+        for path in (*core, *kernels, *_headers(board))
+        if path != "edgekit/gen/isas.c"
+    }
+    files["edgekit/gen/isas.c"] = gen.isas_c(board.isa)
+    files["edgekit/src/ek_build.h"] = fill("ek_build.h", values)
+    files[f"{prefix}.h"] = fill("model.h", {**values, "ends": _ends_c(found, prefix)})
+    files[f"{prefix}.c"] = fill("model.c", values)
+    files[f"{prefix}.ekp"] = data
+    files[f"{prefix}_package.c"] = package_c(data, prefix)
+    files[f"{prefix}_package.S"] = _package_s(prefix)
+    files["main.c"] = fill("main.c", values)
+    files["CMakeLists.txt"] = fill("CMakeLists.txt", {**values, **_lists(core, kernels, " ")})
+    files["Makefile"] = _makefile(values, board, core, kernels)
+    files["port/include/string.h"] = paths.data("runtimes/bare/include/string.h").read_bytes()
+    if board.bare:
+        files |= {f"port/{f}": paths.data("runtimes", "bare", f).read_bytes() for f in PORT}
+        files["port/link.ld"] = toolchain.linker_script(
+            board, paths.data("runtimes", "bare", "sections.ld")
+        ).read_text(encoding="utf-8")
+    return Project(prefix, board, files, core, kernels, data, memory)
+
+
+def write(made: Project, folder: Path, readme: str) -> None:
+    """Writes the project and its README: into a new folder beside it first, then renamed.
+
+    An older project of the same name is replaced; another folder that is not empty is refused.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / f"{made.name}.ekp").exists():
+        raise UsageError(f"{folder} holds other files", todo="give a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".edgekit-", dir=folder.parent) as tmp:
+        new = Path(tmp) / "new"
+        save(made, new)
+        (new / "README.md").write_text(readme, encoding="utf-8")
+        if folder.exists():
+            folder.replace(Path(tmp) / "old")
+        new.replace(folder)
+
+
+def save(made: Project, folder: Path) -> None:
+    """Every file but the README, below ``folder``."""
+    for path, content in made.files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def readme(made: Project, table: str, undefined: tuple[str, ...] = ()) -> str:
+    """The README: how to build it, ``table`` of what it needs, rules, what it calls."""
+    board, name = made.board, made.name
+    run = board.emulator is not None and board.bare
+    libc = {"memcpy", "memset", "memmove", "memcmp"}
+    helpers = sorted(set(undefined) - libc)
+    commands = ["make"] + ([f"make run         # {name}.elf on QEMU"] if run else [])
+    if board.bare and not run:
+        commands.append(f"make {name}.elf     # the library, main.c and the start-up in port/")
+    if not board.bare:
+        commands.append(f"make run         # {name}_main on this machine")
+    port = "| `port/` | start-up, linker script and console (semihosting) of the board |\n"
+    ends = [f"- {role} {i}: {_end_text(t)}" for role, i, t in _ends(contents.read(made.package))]
+    values = {
+        "name": name,
+        "NAME": name.upper(),
+        "board_name": board.name,
+        "commands": "\n".join(commands),
+        "board_files": port if board.bare else "",
+        "table": table,
+        "ends": "\n".join(ends),
+        "helpers": f", and of the compiler's helpers {', '.join(helpers)}" if helpers else "",
+    }
+    return fill("README.md", values)
+
+
+def identifier(name: str) -> str:
+    """A C identifier in lower case from any name."""
+    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_").lower()
+    return text if text and not text[0].isdigit() else f"model_{text}".rstrip("_")
+
+
+def slot_mask(session: Session) -> int:
+    """Bits of the kernels that the ops of a package use (native/src/kernels.h)."""
+    names = slot_names()
+    used = {names[o.kernel] for o in session.ops() if o.kernel < len(names)}
+    used |= {ALSO[n] for n in used if n in ALSO}
+    return sum(1 << i for i, n in enumerate(names) if n in used)
+
+
+def op_types(found: Contents) -> list[str]:
+    """Types of the package's ops, each once, in order."""
+    return list(dict.fromkeys(op.type for e in found.entries for op in e.graph.ops))
+
+
+def narrow(found: Contents) -> bool:
+    """Whether the package has weights of 4 or 2 bits."""
+    tensors = (t for e in found.entries for t in e.graph.tensors.values())
+    return any(v.dtype in ("i4", "i2") for t in tensors for v in t.variants or ())
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """A template of runtimes/bare/project with every @key@ replaced."""
+    text = paths.data("runtimes", "bare", "project", template).read_text(encoding="utf-8")
+    return re.sub(r"@(\w+)@", lambda m: values[m[1]], text)
+
+
+def package_c(data: bytes, prefix: str) -> str:
+    """The package as a C array, 24 bytes a line."""
+    rows = (data[i : i + 24] for i in range(0, len(data), 24))
+    body = "".join("    " + ",".join(map(str, row)) + ",\n" for row in rows)
+    return (
+        f'/* {prefix}.ekp. Written by `edgekit build --format c`. */\n#include "{prefix}.h"\n\n'
+        f"_Alignas(64) const uint8_t {prefix}_package[{prefix.upper()}_PACKAGE_BYTES] = {{\n"
+        f"{body}}};\n"
+    )
+
+
+def _package_s(prefix: str) -> str:
+    return (
+        f"/* Instead of {prefix}_package.c: assembles in no time, found by -I of this folder. */\n"
+        f'    .section .rodata.{prefix}_package, "a"\n    .balign 64\n'
+        f'    .global {prefix}_package\n{prefix}_package:\n    .incbin "{prefix}.ekp"\n'
+    )
+
+
+def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(core, kernels): the runtime's C files below edgekit/ that this model and board need."""
+    native = paths.data("native")
+    src = [f"edgekit/src/{p.name}" for p in sorted(native.glob("src/*.c"))]
+    ops = [f"edgekit/ops/{t}.c" for t in op_types(found)]
+    kernels = [
+        f"edgekit/kernels/{isa}/{p.name}"
+        for isa in board.isa
+        for p in sorted(native.glob(f"kernels/{isa}/*.c"))
+    ]
+    if not board.isa:  # then the portable kernels are what runs
+        src.remove("edgekit/src/portable.c")
+        kernels.append("edgekit/src/portable.c")
+    return (*src, "edgekit/gen/isas.c", *ops), tuple(kernels)
+
+
+def _headers(board: Board) -> list[str]:
+    native = paths.data("native")
+    found = [*native.glob("src/*.h"), native / "include" / "edgekit.h", *native.glob("kernels/*.h")]
+    found += [native / "gen" / f for f in ("attrs.h", "isas.h", "oplist.h")]
+    known = layout.isas()
+    found += [p for isa in board.isa if isa in known for p in native.glob(f"kernels/{isa}/*.h")]
+    return [f"edgekit/{p.relative_to(native).as_posix()}" for p in sorted(found)]
+
+
+def _lists(core: tuple[str, ...], kernels: tuple[str, ...], join: str) -> dict[str, str]:
+    return {"core": join.join(core), "kernels": join.join(kernels)}
+
+
+def _makefile(
+    values: dict[str, str], board: Board, core: tuple[str, ...], kernels: tuple[str, ...]
+) -> str:
+    name, target = values["name"], board.target
+    gcc = [*target.gcc_flags, *(["-ffreestanding"] if board.bare else [])]
+    zig = f"-target {target.zig}" + (f" -mcpu={target.zig_cpu}" if target.zig_cpu else "")
+    lines = {
+        "board": board.id,
+        "core_name": board.core,
+        "goal": "run        on QEMU" if board.bare and board.emulator else f"{name}.elf",
+        "cc": f"{target.gcc}gcc" if target.gcc else "cc",
+        "ar": f"{target.gcc}ar" if target.gcc else "ar",
+        "cpu": " ".join(gcc),
+        "zig": zig if target.zig != "native" else "",
+        # a freestanding compiler brings no string.h
+        "system": "-isystem port/include " if board.bare else "",
+        "program": _program(name, board),
+    }
+    if not board.bare:
+        lines["goal"] = "run        main.c on this machine"
+    return fill("Makefile", {**values, **_lists(core, kernels, " "), **lines})
+
+
+def _program(name: str, board: Board) -> str:
+    """Make rules for main.c: firmware on bare boards, a program elsewhere."""
+    if not board.bare:
+        return (
+            f"{name}_main: main.c lib{name}.a\n\t$(CC) $(FLAGS) -Os $^ -o $@\n"
+            f"run: {name}_main\n\t./{name}_main\n"
+        )
+    mhz = (board.clock_mhz or 0) * 1_000_000
+    text = (
+        f"# zig keeps its helpers by themselves; GCC would add newlib without -nostdlib\n"
+        "LINK = -Wl,--gc-sections -Wl,-T,port/link.ld\n"
+        "LIBS = $(if $(findstring zig,$(CC)),-nostartfiles,-nostdlib -lgcc -Wl,-Map=$@.map)\n"
+        "PORT = port/startup.c port/semihost.c port/memory.c\n"
+        f"{name}.elf: main.c $(PORT) lib{name}.a port/link.ld\n"
+        f"\t$(CC) $(FLAGS) -Os -DEK_PORT -DEK_CLOCK_HZ={mhz}u -Iport main.c $(PORT)"
+        f" lib{name}.a $(LINK) $(LIBS) -o $@\n"
+    )
+    if board.emulator is not None:
+        args = " ".join((board.emulator.program, *board.emulator.args))
+        text += (
+            f"run: {name}.elf\n\t{args} -serial null -semihosting-config "
+            "enable=on,target=native -kernel $<\n"
+        )
+    return text
+
+
+def _ends(found: Contents) -> list[tuple[str, int, Tensor]]:
+    g = found.entries[0].graph
+    return [
+        (role, i, g.tensors[n])
+        for role, names in (("input", g.inputs), ("output", g.outputs))
+        for i, n in enumerate(names)
+    ]
+
+
+def _end_text(t: Tensor) -> str:
+    shape = ", ".join(map(str, t.shape))
+    text = f"`{t.name}` {C_TYPES.get(t.dtype, t.dtype)} ({shape})"
+    if t.quant is not None and t.dtype != "f32":
+        text += f", real = {float(t.quant.scale):.9g} * (value - {int(t.quant.zero)})"
+    return text
+
+
+def _ends_c(found: Contents, prefix: str) -> str:
+    """Macros of entry 0's inputs and outputs: elements, dims, scale and zero point."""
+    lines = []
+    for role, i, t in _ends(found):
+        head = f"#define {prefix.upper()}_{role.upper()}{i}"
+        lines.append(f"/* {role} {i}: {_end_text(t)} */".replace("`", ""))
+        lines.append(f"{head}_ELEMENTS {int(np.prod(t.shape))}u")
+        lines.append(f"{head}_DIMS {{ {', '.join(map(str, t.shape))} }}")
+        if t.quant is not None and t.dtype != "f32":
+            scale = f"{float(t.quant.scale):.9g}"
+            lines.append(f"{head}_SCALE {scale if set('.e') & set(scale) else scale + '.0'}f")
+            lines.append(f"{head}_ZERO ({int(t.quant.zero)})")
+    return "\n".join(lines) + "\n"

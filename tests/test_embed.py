@@ -1,0 +1,287 @@
+"""`edgekit build --format c`: the folder compiles everywhere and runs by its README."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from conftest import ROOT, need, need_program
+from edgekit_runtime import Session
+
+from edgekit import boards, cli, embed, emulate, pipeline, toolchain
+from edgekit.errors import EdgeKitError
+
+SLOW = pytest.mark.slow
+LIBC = {"memcpy", "memset", "memmove", "memcmp"}
+ARM = {
+    "m0plus": "-mcpu=cortex-m0plus -mthumb -mfloat-abi=soft",
+    "m3": "-mcpu=cortex-m3 -mthumb -mfloat-abi=soft",
+    "m4": "-mcpu=cortex-m4 -mthumb -mfpu=fpv4-sp-d16 -mfloat-abi=hard",
+    "m7": "-mcpu=cortex-m7 -mthumb -mfpu=fpv5-d16 -mfloat-abi=hard",
+    "m33": "-mcpu=cortex-m33 -mthumb -mfpu=fpv5-sp-d16 -mfloat-abi=hard",
+    "m55": "-mcpu=cortex-m55 -mthumb -mfloat-abi=hard",
+}
+NONE = {"m4", "m33", "m55", "m7"}  # cores that need no helper of the compiler
+
+
+@dataclass(frozen=True)
+class Made:
+    """A folder, the package in it, what it needs and the host's answer to an input of zeros."""
+
+    folder: Path
+    data: bytes
+    need: embed.Footprint
+    zeros: bytes
+
+
+def make(folder: Path, model: Path, board: str, **options: object) -> Made:
+    found = boards.load(board)
+    need(emulate.missing(found))
+    need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    built = pipeline.build(model, board=found, **options)  # type: ignore[arg-type]
+    made = embed.project(built.data, found, folder.name)
+    size = embed.measure(made)
+    embed.write(made, folder, embed.readme(made, embed.markdown(size), size.undefined))
+    graph = built.lowered
+    with Session(pipeline.build(model, **options).data, isa=[]) as s:  # type: ignore[arg-type]
+        zeros = {t.name: np.zeros(t.shape, t.dtype) for t in s.inputs()}
+        out = s.run(zeros)[graph.outputs[0]].tobytes()
+    return Made(folder, made.package, size, out)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("model"))
+
+
+def folder_for(board: str, source: Path, factory: pytest.TempPathFactory) -> Made:
+    options = {"calibration": source / "train.npz", "io": "int8"}
+    return make(factory.mktemp(board) / "net", source / "model.onnx", board, **options)
+
+
+@pytest.fixture(scope="module")
+def net(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """For Cortex-M4."""
+    return folder_for("qemu_mps2_an386", source, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def wide(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """For Cortex-M55: with the kernels of every Cortex-M."""
+    return folder_for("qemu_mps3_an547", source, tmp_path_factory)
+
+
+def run(command: str, folder: Path) -> str:
+    """Output of a shell line that must succeed."""
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        shell=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # QEMU's console is there
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-4000:]}"
+    return done.stdout
+
+
+def readme_lines(folder: Path) -> list[str]:
+    block = re.search(r"```sh\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    assert block is not None
+    return block[1].splitlines()
+
+
+def by_readme(made: Made) -> None:
+    """Builds and runs by the README's lines; the output and the painted stack are as promised."""
+    need_program("make", "make")
+    out = "".join(run(line, made.folder) for line in readme_lines(made.folder))
+    name = made.folder.name
+    assert f"{name}: self-test passed" in out
+    assert f"{name}: first output byte {made.zeros[0]:03d}" in out
+    painted = int(re.search(r"^stack (\d+)$", out, re.M)[1])  # type: ignore[index]
+    assert made.need.stack is not None
+    assert painted <= made.need.stack <= painted + 256
+    sizes = toolchain.section_sizes(made.folder / f"{name}.elf")
+    flash = sum(n for s, n in sizes.items() if not s.startswith((".bss", ".stack")))
+    code = flash - len(made.data)
+    assert abs(code - sum(made.need.code.values())) <= max(512, code // 50)
+
+
+def test_readme_lines_build_and_run_on_m4(net: Made) -> None:
+    by_readme(net)
+
+
+def test_readme_lines_build_and_run_on_m55(wide: Made) -> None:
+    by_readme(wide)
+
+
+def test_c11_and_gnu11_give_the_same_bits(net: Made, tmp_path: Path) -> None:
+    need_program("make", "make")
+    said = []
+    for std in ("c11", "gnu11"):
+        copy = tmp_path / std
+        shutil.copytree(net.folder, copy)
+        run(f"sed -i s/-std=c11/-std={std}/ Makefile && make clean && make -j2 net.elf", copy)
+        said.append([x for x in run("make run", copy).splitlines() if x.startswith("net: ")])
+    assert said[0] == said[1] and len(said[0]) == 2
+
+
+@pytest.mark.parametrize("core", ARM)
+def test_compiles_for_cortex_m_and_needs_nothing(wide: Made, core: str) -> None:
+    """Undefined: four functions of the C library, and helpers only where a core lacks an FPU."""
+    folder, flags = wide.folder, f"{ARM[core]} -ffreestanding"
+    run(f'make -j2 CPU="{flags}" BUILD=build_{core} all', folder)
+    roots = ("net_config", "ek_open", "ek_run", "ek_verify", "ek_selftest", "ek_input", "ek_output")
+    keep = " ".join(f"-Wl,-u,{f}" for f in roots)
+    objects = " ".join(map(str, (folder / f"build_{core}").rglob("*.o")))
+    out = folder / f"{core}.whole"
+    gather = f"-nostdlib -r -Wl,--gc-sections {keep} {objects} -o {out}"
+    run(f"arm-none-eabi-gcc {ARM[core]} {gather}", folder)
+    undefined = {x.split()[-1] for x in run(f"arm-none-eabi-nm -u {out}", folder).splitlines()}
+    helpers = undefined - LIBC
+    assert all(h.startswith(("__aeabi_", "__gnu_thumb1_case", "__clz", "__ctz")) for h in helpers)
+    if core in NONE:
+        assert not helpers
+
+
+ZIG = f"{sys.executable} -m ziglang"
+FREE = "-ffreestanding -fno-sanitize=undefined"
+COMPILERS = {
+    "gcc": ("gcc", "ar", ""),
+    "gcc gnu11": ("gcc", "ar", "-std=gnu11"),
+    "clang": ("clang-19", "ar", "-O1"),
+    "aarch64 gcc": ("aarch64-linux-gnu-gcc", "ar", ""),
+    "x86-64 zig": (f"{ZIG} cc", f"{ZIG} ar", "-mcpu=baseline"),
+    "rv32imc zig": (f"{ZIG} cc", f"{ZIG} ar", f"-target riscv32-freestanding-none {FREE}"),
+}
+
+
+@pytest.mark.parametrize("which", COMPILERS)
+def test_compiles_with_other_compilers(wide: Made, which: str) -> None:
+    cc, ar, flags = COMPILERS[which]
+    if which.startswith("rv32"):
+        flags += " -mcpu=generic_rv32+m+c"
+    need_program(cc.split()[0], cc.split()[0])
+    # zig's linker warns of nothing; clang warns of attributes it does not know
+    build = "build_" + which.replace(" ", "_")
+    run(f'make -j2 CC="{cc}" AR="{ar}" CPU= EXTRA="{flags}" BUILD={build} all', wide.folder)
+
+
+def test_header_is_usable_from_cpp(net: Made, tmp_path: Path) -> None:
+    need_program("g++", "g++")
+    text = (
+        '#include "net.h"\nint main() { ek_config c; net_config(&c, 0); return net_ops[0] == 0; }\n'
+    )
+    (tmp_path / "main.cpp").write_text(text)
+    include = f"-I{net.folder} -I{net.folder}/edgekit/include"
+    run(f"g++ -std=c++17 -Wall -Wextra -Werror {include} -c main.cpp -o main.o", tmp_path)
+
+
+def test_a_package_with_other_ops_is_refused(net: Made, source: Path, tmp_path: Path) -> None:
+    """What is not linked is said, never called: an op or a kernel that the list leaves out."""
+    need_program("gcc", "gcc")
+    float_net = pipeline.build(source / "model.onnx", board="qemu_mps2_an386")
+    (tmp_path / "float.ekp").write_bytes(float_net.data)
+    (tmp_path / "main.c").write_text(
+        '#include "net.h"\n#include <stdio.h>\n#include <stdlib.h>\n'
+        "_Alignas(64) static unsigned char package[1 << 20], memory[1 << 20];\n"
+        "int main(int n, char **a) { ek_config c; ek_session *s; (void)n;\n"
+        '  FILE *f = fopen(a[1], "rb"); net_config(&c, memory); c.package = package;\n'
+        "  c.package_len = fread(package, 1, sizeof package, f); fclose(f);\n"
+        "  for (int i = 0; i < 5; i++) { c.mem[i] = memory + (i << 16); c.mem_len[i] = 1 << 16; }\n"
+        "  return (int)EK_CODE(ek_open(&s, &c)); }\n"
+    )
+    folder = net.folder
+    own = f"-I{folder} -I{folder}/edgekit/include"
+    run("make -j2 CC=gcc AR=ar CPU= BUILD=build_host all && mv libnet.a libhost.a", folder)
+    run(f"gcc -O1 -std=c11 {own} main.c {folder}/libhost.a -o open", tmp_path)
+    code = subprocess.run(["./open", "float.ekp"], cwd=tmp_path).returncode
+    assert code in (10, 11)  # EK_ERR_OP, EK_ERR_OP_MISSING
+    own_package = folder / f"{folder.name}.ekp"
+    assert subprocess.run(["./open", str(own_package)], cwd=tmp_path).returncode == 0
+
+
+def test_the_command(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    out = tmp_path / "kws"
+    args = ["build", str(source / "model.onnx"), "--calibrate", str(source / "train.npz")]
+    args += ["--board", "nucleo_l4r5zi", "--format", "c"]
+    assert cli.main([*args, "-o", f"{out}/"]) == 0
+    assert {"kws.h", "main.c", "Makefile", "CMakeLists.txt", "README.md"} <= {
+        p.name for p in out.iterdir()
+    }
+    assert len((out / "main.c").read_text().splitlines()) <= 50
+    assert cli.main([*args, "-o", f"{out}"]) == 0  # again: replaced
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("x")
+    assert cli.main([*args, "-o", str(other)]) == 2
+    assert [p.name for p in other.iterdir()] == ["mine.txt"]
+    assert cli.main([*args, "-o", str(tmp_path / "x.ekp")]) == 2
+    assert "must be a folder" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kws", "other"]
+
+
+def test_explain_link_says_what_does_not_fit(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    text = (ROOT / "boards" / "rp2040.toml").read_text()
+    for key in ("flash_kib = 2048", "size_kib = 2048"):
+        text = text.replace(key, key.replace("2048", "24"))
+    for key in ("ram_kib = 264", "size_kib = 264"):
+        text = text.replace(key, key.replace("264", "1"))
+    (tmp_path / "small.toml").write_text(text)
+    package = tmp_path / "net.ekp"
+    package.write_bytes(pipeline.build(source / "model.onnx", board="rp2040").data)
+    args = ["explain", str(package), "--link", "--board"]
+    assert cli.main([*args, "rp2040"]) == 0
+    said = capsys.readouterr().out
+    assert "flash: core" in said and "flash: weights" in said and said.rstrip().endswith("fits")
+    assert cli.main([*args, str(tmp_path / "small.toml")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "does not fit: RAM:" in said and "shrink the activations" in said
+    assert cli.main([*args, "rpi4"]) == 2
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("board", ["qemu_mps2_an386", "qemu_mps3_an547"])
+@pytest.mark.parametrize(
+    ("file", "flash", "ram"),
+    [  # TFLite Micro: flash (code + model) times the bar, arena + stack; research of July
+        ("kws_ref_model", 0.40 * (91152 + 53936), 22820 + 1236),
+        pytest.param("pretrainedResnet_quant", 0.60 * (84664 + 98496), 54996 + 1236, marks=SLOW),
+        pytest.param("vww_96_int8", 0.50 * (91152 + 333288), 100708 + 1236, marks=SLOW),
+        pytest.param("ad01_int8", 0.95 * (36904 + 276976), 2580 + 748, marks=SLOW),
+    ],
+)
+def test_mlperf_tiny(
+    board: str, file: str, flash: float, ram: int, shared_data: Path, tmp_path: Path
+) -> None:
+    made = make(tmp_path / "net", shared_data / "models" / f"{file}.tflite", board)
+    by_readme(made)
+    assert made.need.flash <= min(flash, made.need.weights + 24 * 1024)
+    assert made.need.ram <= ram
+    assert set(made.need.undefined) <= LIBC
+    if "mps2" in board:
+        assert made.need.code["core"] <= 6 * 1024
+        assert made.need.engine <= 20 * 1024
+
+
+def test_nothing_is_left_when_a_project_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    board = boards.load("qemu_mps2_an386")
+    need(emulate.missing(board))
+    data = (ROOT / "tests" / "compat" / "0.1.0.ekp").read_bytes()
+    with pytest.raises(EdgeKitError, match="not a folder"):
+        embed.write(embed.project(data, board, "file"), file, "")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
