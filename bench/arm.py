@@ -17,16 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cycles
 import numpy as np
+import profiles
+
+from edgekit import boards, contents, emulate, explain, pipeline, toolchain
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [p for p in (str(HERE), str(HERE.parent)) if p not in sys.path]
-
-import cycles  # noqa: E402
-import profiles  # noqa: E402
-
-from edgekit import boards, contents, emulate, explain, pipeline  # noqa: E402
-
 DATA = HERE.parents[1] / "shared" / "data" / "models"
 OUT = HERE / "results" / "arm.json"
 COUNTS = HERE / "counts.json"
@@ -109,7 +106,7 @@ def _functions(profile: profiles.Profile, top: int = 6) -> list[tuple[str, int]]
     return sorted(((k, v) for k, v in by.items() if k != "?"), key=lambda x: -x[1])[:top]
 
 
-def _tiny(file: str, where: Core) -> bytes:
+def tiny(file: str, where: Core) -> bytes:
     """Package of a model of ../shared/data."""
     return pipeline.build(DATA / file, board=where.board, isa=where.isa).data
 
@@ -119,7 +116,7 @@ def packages(where: Core, wanted: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, file in TINY.items():
         if (DATA / file).exists() and (not wanted or name in wanted):
-            found[name] = lambda f=file: _tiny(f, where)
+            found[name] = lambda f=file: tiny(f, where)
     if where.board == "qemu_arm64" and (not wanted or "MobileNetV2" in wanted):
         import nets
 
@@ -131,14 +128,19 @@ def packages(where: Core, wanted: list[str]) -> dict[str, Any]:
     return found
 
 
-def gate() -> dict[str, int]:
-    """Instructions of the pairs of GATE; what counts.json holds."""
-    out = {}
+def gate() -> dict[str, Any]:
+    """What counts.json holds: the compiler, and instructions of the pairs of GATE."""
+    found = {}
     for name, where in GATE:
-        if (DATA / TINY[name]).exists():
-            data = _tiny(TINY[name], core(where))
-            out[f"{name} {where}"] = count(data, core(where), profile=False)["instructions"]
-    return out
+        data = tiny(TINY[name], core(where))
+        found[f"{name} {where}"] = count(data, core(where), profile=False)["instructions"]
+    return {"compiler": compiler(), "instructions": found}
+
+
+def compiler() -> str:
+    """The compiler that all boards of GATE use: counts of another one differ."""
+    versions = {toolchain.compiler(boards.load(core(where).board)).version for _, where in GATE}
+    return ", ".join(sorted(versions))
 
 
 def main() -> int:

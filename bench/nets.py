@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +256,9 @@ def present(wanted: Sequence[str] = ()) -> tuple[list[Net], list[str]]:
         if wanted and net.name not in wanted:
             continue
         lost = [f for f in net.lite.values() if not (DATA / f).exists()]
-        if lost and net.make is None:
+        if net.make is efficientnet_lite0 and not find_spec("efficientnet_lite_pytorch"):
+            gone.append(f"{net.name}: pip install efficientnet-lite-pytorch")
+        elif lost and net.make is None:
             gone.append(f"{net.name}: {DATA / lost[0]} is not there")
         else:
             found.append(net)

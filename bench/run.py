@@ -22,17 +22,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import files
+import nets
 import numpy as np
+import venvs
+
+from edgekit.errors import EdgeKitError
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
-import files  # noqa: E402
-import nets  # noqa: E402
-import venvs  # noqa: E402
-
-from edgekit.errors import EdgeKitError  # noqa: E402
-
 OUT = HERE / "results" / "host.json"
 PEERS = ("onnxruntime", "litert", "openvino", "ncnn", "mnn", "executorch")
 ROUNDS = 10
