@@ -31,7 +31,7 @@ def test_mutants_are_refused_with_a_sentence_or_run_safely(
     index: int, subjects: list[fuzz.Subject]
 ) -> None:
     count = -(-MUTANTS // len(subjects))
-    result = fuzz.mutate(subjects[index], count, seed=100 + index, limit_s=240, optimize="-O0")
+    result = fuzz.mutate(subjects[index], count, seed=100 + index, limit_s=240)
     assert result.mutants == count + 1  # the package itself comes first
     assert result.past >= PAST * result.mutants
     assert result.opened > count // 10 and result.ran >= result.opened // subjects[index].run_each
@@ -43,7 +43,7 @@ def test_mutants_are_refused_with_a_sentence_or_run_safely(
 
 def test_several_entries_and_state_survive_every_byte() -> None:
     subject = fuzz.Subject("two_entries", two_entries(), 0)
-    result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240, optimize="-O0")
+    result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
     assert result.mutants > 3 * 1000 and result.ran == result.opened > 0
 
 
@@ -51,4 +51,4 @@ def test_a_package_that_does_not_open_is_no_subject() -> None:
     data = bytearray(pipeline.build(conv_net()).data)
     data[0] ^= 1
     with pytest.raises(ToolchainError, match="does not open"):
-        fuzz.mutate(fuzz.Subject("broken", bytes(data), 0), 10, seed=1, optimize="-O0")
+        fuzz.mutate(fuzz.Subject("broken", bytes(data), 0), 10, seed=1)
