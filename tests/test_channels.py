@@ -7,6 +7,7 @@ import pytest
 
 from edgekit import evaluate, pipeline
 from edgekit.ir import Array, Graph, QuantSpec, Tensor
+from edgekit.passes import channels
 from edgekit.passes.channels import remove_constant_channels
 
 F = np.float32
@@ -53,6 +54,21 @@ def conv_dw_conv(rng: np.random.Generator, int8: bool, pad: int) -> Graph:
 
 def run(g: Graph, x: Array) -> Array:
     return evaluate.run(g, {"x": x})[g.outputs[0]]
+
+
+@pytest.fixture(autouse=True)
+def every_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "GRANULE", 1)
+
+
+def test_what_is_left_is_a_multiple_of_the_granule(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "GRANULE", 3)
+    rng = np.random.default_rng(5)
+    g = conv_dw_conv(rng, True, 1)
+    small = remove_constant_channels(g)
+    assert small.tensors[small.ops[0].outputs[0]].shape[-1] == 6  # of 5 that carry something
+    x = rng.integers(-128, 128, (1, 6, 6, 3)).astype(np.int8)
+    assert np.array_equal(run(small, x), run(g, x))
 
 
 @pytest.mark.parametrize("pad", [0, 1])

@@ -18,6 +18,7 @@ from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 
 SOURCES = ("conv2d", "linear")
 ELEMENTWISE = ("unary", "lut", "cast")
+GRANULE = 8  # channels stay a multiple: kernels read whole vectors, and pointwise inputs in place
 
 
 @dataclass
@@ -183,6 +184,8 @@ def _shrink(g: Graph, chain: Chain) -> bool:
         return False
     if gone.all():
         gone[0] = False
+    back = -int((~gone).sum()) % GRANULE
+    gone[np.flatnonzero(gone)[:back]] = False
     if not gone.any():
         return False
     keep = ~gone
