@@ -41,6 +41,7 @@ class Isa:
     f32_nr: int
     dw_s8_nr: int
     dw_f32_nr: int
+    windows: bool = False  # its GEMM kernels read windows of an image (ek_kernels.windows)
 
 
 PORTABLE = Isa("portable", 0, 0, "1", Layout(4, 4, 0), 4, 4, 4)
@@ -76,6 +77,10 @@ class Target:
 
     def _isas(self) -> list[Isa]:
         return [isas()[n] for n in self.isas] or [PORTABLE]
+
+    def windows(self) -> bool:
+        """Whether one of its ISAs reads windows of an image without gathering them."""
+        return any(i.windows for i in self._isas())
 
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes

@@ -39,6 +39,9 @@ CLAMP = (
 )
 
 
+BAND_BYTES = 65536  # of input rows a kernel that reads windows has before it: stays near
+
+
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     x, w = need(xs, 0, "input"), need(xs, 1, "weights")
     a = op.attrs
@@ -173,6 +176,7 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     bias_name = op.inputs[2] if len(op.inputs) > 2 else ""
     bias = g.value(bias_name) if bias_name else None
     attrs = dict(op.attrs, kernel=w.shape[1:3])
+    attrs["run"] = w.shape[2] * w.shape[3]
     if x.dtype == "f32":
         b = np.zeros(o, np.float32) if bias is None else bias.astype(np.float32)
         packed = pack_float(g, op.inputs[1], flat.astype(np.float32), b, op.attrs["groups"], target)
@@ -180,12 +184,28 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     scale, lo, hi, zx, _, wz = int_parts(op, g, w)
     b = np.zeros(o, np.int32) if bias is None else bias
     zero = uniform_zero(wz)
+    if zero == 0:
+        attrs["run"] = padded_run(op, w, target)
+        flat = np.pad(w.reshape(*w.shape[:2], -1), ((0, 0), (0, 0), (0, attrs["run"] - w[0, 0].size)))
+        flat = flat.reshape(o, -1)
     packed = pack_int8(g, op.inputs[1], flat, b, scale, zx, zero, op.attrs["groups"], target)
     return op.with_(inputs=(op.inputs[0], packed), attrs=dict(attrs, lo=lo, hi=hi, w_zero=zero))
 
 
+def padded_run(op: Op, w: Array, target: Target) -> int:
+    """Inputs of one kernel row in packed int8 weights: a multiple of kr where that lets kernels
+    read windows in place and costs few products more."""
+    _, kh, kw, ci = w.shape
+    run, kr = kw * ci, max(la.kr for la in target.s8())
+    padded = -(-run // kr) * kr
+    in_place = target.windows() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
+    pays = in_place and (kh, kw) != (1, 1) and padded * 2 <= run * 3
+    return padded if pays else run
+
+
 def scratch(op: Op, g: Graph, target: Target) -> int:
-    """Bytes per thread: im2col rows of a tile; 0 where the input can be read in place."""
+    """Bytes per thread: im2col rows of a tile, or a padded band of input rows for kernels that
+    read windows; 0 where the input can be read in place."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
     kr = max(v.layout.kr for v in w.variants)
     size = 4 if x.dtype == "f32" else 1
@@ -195,7 +215,21 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         return room
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
-    return int(room + row * min(target.tile_rows * (2 if room else 1), oh * ow))
+    tile = row * min(target.tile_rows * (2 if room else 1), oh * ow)
+    return int(room + max(tile, band_bytes(op, g) if target.windows() else 0))
+
+
+def band_bytes(op: Op, g: Graph) -> int:
+    """Bytes of the input rows of a band of output rows: one row always, more while they fit
+    BAND_BYTES."""
+    a, x = op.attrs, g.tensors[op.inputs[0]]
+    _, oh, ow, _ = g.tensors[op.outputs[0]].shape
+    (kh, kw), (sh, sw) = a["kernel"], a["stride"]
+    size = 4 if x.dtype == "f32" else 1
+    row = ((ow - 1) * sw + kw) * x.shape[3] * size
+    extra = (a["run"] - kw * x.shape[3] // a["groups"]) * size
+    rows = [(n - 1) * sh + (kh - 1) * a["dilation"][0] + 1 for n in range(1, min(oh, 32) + 1)]
+    return int(max([rows[0], *(r for r in rows if r * row <= BAND_BYTES)]) * row + extra)
 
 
 def unpack_room(w: Tensor) -> int:
@@ -251,6 +285,9 @@ CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] 
     ("3x3_same", (1, 8, 7, 8), (16, 3, 3, 8), {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}),
     ("3x3_stride2_rgb", (1, 15, 16, 3), (10, 3, 3, 3), {"stride": (2, 2), "pad": (0, 0, 1, 1)}),
     ("dilated", (1, 11, 9, 4), (5, 3, 3, 4), {"dilation": (2, 3), "pad": (2, 3, 2, 3)}),
+    ("3x3_rgb_same", (2, 9, 11, 3), (34, 3, 3, 3), {"stride": (2, 1), "pad": (1, 1, 1, 1)}),
+    ("2x5_valid", (1, 40, 9, 7), (50, 2, 5, 7), {"dilation": (3, 1)}),
+    ("1x1_stride2", (1, 7, 9, 20), (80, 1, 1, 20), {"stride": (2, 2)}),
     ("batch2", (2, 4, 4, 12), (33, 2, 3, 12), {}),
     ("grouped", (1, 6, 6, 8), (12, 3, 3, 4), {"groups": 2, "pad": (1, 1, 1, 1)}),
     ("pad_only", (1, 2, 2, 4), (4, 3, 3, 4), {"pad": (3, 3, 3, 3), "stride": (3, 3)}),
@@ -291,6 +328,7 @@ OP = OpDef(
         Field("groups", "u32", 1, 1, "channel groups"),
         *CLAMP,
         Field("w_zero", "i32", 1, None, "weight zero point", lowered=True),
+        Field("run", "u32", 1, None, "inputs of a kernel row in packed weights", lowered=True),
     ),
     shape=shape,
     reference=reference,

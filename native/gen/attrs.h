@@ -12,8 +12,9 @@ typedef struct ek_attr_conv2d {
     float lo; /* lower bound of the output; int8: relative to the zero point */
     float hi; /* upper bound of the output; int8: relative to the zero point */
     int32_t w_zero; /* weight zero point */
+    uint32_t run; /* inputs of a kernel row in packed weights */
 } ek_attr_conv2d;
-_Static_assert(sizeof(ek_attr_conv2d) == 36, "generated layout");
+_Static_assert(sizeof(ek_attr_conv2d) == 40, "generated layout");
 
 typedef struct ek_attr_depthwise_conv2d {
     uint16_t stride[2]; /* rows, columns */

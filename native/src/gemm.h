@@ -24,6 +24,9 @@ void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room);
 uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows);
 /* EK_K_* for the report: EK_K_NONE where the portable kernel reads a foreign layout */
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r);
+/* Rows [first, first + rows) of `image` (h, w, c as in x) to s, (rows, cols, c): column 0 is input column -left, and what
+ * lies outside becomes x's zero point. */
+void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_t rows, uint32_t left, uint32_t cols, uint8_t *s);
 /* Window geometry of conv and pool: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is
  * top, left, bottom, right. */
 int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
