@@ -258,13 +258,13 @@ def _int8(
         with every_tensor(graph, target) as run_int:
 
             def run_q(x: dict[str, Array]) -> dict[str, Array]:
-                return run_int({n: _as_input(graph, n, x[n]) for n in graph.inputs})
+                return run_int({n: as_input(graph, n, x[n]) for n in graph.inputs})
 
             layers = noise.compare(graph, names, run_float, run_q, few)
     return graph, layers
 
 
-def _as_input(g: Graph, name: str, x: Array) -> Array:
+def as_input(g: Graph, name: str, x: Array) -> Array:
     """A float sample as the (possibly int8) input of the quantized graph wants it."""
     t = g.tensors[name]
     if t.dtype == "i8" and x.dtype == np.float32 and t.quant is not None:

@@ -1,4 +1,4 @@
-"""A graph in a file: JSON for its structure and arrays for its constants, in one .npz, no pickles."""
+"""A graph in a file: JSON for its structure, arrays for its constants, in one .npz, no pickles."""
 
 from __future__ import annotations
 

@@ -1,0 +1,385 @@
+"""A recipe: compression steps in order, each proven on the native kernels and written to a ledger.
+
+    [[step]]
+    do = "quantize"        # method, samples, bits (of all), act_bits, exclude, bias_correction
+    bits = 8
+    [step.layers]          # bits of single ops
+    "conv2" = 4
+
+    [[step]]
+    do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
+
+The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
+that was killed goes on behind the last line.  A step that changes nothing is an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from edgekit_runtime import Session
+
+from edgekit import boards, data, package, pipeline
+from edgekit.compress import calibrate, quantize, reconstruct, sqnr, store
+from edgekit.errors import DataError, UsageError
+from edgekit.ir import Array, Graph
+from edgekit.layout import Target
+
+Progress = Callable[[str, int, int], None]
+SETTINGS = {
+    "quantize": {
+        "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
+    },
+    "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
+}  # fmt: skip
+NOISE_SAMPLES = 8  # for the SQNR of a step
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do, and its settings as written."""
+
+    do: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger: what a step did, on the native kernels.
+
+    accuracy, float_accuracy, worst_class (its recall): 0..1, None without labels; agreement: equal
+    top-1 with the float graph.  sqnr_db: of the outputs.  joules: None, `energy` says why.
+    """
+
+    step: int
+    do: str
+    settings: dict[str, Any]
+    key: str
+    accuracy: float | None
+    float_accuracy: float | None
+    agreement: float
+    worst_class: float | None
+    sqnr_db: float
+    package_bytes: int
+    weight_bytes: int
+    macs: int
+    seconds: float
+    effect: str
+    joules: float | None = None
+    energy: str = "not measurable here"
+
+
+@dataclass
+class Work:
+    """The graph on its way: float, and quantized once there is one."""
+
+    floating: Graph
+    quantized: Graph | None = None
+    seen: dict[str, calibrate.Observed] = field(default_factory=dict)
+    specs: dict[str, Any] = field(default_factory=dict)
+    bits: dict[str, int] = field(default_factory=dict)
+    ranged: dict[str, Any] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def graph(self) -> Graph:
+        return self.floating if self.quantized is None else self.quantized
+
+
+@dataclass(frozen=True)
+class Material:
+    """Prepared samples: input name -> (1, ...) arrays; `labels` belong to `test`."""
+
+    calibration: list[dict[str, Array]]
+    test: list[dict[str, Array]]
+    labels: Array | None
+    id: str  # of the data, for the ledger's keys
+
+
+def parse(text: str, where: str = "recipe") -> tuple[Step, ...]:
+    """Steps of a TOML recipe; UsageError names what is wrong."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as e:
+        raise UsageError(f"is not TOML: {e}", where=where) from None
+    unknown = sorted(set(raw) - {"step"})
+    if unknown or not isinstance(raw.get("step"), list):
+        what = f"{unknown[0]!r} is unknown" if unknown else "has no [[step]]"
+        raise UsageError(what, where=where, todo='a recipe is a list of [[step]] do = "..."')
+    steps = []
+    for i, s in enumerate(raw["step"]):
+        do = s.pop("do", None)
+        if do not in SETTINGS:
+            known = ", ".join(SETTINGS)
+            raise UsageError(
+                f"step {i}: do = {do!r} is unknown", where=where, todo=f"known: {known}"
+            )
+        wrong = sorted(set(s) - SETTINGS[do])
+        if wrong:
+            known = ", ".join(sorted(SETTINGS[do]))
+            raise UsageError(
+                f"step {i}: {do} has no setting {wrong[0]!r}", where=where, todo=f"it has {known}"
+            )
+        steps.append(Step(do, s))
+    return tuple(steps)
+
+
+def load(path: Path) -> tuple[Step, ...]:
+    """Steps of a recipe file."""
+    try:
+        return parse(path.read_text(), str(path))
+    except OSError as e:
+        raise UsageError(f"cannot be read: {e.strerror}", where=str(path)) from None
+
+
+def dump(steps: tuple[Step, ...]) -> str:
+    """The recipe as TOML; `parse` gives the same steps."""
+    out = []
+    for s in steps:
+        out += ["[[step]]", f'do = "{s.do}"']
+        tables = {k: v for k, v in s.settings.items() if isinstance(v, dict)}
+        out += [f"{k} = {json.dumps(v)}" for k, v in s.settings.items() if k not in tables]
+        for k, t in tables.items():
+            out += [f"[step.{k}]", *(f"{json.dumps(n)} = {json.dumps(v)}" for n, v in t.items())]
+        out.append("")
+    return "\n".join(out)
+
+
+def material(
+    source: Any, graph: Graph, preprocess: dict[str, Any] | None = None,
+    calibration: int = 256, test: int = 1000,
+) -> Material:  # fmt: skip
+    """Calibration and test samples of one data set: apart from each other, spread over it, the same
+    every time.  A set too small for both is calibrated on at most half."""
+    d = source if isinstance(source, data.Dataset) else data.load(source)
+    if len(d) < 4:
+        raise DataError("needs at least 4 samples", where=d.source)
+    first = data.spread(len(d), min(calibration, len(d) // 2))
+    rest = np.setdiff1d(np.arange(len(d)), first)
+    second = rest[data.spread(len(rest), test)]
+    infos, spec = data.input_infos(graph), dict(preprocess or {})
+    labels = d.take(second).labels
+    if labels is not None:
+        labels = np.asarray(labels) + int(spec.get("label_offset", 0))
+    parts = [list(data.feed(d.take(p), infos, spec)) for p in (first, second)]
+    digest = hashlib.sha256()
+    for part in parts:
+        for x in part:
+            for a in x.values():
+                digest.update(a.tobytes())
+    return Material(parts[0], parts[1], labels, digest.hexdigest()[:16])
+
+
+def predictions(
+    graph: Graph, samples: list[dict[str, Array]], target: Target, progress: Progress | None = None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """(top-1 (n,), first outputs (n, ...)) of the native runtime."""
+    found = []
+    t = graph.tensors[graph.outputs[0]]
+    with Session(pipeline.package_graph(graph, target)) as s:
+        for i, x in enumerate(samples):
+            y = s.run({n: pipeline.as_input(graph, n, x[n]) for n in graph.inputs})[t.name]
+            if t.dtype == "i8" and t.quant is not None:
+                y = t.quant.dequantize(y)
+            found.append(y.reshape(-1).astype(np.float64))
+            if progress and i % 50 == 0:
+                progress("accuracy", i, len(samples))
+    outputs = np.stack(found)
+    return outputs.argmax(1), outputs
+
+
+class Run:
+    """Runs steps on one model and data set; the float graph is measured once."""
+
+    def __init__(
+        self, graph: Graph, samples: Material, board: boards.Board,
+        folder: Path | None = None, progress: Progress | None = None,
+    ) -> None:  # fmt: skip
+        self.graph = reconstruct.with_biases(graph)
+        self.samples, self.folder, self.progress = samples, folder, progress
+        self.host = pipeline.target_of(boards.load("host"))
+        self.target = pipeline.target_of(board)
+        self.top, self.outputs = predictions(self.graph, samples.test, self.host, progress)
+        self.float_bytes = len(pipeline.package_graph(self.graph, self.target))
+        self.cache: dict[tuple[str, int, int], dict[str, calibrate.Observed]] = {}
+        self.key = hashlib.sha256(store.dumps(self.graph) + samples.id.encode()).hexdigest()
+
+    @property
+    def float_accuracy(self) -> float | None:
+        labels = self.samples.labels
+        return None if labels is None else float((self.top == labels).mean())
+
+    def run(self, steps: tuple[Step, ...]) -> tuple[Graph, list[Entry]]:
+        """The compressed graph and the ledger's lines, finished steps taken from the folder."""
+        work, entries, key = Work(self.graph), [], self.key
+        done = self._ledger()
+        for i, step in enumerate(steps):
+            key = hashlib.sha256(
+                (key + step.do + json.dumps(step.settings, sort_keys=True)).encode()
+            ).hexdigest()[:16]
+            kept = None if self.folder is None else self.folder / f"{key}.npz"
+            begin = time.perf_counter()
+            before = work.graph
+            if kept is not None and key in done and kept.exists():
+                self._resume(work, step, store.load(kept))
+                entries.append(replace(done[key], step=i))
+                continue
+            effect = getattr(self, f"_{step.do}")(work, step.settings)
+            if work.graph is before:
+                raise AssertionError(f"{step.do} left the graph as it was")
+            entry = self._entry(i, step, key, work.graph, effect, time.perf_counter() - begin)
+            if self.folder is not None and kept is not None:
+                package.save(kept, store.dumps(work.graph))
+                with (self.folder / "ledger.jsonl").open("a") as f:
+                    f.write(json.dumps(asdict(entry)) + "\n")
+            entries.append(entry)
+        return work.graph, entries
+
+    def _ledger(self) -> dict[str, Entry]:
+        """Finished steps by key; a line cut off by a kill does not count."""
+        found: dict[str, Entry] = {}
+        path = None if self.folder is None else self.folder / "ledger.jsonl"
+        if path is None or not path.exists():
+            return found
+        text = path.read_text()
+        for line in text.splitlines():
+            try:
+                e = Entry(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            found[e.key] = e
+        if text and not text.endswith("\n"):
+            with path.open("a") as f:
+                f.write("\n")
+        return found
+
+    def _entry(
+        self, i: int, step: Step, key: str, graph: Graph, effect: str, seconds: float
+    ) -> Entry:
+        top, outputs = predictions(graph, self.samples.test, self.host, self.progress)
+        labels = self.samples.labels
+        accuracy = worst = None
+        if labels is not None:
+            accuracy = float((top == labels).mean())
+            worst = min(float((top == labels)[labels == c].mean()) for c in np.unique(labels))
+        noise = ((outputs - self.outputs) ** 2).sum()
+        db = float(10 * np.log10((self.outputs**2).sum() / max(noise, 1e-30)))
+        blob = pipeline.package_graph(graph, self.target)
+        return Entry(
+            i, step.do, step.settings, key, accuracy, self.float_accuracy,
+            float((top == self.top).mean()), worst, min(db, sqnr.CEILING_DB), len(blob),
+            pipeline.weight_bytes(graph), pipeline.macs(graph), round(seconds, 3), effect,
+        )  # fmt: skip
+
+    # ---- steps ----
+
+    def _feed(self, count: int) -> Callable[[], Iterator[dict[str, Array]]]:
+        return lambda: iter(self.samples.calibration[:count])
+
+    def observe(self, graph: Graph, method: str, count: int, levels: int = 255) -> Any:
+        """Calibration of the float graph, kept for the next step that asks the same."""
+        key = (method, count, levels)
+        if graph is not self.graph or key not in self.cache:
+            with pipeline.every_tensor(graph, self.host) as run:
+                seen = calibrate.observe(graph, run, self._feed(count), method, levels)
+            if graph is not self.graph:
+                return seen
+            self.cache[key] = seen
+        return self.cache[key]
+
+    def _prepare(self, work: Work, s: dict[str, Any]) -> None:
+        """Ranges, bits and narrow activations of a quantize step."""
+        g = work.floating
+        method, count = s.get("method", "mse"), int(s.get("samples", 256))
+        packable = [op.name for op in g.ops if op.type in quantize.PACKABLE]
+        bits = {n: int(s["bits"]) for n in packable} if "bits" in s else {}
+        if len(packable) > 2 and bits:  # the first and the last layer suffer most and weigh least
+            bits[packable[0]] = bits[packable[-1]] = 8
+        work.bits = bits | {n: int(b) for n, b in s.get("layers", {}).items()}
+        work.seen = self.observe(g, method, count)
+        if "act_bits" in s:
+            few = [n for n, b in work.bits.items() if b < 8]
+            seen = self.observe(g, method, count, (1 << int(s["act_bits"])) - 1)
+            work.ranged = quantize.narrow_specs(g, seen, few, int(s["act_bits"]))
+        work.exclude = tuple(s.get("exclude", ()))
+
+    def _set(self, work: Work, graph: Graph, names: dict[str, str]) -> None:
+        work.quantized = graph
+        work.specs = {f: graph.tensors[n].quant for f, n in names.items()}
+
+    def _quantize(self, work: Work, s: dict[str, Any]) -> str:
+        if work.quantized is not None:
+            raise UsageError("the recipe quantizes twice")
+        self._prepare(work, s)
+        before = pipeline.weight_bytes(work.floating)
+        q, names = quantize.quantize(
+            work.floating, work.seen, bits=work.bits, ranged=work.ranged, exclude=work.exclude,
+            bias_correction=bool(s.get("bias_correction", True)),
+        )  # fmt: skip
+        self._set(work, q, names)
+        after = pipeline.weight_bytes(q)
+        if after >= before:
+            raise UsageError("quantize did not make the constants smaller")
+        shares = dict.fromkeys((8, 4, 2), 0)
+        for op in q.ops:
+            t = q.tensors[op.inputs[1]] if len(op.inputs) > 1 and op.inputs[1] else None
+            if t is not None and t.data is not None and t.dtype == "i8" and t.quant is not None:
+                shares[t.quant.bits] += t.size
+        total = max(sum(shares.values()), 1)
+        text = ", ".join(f"{100 * n / total:.1f} % in {b} bits" for b, n in shares.items() if n)
+        return f"{before} -> {after} bytes of constants; weights: {text}"
+
+    def _reconstruct(self, work: Work, s: dict[str, Any]) -> str:
+        if work.quantized is None:
+            raise UsageError("reconstruct needs a quantize step before it")
+        if all(b == 8 for b in work.bits.values()):
+            raise UsageError(
+                "reconstruct learns the rounding of weights below 8 bits, and there are none",
+                todo="set bits or layers in the quantize step",
+            )
+        count = int(s.get("samples", len(self.samples.calibration)))
+        few = self.samples.calibration[:count]
+        x = {n: np.concatenate([f[n] for f in few]) for n in work.floating.inputs}
+        known = {k: v for k, v in s.items() if k != "samples"}
+        r = reconstruct.reconstruct(
+            work.floating, work.specs, work.bits, x, reconstruct.Options(**known),
+            skip=work.exclude, progress=self.progress,
+        )  # fmt: skip
+        q, names = quantize.quantize(
+            work.floating, work.seen, bits=work.bits, ranged=work.ranged, given=r.given,
+            exclude=work.exclude,
+        )  # fmt: skip
+        moved = sum(_moved(work.quantized, q, n) for n, b in work.bits.items() if b < 8)
+        if not moved:
+            raise UsageError("reconstruct changed no weight", todo="give it more steps")
+        self._set(work, q, names)
+        gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
+        return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
+
+    def _resume(self, work: Work, step: Step, graph: Graph) -> None:
+        """The state behind a step that the folder has."""
+        if step.do == "quantize":
+            self._prepare(work, step.settings)
+            work.quantized = graph
+            _, names = quantize.quantize(
+                work.floating, work.seen, bits=work.bits, ranged=work.ranged, exclude=work.exclude
+            )
+            self._set(work, graph, names)
+        else:
+            work.quantized = graph
+
+
+def _moved(before: Graph, after: Graph, name: str) -> int:
+    """Weights of an op that differ between two quantized graphs."""
+    a, b = (next(op for op in g.ops if op.name == name) for g in (before, after))
+    x, y = before.value(a.inputs[1]), after.value(b.inputs[1])
+    return int(np.sum(x != y)) if x is not None and y is not None else 0

@@ -1,0 +1,122 @@
+"""Recipes: what they refuse, what the ledger says, going on after a kill, steps without effect."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_reconstruct import residual_net
+
+from edgekit import boards, evaluate, pipeline, recipe
+from edgekit.errors import EdgeKitError, UsageError
+
+pytest.importorskip("torch")
+TEXT = """
+[[step]]
+do = "quantize"
+samples = 40
+[step.layers]
+"c1" = 4
+"c2" = 4
+"down" = 2
+
+[[step]]
+do = "reconstruct"
+steps = 40
+batch = 16
+"""
+
+
+def made(n: int = 160) -> recipe.Material:
+    g = residual_net()
+    x = np.random.default_rng(5).normal(size=(n, 8, 8, 3)).astype(np.float32)
+    y = np.array([evaluate.outputs(g, {"x": a[None]})["fc"].argmax() for a in x])
+    return recipe.material({"x": x, "y": y}, g, calibration=60, test=100)
+
+
+def runner(folder: Path | None = None) -> recipe.Run:
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    return recipe.Run(residual_net(), made(), boards.load("nrf52840dk"), folder)
+
+
+def test_a_recipe_survives_writing_and_reading() -> None:
+    steps = recipe.parse(TEXT)
+    assert [s.do for s in steps] == ["quantize", "reconstruct"]
+    assert recipe.parse(recipe.dump(steps)) == steps
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[[step]]\ndo = 'shrink'", "unknown"),
+        ("[[step]]\ndo = 'quantize'\nbit = 4", "no setting 'bit'"),
+        ("[steps]", "'steps' is unknown"),
+        ("", "no \\[\\[step\\]\\]"),
+        ("[[step", "not TOML"),
+    ],
+)
+def test_mistakes_are_named(text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        recipe.parse(text)
+
+
+def test_calibration_and_test_samples_are_apart() -> None:
+    m = made()
+    assert len(m.calibration) == 60 and len(m.test) == 100
+    first = {x["x"].tobytes() for x in m.calibration}
+    assert not first & {x["x"].tobytes() for x in m.test}
+
+
+def test_the_ledger_is_what_the_native_kernels_gave(tmp_path: Path) -> None:
+    run = runner(tmp_path / "run")
+    graph, entries = run.run(recipe.parse(TEXT))
+    lines = (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
+    assert [json.loads(x)["do"] for x in lines] == ["quantize", "reconstruct"]
+    first, last = entries
+    assert run.float_accuracy == 1.0  # labels are the float graph's own
+    assert last.accuracy == last.agreement and last.sqnr_db > first.sqnr_db
+    assert first.worst_class is not None and first.worst_class <= (first.accuracy or 0)
+    assert last.package_bytes == len(pipeline.package_graph(graph, run.target))
+    top, _ = recipe.predictions(graph, run.samples.test, run.host)
+    assert last.accuracy == float((top == run.samples.labels).mean())
+    assert "2 bits" in first.effect and "rounded otherwise" in last.effect
+
+
+def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    steps = recipe.parse(TEXT)
+    whole, entries = runner().run(steps)
+    runner(folder).run(steps[:1])
+    with (folder / "ledger.jsonl").open("a") as f:
+        f.write('{"step": 1, "do": "recon')  # killed while writing
+    again = runner(folder)
+    before = (folder / "ledger.jsonl").read_text()
+    graph, rest = again.run(steps)
+    assert pipeline.package_graph(graph, again.target) == pipeline.package_graph(
+        whole, again.target
+    )
+    assert [e.accuracy for e in rest] == [e.accuracy for e in entries]
+    after = (folder / "ledger.jsonl").read_text()
+    assert after.startswith(before) and after.count('"quantize"') == 1  # not done again
+    runner(folder).run(steps)
+    assert (folder / "ledger.jsonl").read_text() == after
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [recipe.Step("reconstruct", {})],
+        [recipe.Step("quantize", {}), recipe.Step("reconstruct", {})],
+        [recipe.Step("quantize", {}), recipe.Step("quantize", {})],
+        [
+            recipe.Step("quantize", {"layers": {"c1": 4}}),
+            recipe.Step("reconstruct", {"steps": 0, "batch": 4}),
+        ],
+    ],
+)
+def test_steps_without_effect_or_out_of_place_fail(steps: list[recipe.Step]) -> None:
+    with pytest.raises(EdgeKitError):
+        runner().run(tuple(steps))
