@@ -1,6 +1,6 @@
 """Guest instructions and modelled cycles of EdgeKit on emulated Arm cores; writes arm.json.
 
-    python bench/arm.py [--nets KWS,AD] [--gate]
+    python bench/arm.py [--nets KWS,AD] [--profiles FOLDER] [--gate]
 
 Counted by bench/qemu/ekcount.c between the marks around ek_run: exact, the same every time.  Cycles
 are models (cycles.py), never milliseconds.  --gate writes counts.json, what tests/test_counts.py
@@ -56,8 +56,15 @@ CORES = (
     Core("Cortex-M4", "qemu_mps2_an386", "", ("m4",)),
     Core("Cortex-M55", "qemu_mps3_an547", "", ("cortex-m55",)),
 )
-GATE = (("AD", "Cortex-M4"), ("AD", "Cortex-M55"), ("AD", "n1 dotprod"), ("KWS", "n1 dotprod"))
-GATE += (("KWS", "max i8mm"), ("KWS", "Cortex-M4"), ("KWS", "Cortex-M55"))
+GATE = (
+    ("AD", "Cortex-M4"),
+    ("AD", "Cortex-M55"),
+    ("AD", "n1 dotprod"),
+    ("KWS", "n1 dotprod"),
+    ("KWS", "max i8mm"),
+    ("KWS", "Cortex-M4"),
+    ("KWS", "Cortex-M55"),
+)
 
 
 def core(name: str) -> Core:
@@ -65,15 +72,20 @@ def core(name: str) -> Core:
     return next(c for c in CORES if c.name == name)
 
 
-def count(data: bytes, where: Core, *, profile: bool = True) -> dict[str, Any]:
-    """Instructions of one inference of a package, by op too; cycles by model, memory in bytes."""
+def count(
+    data: bytes, where: Core, *, profile: bool = True, keep: Path | None = None
+) -> dict[str, Any]:
+    """Instructions of one inference of a package, by op too; cycles by model, memory in bytes.
+
+    `keep`: where the profile is left for bench/profiles.py.
+    """
     board = boards.load(where.board)
     read = contents.read(data)
     graph = read.entries[0].graph
     rng = np.random.default_rng(1)
     given = b"".join(_made(graph.tensors[n], rng) for n in graph.inputs)
     with tempfile.TemporaryDirectory() as folder:
-        package, path = Path(folder) / "m.ekp", Path(folder) / "m.profile"
+        package, path = Path(folder) / "m.ekp", keep or Path(folder) / "m.profile"
         package.write_bytes(data)
         ran = emulate.run_package(
             board, package, [given], count=True, profile=path if profile else None, cpu=where.cpu
@@ -81,6 +93,7 @@ def count(data: bytes, where: Core, *, profile: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"instructions": ran.instructions[0]}
         if profile:
             executed = profiles.read(path)
+            found["profiled"] = executed.instructions
             found["cycles"] = {m: round(cycles.modelled(executed, m)) for m in where.models}
             found["functions"] = _functions(executed)
     costs = explain.explain(data, read, board)
@@ -94,8 +107,8 @@ def count(data: bytes, where: Core, *, profile: bool = True) -> dict[str, Any]:
 def _made(tensor: Any, rng: np.random.Generator) -> bytes:
     """Bytes of an input: noise."""
     if tensor.dtype == "f32":
-        return rng.random(tensor.shape, dtype=np.float32).tobytes()
-    return rng.integers(0, 128, tensor.shape).astype(np.int8).tobytes()
+        return bytes(rng.random(tensor.shape, dtype=np.float32))
+    return bytes(rng.integers(0, 128, tensor.shape).astype(np.int8))
 
 
 def _functions(profile: profiles.Profile, top: int = 6) -> list[tuple[str, int]]:
@@ -150,6 +163,7 @@ def main() -> int:
     )
     parser.add_argument("--nets", default="", help="names, by comma; default all")
     parser.add_argument("--gate", action="store_true", help="write counts.json alone")
+    parser.add_argument("--profiles", type=Path, help="folder to leave the profiles in")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     if args.gate:
@@ -160,7 +174,11 @@ def main() -> int:
     facts: dict[str, Any] = {"machine": machine(), "results": []}
     for where in CORES:
         for name, build in packages(where, [n for n in args.nets.split(",") if n]).items():
-            found = count(build(), where)
+            keep = None
+            if args.profiles:
+                args.profiles.mkdir(parents=True, exist_ok=True)
+                keep = args.profiles / f"{name} {where.name}.profile".replace(" ", "-")
+            found = count(build(), where, keep=keep)
             facts["results"].append({"net": name, "core": where.name, **found})
             told = "  ".join(f"{m} {c:,} cycles" for m, c in found["cycles"].items())
             per = found["macs"] / found["instructions"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import nets
 import numpy as np
@@ -82,7 +83,7 @@ def _executorch(net: Net, precision: str) -> Path:
     return path
 
 
-def _lower(module: nn.Module, x: torch.Tensor, path: Path, calibration: object) -> None:
+def _lower(module: nn.Module, x: torch.Tensor, path: Path, calibration: Any) -> None:
     """torch.export here, the rest in ExecuTorch's environment."""
     program, arrays = path.with_suffix(".pt2"), path.with_suffix(".npy")
     torch.export.save(torch.export.export(module.eval(), (x,)), program)

@@ -27,6 +27,7 @@ import nets
 import numpy as np
 import venvs
 
+from edgekit import boards, contents, explain
 from edgekit.errors import EdgeKitError
 
 HERE = Path(__file__).resolve().parent
@@ -117,13 +118,31 @@ def compare(
     for name, us in taken.items():
         facts = {"min_us": float(us.min()), "median_us": float(np.median(us)), "runs": len(us)}
         opened[name].update({k: round(v, 3) for k, v in facts.items()})
-    found: dict[str, Any] = {"runtimes": opened, "without": without}
+    found: dict[str, Any] = {"runtimes": opened, "without": without, "macs": macs(paths)}
     if threads == 1 and "edgekit" in opened:
         ours = next(c for c in children if c.name == "edgekit")
         found["ops"] = ours.ask(do="ops")["ops"]
     for child in children:
         child.ask(do="close")
     return {"net": net.name, "precision": precision, "threads": threads, **found}
+
+
+def merged(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` and, after them, what an earlier run measured and this one did not."""
+    if not path.exists():
+        return facts
+    here = {(r["net"], r["precision"], r["threads"]) for r in facts["results"]}
+    before = json.loads(path.read_text())["results"]
+    kept = [r for r in before if (r["net"], r["precision"], r["threads"]) not in here]
+    return {**facts, "results": facts["results"] + kept}
+
+
+def macs(paths: Paths) -> int | None:
+    """Multiply-adds of EdgeKit's package."""
+    if "edgekit" not in paths:
+        return None
+    data = paths["edgekit"].read_bytes()
+    return explain.explain(data, contents.read(data), boards.load("host")).macs
 
 
 def interleave(children: Sequence[Child]) -> dict[str, Any]:
@@ -173,6 +192,7 @@ def main() -> int:
     parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--precision", default="int8,float32")
+    parser.add_argument("--add", action="store_true", help="keep what earlier runs measured")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     wanted, gone = nets.present([n for n in args.nets.split(",") if n])
@@ -187,14 +207,14 @@ def main() -> int:
             for precision in precisions:
                 for net in wanted:
                     found = compare(net, precision, threads, children, ready[net.name, precision])
-                    facts["results"].append(found)
+                    facts["results"].append({**found, "commit": facts["machine"]["commit"]})
                     show(found)
     finally:
         for child in children:
             child.stop()
         facts["machine"]["seconds"] = f"{time.monotonic() - began:.0f}"
         if facts["results"]:
-            write(args.out, facts)
+            write(args.out, merged(args.out, facts) if args.add else facts)
     return 0
 
 
