@@ -294,8 +294,10 @@ def plot(facts: dict[str, Any]) -> list[str]:
 def head(title: str, facts: dict[str, Any]) -> str:
     """What was measured where and when."""
     m = facts["machine"]
+    others = {r.get("commit", m["commit"]) for r in facts["results"]} - {m["commit"]}
+    also = f" (some rows at {', '.join(f'`{c}`' for c in sorted(others))})" if others else ""
     return (
-        f"- {title}: {m['date']}, commit `{m['commit']}`, {m['cpu']}, {m['cores']} cores, "
+        f"- {title}: {m['date']}, commit `{m['commit']}`{also}, {m['cpu']}, {m['cores']} cores, "
         f"{m['system']}, load before {m['load_before']}."
     )
 
