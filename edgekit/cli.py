@@ -80,7 +80,19 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("--json", action="store_true", help="print JSON instead of tables")
         return c
 
-    for add in (_build, _inspect, _explain, _check, _run_args, _bench, _boards, _agent):
+    for add in (
+        _build,
+        _compress,
+        _inspect,
+        _explain,
+        _check,
+        _run_args,
+        _bench,
+        _boards,
+        _agent,
+        _keys,
+        _sign,
+    ):
         add(command)
     return p
 
@@ -165,6 +177,30 @@ def _preprocess(c: argparse.ArgumentParser) -> None:
         metavar="N",
         help="added to labels; 1 where class 0 is background",
     )
+
+
+def _compress(command: Add) -> None:
+    c = command(
+        "compress",
+        "search the bits of every layer for a board, or run a recipe",
+        "edgekit compress model.onnx --board nrf52840dk --data d.npz --max-drop 0.5 -o out/",
+    )
+    c.add_argument("model", type=Path, metavar="MODEL", help=".onnx, .tflite or .pt2, in float")
+    c.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    c.add_argument(
+        "--data", type=Path, required=True, metavar="DATA", help=".npz with y, or class folders"
+    )
+    c.add_argument("--board", default="host", metavar="ID")
+    c.add_argument(
+        "--max-drop", type=float, default=0.5, metavar="P", help="points of accuracy (0.5)"
+    )
+    c.add_argument("--recipe", type=Path, metavar="R.toml", help="run this instead of searching")
+    c.add_argument("--points", type=_positive, default=10, metavar="N", help="to try (10)")
+    c.add_argument(
+        "--test", type=_positive, default=1000, metavar="N", help="samples of accuracy (1000)"
+    )
+    _shapes(c)
+    _preprocess(c)
 
 
 def _inspect(command: Add) -> None:
@@ -314,6 +350,39 @@ def _agent(command: Add) -> None:
         default=0,
         metavar="N",
         help="address space of a package's process",
+    )
+
+
+def _keys(command: Add) -> None:
+    c = command(
+        "keys",
+        "make a pair of keys for signed packages",
+        "edgekit keys -o device",
+    )
+    c.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="NAME",
+        help="writes NAME.key (keep it secret), NAME.pub and NAME_key.h",
+    )
+
+
+def _sign(command: Add) -> None:
+    c = command(
+        "sign",
+        "sign a package; devices check it with ek_verify and the public key",
+        "edgekit sign model.ekp --key device.key --rollback 3",
+    )
+    c.add_argument("package", type=Path, metavar="PKG")
+    c.add_argument("--key", type=Path, required=True, metavar="NAME.key")
+    c.add_argument("-o", "--output", type=Path, metavar="OUT.ekp", help="(in place)")
+    c.add_argument(
+        "--rollback",
+        type=int,
+        metavar="N",
+        help="counter in the package; devices refuse those below their own",
     )
 
 

@@ -128,6 +128,43 @@ def _refuse(board: board_files.Board, found: Any) -> None:
         raise BoardError("does not fit: " + "; ".join(why), where=board.id)
 
 
+def compress(args: argparse.Namespace) -> None:
+    from edgekit import search
+
+    model_file(args.model)
+    options: Facts = {
+        "board": args.board,
+        "preprocess": preprocess_of(args),
+        "shapes": dict(args.shape) or None,
+        "test": args.test,
+    }
+    with console.progress() as progress:
+        if args.recipe:
+            entries = search.replay(
+                args.model, args.data, args.recipe, args.output, progress=progress, **options
+            )
+            if args.json:
+                console.emit({"steps": entries})
+                return
+            console.table("", search.LEDGER, search.ledger_rows(entries))
+            return
+        try:
+            found = search.compress(
+                args.model, args.data, max_drop=args.max_drop, folder=args.output,
+                points=args.points, progress=progress, **options,
+            )  # fmt: skip
+        except search.InfeasibleError:
+            console.say(f"what was tried: {args.output / 'front.html'}")
+            raise
+    if args.json:
+        console.emit(search.facts(found, args.board, args.max_drop))
+        return
+    console.table("", search.COLUMNS, search.rows(found))
+    if found.chosen:
+        console.say(f"{found.chosen.name}: {args.output / (found.chosen.name + '.ekp')}")
+    console.say(f"report: {args.output / 'front.html'}")
+
+
 def model_file(path: Path) -> None:
     from edgekit.errors import ModelError
 
@@ -524,3 +561,47 @@ def agent(args: argparse.Namespace) -> None:
             "an agent on TCP needs a token", todo="give --token-file FILE or set EDGEKIT_TOKEN"
         )
     serve(args)
+
+
+# ---- keys and sign ----
+
+
+def keys(args: argparse.Namespace) -> None:
+    from edgekit import signing
+
+    folder, name = args.output.parent, args.output.name
+    secret, public = folder / f"{name}.key", folder / f"{name}.pub"
+    if secret.exists() or public.exists():
+        raise UsageError(f"{secret} or {public} is there", todo="choose another name")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder")
+    key = signing.new_key()
+    with open(os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
+        f.write(key.hex() + "\n")
+    public.write_text(signing.public_key(key).hex() + "\n")
+    symbol = "".join(c if c.isalnum() else "_" for c in name) + "_key"
+    (folder / f"{name}_key.h").write_text(signing.header(signing.public_key(key), symbol))
+    if args.json:
+        console.emit({"secret": str(secret), "public": signing.public_key(key).hex()})
+        return
+    console.say(f"{secret}: keep it secret; {public} and {name}_key.h are for the devices")
+
+
+def sign(args: argparse.Namespace) -> None:
+    from edgekit import signing
+
+    data = read_package(args.package)
+    try:
+        key = signing.read_key(args.key.read_text(), str(args.key))
+    except OSError as e:
+        raise UsageError(f"{args.key} cannot be read: {e.strerror}") from None
+    signed = signing.sign(data, key, args.rollback)
+    output = args.output or args.package
+    package.save(output, signed)
+    counter = contents.read(signed).rollback
+    if args.json:
+        console.emit(
+            {"package": str(output), "key": signing.signer(signed).hex(), "rollback": counter}
+        )
+        return
+    console.say(f"{output}: signed by {signing.signer(signed).hex()}, rollback counter {counter}")

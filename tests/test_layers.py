@@ -20,7 +20,7 @@ LAYERS = tuple(
         "ops toolchain agent torchnet",
         "frontends passes compress train plan evaluate data adapters emulate gen hub",
         "package measure devices remote_bench console",
-        "contents pipeline",
+        "contents signing pipeline",
         "explain check",
         "embed",
         "layers show report recipe",
