@@ -183,6 +183,44 @@ def arena(places: Sequence[Place], op_count: int, size: int) -> str:
     return _svg(out, height + 20)
 
 
+def scatter(points: Sequence[tuple[float, float, str, bool]], x_unit: str, y_unit: str) -> str:
+    """Points (x, y, name, filled); the filled ones are joined."""
+    if not points:
+        return ""
+    left, top, height, wide = 60, 10, 260, WIDTH - 190
+    xs, ys = [p[0] for p in points], [p[1] for p in points]
+    x0, x1, y0, y1 = min(0.0, *xs), max(xs) * 1.05 or 1.0, min(ys), max(ys)
+    y0, y1 = y0 - 0.05 * (y1 - y0 or 1), y1 + 0.05 * (y1 - y0 or 1)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return left + wide * (x - x0) / (x1 - x0), top + height * (y1 - y) / (y1 - y0)
+
+    out = [
+        f"<rect x='{left}' y='{top}' width='{wide}' height='{height}' fill='none' stroke='#bbb'/>"
+    ]
+    for i in range(6):
+        x, y = x0 + (x1 - x0) * i / 5, y0 + (y1 - y0) * i / 5
+        px, py = at(x, y)
+        out.append(
+            f"<text x='{px:.0f}' y='{top + height + 16}' text-anchor='middle'>{x:.1f}</text>"
+        )
+        out.append(f"<text x='{left - 6}' y='{py + 4:.0f}' text-anchor='end'>{y:.1f}</text>")
+    joined = " ".join("{:.1f},{:.1f}".format(*at(x, y)) for x, y, _, f in sorted(points) if f)
+    out.append(f"<polyline points='{joined}' fill='none' stroke='{COLOURS[0]}' stroke-width='2'/>")
+    for x, y, name, filled in points:
+        px, py = at(x, y)
+        fill = COLOURS[0] if filled else "none"
+        out.append(
+            f"<circle cx='{px:.1f}' cy='{py:.1f}' r='4' fill='{fill}' stroke='{COLOURS[0]}'/>"
+        )
+        out.append(f"<text x='{px + 7:.0f}' y='{py + 4:.0f}'>{esc(name)}</text>")
+    out.append(
+        f"<text x='{left + wide}' y='{top + height + 34}' text-anchor='end'>"
+        f"{esc(x_unit)} against {esc(y_unit)}</text>"
+    )
+    return _svg(out, top + height + 44)
+
+
 def _svg(parts: Sequence[str], height: float) -> str:
     size = f"viewBox='0 0 {WIDTH} {height:.0f}' width='{WIDTH}' height='{height:.0f}'"
     return f"<svg {size}>{''.join(parts)}</svg>"

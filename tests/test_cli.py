@@ -21,7 +21,7 @@ from edgekit_runtime import Session
 
 from edgekit import boards, cli, contents, emulate, explain
 
-COMMANDS = ("build", "inspect", "explain", "check", "run", "bench", "boards", "agent")
+COMMANDS = ("build", "compress", "inspect", "explain", "check", "run", "bench", "boards", "agent")
 
 
 @pytest.fixture(scope="module")

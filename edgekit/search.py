@@ -1,0 +1,339 @@
+"""The best compression for a board: a front of size against accuracy, and the point to take.
+
+Damages of single layers say which allocations of bits are worth trying; those are quantized,
+learned where that is needed, and run on the native kernels.  What is reported was measured so;
+every point has its recipe, which gives it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from edgekit_runtime import Session
+
+from edgekit import boards, explain, frontends, package, passes, pipeline, recipe, report
+from edgekit.compress import allocate
+from edgekit.errors import DataError, EdgeKitError
+from edgekit.ir import Graph
+from edgekit.recipe import Entry, Progress, Run, Step
+
+SENSITIVITY_SAMPLES = 64
+LEARNED_STEPS = 100
+
+
+class InfeasibleError(EdgeKitError):
+    """No point meets the budgets; the message names the nearest miss."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One compressed model as measured: bytes on the board, accuracy on the native kernels (0..1;
+    without labels: agreement with the float model).  `drop` in points of 100 against float."""
+
+    name: str
+    bits: dict[str, int]
+    learned: bool
+    package_bytes: int
+    flash_bytes: int
+    ram_bytes: int
+    accuracy: float
+    drop: float
+    sqnr_db: float
+    fits: bool
+    front: bool
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All points, the chosen one (None: infeasible, `why`), and how the front compares with one
+    width for all layers: areas under both, as hypervolume."""
+
+    points: tuple[Point, ...]
+    chosen: Point | None
+    why: str
+    float_bytes: int
+    float_accuracy: float
+    hypervolume: float
+    uniform_hypervolume: float
+
+
+def compress(
+    model: Any,
+    source: Any,
+    *,
+    board: str | boards.Board = "host",
+    max_drop: float = 0.5,
+    folder: Path | None = None,
+    points: int = 10,
+    steps: int = LEARNED_STEPS,
+    preprocess: dict[str, Any] | None = None,
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    test: int = 1000,
+    progress: Progress | None = None,
+) -> Found:
+    """Searches bits per layer for a board; `max_drop` is in points of accuracy.
+
+    `folder` receives the ledger, the front's recipes and packages, front.json and front.html.
+    InfeasibleError after those are written, where no point fits the board within the drop.
+    """
+    chip = boards.load(board) if isinstance(board, str) else board
+    loaded = model if isinstance(model, Graph) else frontends.load(model, shapes=shapes)
+    graph = passes.simplify_all(loaded)[0]
+    if pipeline.is_quantized(graph):
+        raise DataError("the model is quantized already", todo="give the float model")
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    samples = recipe.material(source, graph, preprocess, test=test)
+    run = Run(graph, samples, chip, folder, progress)
+    found = _Search(run, chip, max_drop, steps, preprocess or {}, folder).search(points)
+    if folder is not None:
+        write(folder, found, chip, max_drop)
+    if found.chosen is None:
+        raise InfeasibleError(f"infeasible: {found.why}", where=chip.id)
+    return found
+
+
+def replay(
+    model: Any, source: Any, path: Path, folder: Path, *, board: str = "host",
+    preprocess: dict[str, Any] | None = None, shapes: dict[str, tuple[int, ...]] | None = None,
+    test: int = 1000, progress: Progress | None = None,
+) -> list[Entry]:  # fmt: skip
+    """Runs a recipe file; the folder receives the ledger and model.ekp."""
+    steps = recipe.load(path)
+    graph = passes.simplify_all(frontends.load(model, shapes=shapes))[0]
+    chip = boards.load(board)
+    samples = recipe.material(source, graph, preprocess, test=test)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(graph, samples, chip, folder, progress)
+    result, entries = run.run(steps)
+    search = _Search(run, chip, 0.0, 0, preprocess or {}, folder)
+    package.save(folder / "model.ekp", search.blob(result, path.stem))
+    return entries
+
+
+LEDGER = ("step", ">accuracy", ">float", ">worst class", ">SQNR dB", ">package B", ">s", "effect")
+
+
+def ledger_rows(entries: Sequence[Entry]) -> list[list[object]]:
+    """The ledger as a table."""
+
+    def share(x: float | None) -> str:
+        return "-" if x is None else f"{100 * x:.2f} %"
+
+    return [
+        [
+            e.do, share(e.accuracy), share(e.float_accuracy), share(e.worst_class), e.sqnr_db,
+            e.package_bytes, e.seconds, e.effect,
+        ]
+        for e in entries
+    ]  # fmt: skip
+
+
+class _Search:
+    def __init__(
+        self, run: Run, board: boards.Board, max_drop: float, steps: int,
+        preprocess: dict[str, Any], folder: Path | None,
+    ) -> None:  # fmt: skip
+        self.run, self.board, self.max_drop, self.steps = run, board, max_drop, steps
+        self.preprocess, self.folder = preprocess, folder
+        self.base = 1.0 if run.float_accuracy is None else run.float_accuracy
+        self.points: list[Point] = []
+        self.code: int | None = None
+        self.batch = min(32, len(run.samples.calibration))
+
+    def search(self, count: int) -> Found:
+        few = self.run.samples.calibration[:SENSITIVITY_SAMPLES]
+        x = {n: np.concatenate([f[n] for f in few]) for n in self.run.graph.inputs}
+        table = allocate.sensitivity(self.run.graph, x, self.run.target, progress=self.run.progress)
+        for width in (8, 4, 2):
+            self.add(f"uniform{width}", {row[0].op: width for row in table}, learn=False)
+        uniform = list(self.points)
+        chosen = allocate.spread(allocate.front(table), count)
+        for i, c in enumerate(reversed(chosen)):
+            drop = self.add(f"mixed{i}", c.bits, learn=False).drop
+            if drop > min(self.max_drop, 0.2) and min(c.bits.values()) < 8:
+                self.add(f"mixed{i}+learned", c.bits, learn=True)
+        return self.found(uniform)
+
+    def add(self, name: str, bits: dict[str, int], learn: bool) -> Point:
+        """Measures one allocation and keeps it."""
+        layers = {n: b for n, b in bits.items() if b < 8}
+        steps: tuple[Step, ...] = (Step("quantize", {"layers": layers} if layers else {}),)
+        if learn:
+            steps += (Step("reconstruct", {"steps": self.steps, "batch": self.batch}),)
+        graph, entries = self.run.run(steps)
+        flash, ram = self.needs(graph, name)
+        e = entries[-1]
+        accuracy = e.agreement if e.accuracy is None else e.accuracy
+        fits = not self.short(flash, ram)
+        drop = 100 * (self.base - accuracy)
+        point = Point(
+            name, bits, learn, e.package_bytes, flash, ram, accuracy, drop, e.sqnr_db, fits, False,
+            steps,
+        )  # fmt: skip
+        self.points.append(point)
+        return point
+
+    def blob(self, graph: Graph, name: str) -> bytes:
+        """The package of a point, as `build` would write it."""
+        meta = {
+            "name": graph.name, "board": self.board.id, "precision": name,
+            "macs": pipeline.macs(graph), "preprocess": self.preprocess,
+        }  # fmt: skip
+        goldens = pipeline.make_goldens(graph, self.run.host)
+        return pipeline.package_graph(graph, self.run.target, meta=meta, goldens=goldens)
+
+    def needs(self, graph: Graph, name: str) -> tuple[int, int]:
+        """(flash, RAM) in bytes on the board, with the runtime's code where it can be linked."""
+        data = self.blob(graph, name)
+        if self.folder is not None:
+            package.save(self.folder / f"{name}.ekp", data)
+        if self.code is None:
+            self.code = explain.needs(data, self.board).code or 0
+        with Session(data, isa=[]) as s:
+            ram = sum(s.memory.values())
+        stack = self.board.stack_kib * 1024 if self.board.bare else 0
+        return len(data) + self.code, ram + stack
+
+    def short(self, flash: int, ram: int) -> list[tuple[str, int, int]]:
+        return boards.shortages(self.board, flash, ram, 0, 0)
+
+    def found(self, uniform: Sequence[Point]) -> Found:
+        best = {id(p) for p in _front(self.points)}
+        marked = tuple(
+            Point(**{**p.__dict__, "front": id(p) in best})
+            for p in sorted(self.points, key=lambda p: (p.flash_bytes, -p.accuracy))
+        )
+        good = [p for p in marked if p.fits and p.drop <= self.max_drop]
+        chosen = min(good, key=lambda p: (p.flash_bytes, p.drop)) if good else None
+        why = "" if chosen else self.nearest(marked)
+        floor = min(p.accuracy for p in marked)
+        return Found(
+            marked, chosen, why, self.run.float_bytes, self.base,
+            hypervolume(marked, self.run.float_bytes, floor),
+            hypervolume(uniform, self.run.float_bytes, floor),
+        )  # fmt: skip
+
+    def nearest(self, points: Sequence[Point]) -> str:
+        """What the point that misses by least misses."""
+
+        def miss(p: Point) -> float:
+            over = sum(
+                (need - have) / have for _, need, have in self.short(p.flash_bytes, p.ram_bytes)
+            )
+            return over + max(0.0, p.drop - self.max_drop) / 10
+
+        p = min(points, key=miss)
+        parts = [
+            f"{need - have:,} B too many of {what}"
+            for what, need, have in self.short(p.flash_bytes, p.ram_bytes)
+        ]
+        if p.drop > self.max_drop:
+            parts.append(f"a loss of {p.drop:.2f} points, {self.max_drop:g} allowed")
+        return (
+            f"the nearest miss is {p.name} with {p.flash_bytes:,} B of flash, {p.ram_bytes:,} B of "
+            f"RAM and {100 * p.accuracy:.2f} %: {' and '.join(parts)}"
+        )
+
+
+def _front(points: Sequence[Point]) -> list[Point]:
+    """Points that no other beats in package size and accuracy."""
+    return [
+        p
+        for p in points
+        if not any(
+            (q.package_bytes <= p.package_bytes and q.accuracy >= p.accuracy)
+            and (q.package_bytes, q.accuracy) != (p.package_bytes, p.accuracy)
+            for q in points
+        )
+    ]
+
+
+def hypervolume(points: Sequence[Point], float_bytes: int, floor: float) -> float:
+    """Area that points dominate: saved share of the float package times accuracy above `floor`."""
+    area, reached = 0.0, floor
+    for p in sorted(points, key=lambda p: p.package_bytes):
+        if p.accuracy > reached:
+            area += max(0.0, 1 - p.package_bytes / float_bytes) * (p.accuracy - reached)
+            reached = p.accuracy
+    return area
+
+
+# ---- files ----
+
+
+def write(folder: Path, found: Found, board: boards.Board, max_drop: float) -> None:
+    """front.json, front.html and a recipe per point; packages of points off the front go."""
+    for p in found.points:
+        path = folder / f"{p.name}.ekp"
+        if not p.front and p != found.chosen:
+            path.unlink(missing_ok=True)
+        else:
+            package.save(folder / f"{p.name}.toml", recipe.dump(p.steps).encode())
+    text = json.dumps(facts(found, board.id, max_drop), indent=1)
+    package.save(folder / "front.json", text.encode())
+    report.save(folder / "front.html", page(found, board, max_drop))
+
+
+def facts(found: Found, board: str, max_drop: float) -> dict[str, Any]:
+    """What front.json holds."""
+    return {
+        "board": board,
+        "max_drop": max_drop,
+        "chosen": found.chosen.name if found.chosen else None,
+        "why": found.why,
+        "float_bytes": found.float_bytes,
+        "float_accuracy": found.float_accuracy,
+        "hypervolume": found.hypervolume,
+        "uniform_hypervolume": found.uniform_hypervolume,
+        "points": [asdict(p) for p in found.points],
+    }
+
+
+def rows(found: Found) -> list[list[object]]:
+    """The table of points, smallest first."""
+    return [
+        [
+            ("-> " if p == found.chosen else "") + p.name,
+            p.package_bytes,
+            f"{100 * p.package_bytes / found.float_bytes:.1f} %",
+            f"{100 * p.accuracy:.2f} %",
+            f"{p.drop:+.2f}",
+            p.ram_bytes,
+            "yes" if p.fits else "no",
+            "*" if p.front else "",
+        ]
+        for p in found.points
+    ]
+
+
+COLUMNS = (
+    "point", ">package B", ">of float", ">accuracy", ">drop", ">RAM B", "fits", "front",
+)  # fmt: skip
+
+
+def page(found: Found, board: boards.Board, max_drop: float) -> str:
+    """The HTML report."""
+    points = [(p.package_bytes / 1024, 100 * p.accuracy, p.name, p.front) for p in found.points]
+    said = (
+        f"Chosen: {found.chosen.name}" if found.chosen else f"Infeasible: {found.why}"
+    ) + f"; float {100 * found.float_accuracy:.2f} % in {found.float_bytes:,} B."
+    layers = [
+        [n, *(p.bits[n] for p in found.points if p.front)]
+        for n in (found.points[0].bits if found.points else {})
+    ]
+    parts = [
+        report.note(said),
+        report.heading("Accuracy against size"),
+        report.scatter(points, "KiB", "%"),
+        report.table(COLUMNS, rows(found)),
+        report.heading("Bits per layer of the points on the front"),
+        report.table(["op", *(p.name for p in found.points if p.front)], layers),
+    ]
+    return report.page(f"Compression for {board.id}, at most {max_drop:g} points lost", parts)
