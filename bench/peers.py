@@ -8,12 +8,14 @@ stderr:
 
     {"do": "open", "path": "m.onnx", "threads": 1, "precision": "int8"}  -> {"label", "ran"}
     {"do": "time", "count": 100}                                         -> {"us": [...]}
+    {"do": "cpu", "count": 100}           processor time of the process  -> {"us": [...]}
     {"do": "ops"}             EdgeKit alone, traced       -> {"ops": [[name, type, isa, us], ...]}
     {"do": "close"}                                                      -> {}
 
 Microseconds are those of the inference alone.  EdgeKit, OpenVINO: timed inside the runtime, C to C.
 The others: timed around the Python call, less the smallest time of the same call that does next to
 nothing (`call_us`): a one-node model where one can be made, else another method of the same object.
+Processor time is all threads' and always around the Python call.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ def smallest_us(call: Callable[[], object], count: int = CALLS) -> float:
     return min(stopwatch(call, count))
 
 
-def stopwatch(call: Callable[[], object], count: int) -> list[float]:
+def stopwatch(
+    call: Callable[[], object], count: int, clock: Callable[[], int] = time.perf_counter_ns
+) -> list[float]:
     """Time of each of `count` calls in microseconds."""
     out = []
-    clock = time.perf_counter_ns
     for _ in range(count):
         begin = clock()
         call()
@@ -91,6 +94,9 @@ class EdgeKit(Runtime):
 
     def time(self, count: int) -> list[float]:
         return [float(t) for t in self._session.time(count)]
+
+    def execute(self) -> object:
+        return self._session.execute()
 
     def ops(self) -> list[tuple[str, str, str, float]]:
         """Name, type, ISA and smallest microseconds of every op."""
@@ -290,6 +296,11 @@ def answer(state: dict[str, Any], name: str, request: dict[str, Any]) -> dict[st
             return {"label": runtime.label, "ran": runtime.ran, "call_us": runtime.call_us}
         case "time":
             return {"us": state["open"].time(request["count"])}
+        case "cpu":
+            runtime = state["open"]
+            clock = time.process_time_ns
+            us = stopwatch(runtime.execute, request["count"], clock)
+            return {"us": [max(t - runtime.call_us, 0.0) for t in us]}
         case "ops":
             return {"ops": state["open"].ops()}
         case "close":

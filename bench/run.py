@@ -4,7 +4,8 @@
 
 Every runtime lives in a child process (peers.py).  In each of ROUNDS rounds every runtime takes a
 turn of about TURN_S seconds, in rotated order, after some inferences that only warm up; so what
-else the machine does hits all alike.  The ratio is that of the smallest times.
+else the machine does hits all alike.  The ratio is that of the smallest times; with one thread and
+models above LONG_US, of the smallest processor times.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -37,7 +39,9 @@ ROUNDS = 10
 TURN_S = 0.04
 WARM = 3
 PILOT = 5
+LONG_US = 1000
 Paths = dict[str, Path]
+Times = dict[str, Any]
 
 
 @dataclass
@@ -114,9 +118,11 @@ def compare(
         except RuntimeError as reason:
             opened.pop(child.name, None)
             without[child.name] = str(reason)
-    taken = interleave([c for c in children if c.name in opened])
+    taken, cpu = interleave([c for c in children if c.name in opened], threads == 1)
     for name, us in taken.items():
         facts = {"min_us": float(us.min()), "median_us": float(np.median(us)), "runs": len(us)}
+        if name in cpu:
+            facts["cpu_us"] = float(cpu[name].min())
         opened[name].update({k: round(v, 3) for k, v in facts.items()})
     found: dict[str, Any] = {"runtimes": opened, "without": without, "macs": macs(paths)}
     if threads == 1 and "edgekit" in opened:
@@ -145,19 +151,30 @@ def macs(paths: Paths) -> int | None:
     return explain.explain(data, contents.read(data), boards.load("host")).macs
 
 
-def interleave(children: Sequence[Child]) -> dict[str, Any]:
-    """Microseconds (n,) of every runtime."""
+def interleave(children: Sequence[Child], alone: bool) -> tuple[Times, Times]:
+    """Microseconds (n,) of every runtime; where it is `alone` (one thread), processor time too.
+
+    That of one inference above LONG_US is hardly ever undisturbed on a machine with other work.
+    """
     counts = {}
     for child in children:
         pilot = float(np.min(child.ask(do="time", count=PILOT)["us"]))
+        alone = alone and (pilot > LONG_US or child.name != children[0].name)
         counts[child.name] = int(np.clip(TURN_S * 1e6 / max(pilot, 1.0), 3, 2000))
     taken: dict[str, list[Any]] = {c.name: [] for c in children}
+    cpu: dict[str, list[Any]] = {c.name: [] for c in children}
     for r in range(ROUNDS):
         for k in range(len(children)):
             child = children[(k + r) % len(children)]
             us = child.ask(do="time", count=WARM + counts[child.name])["us"]
             taken[child.name].append(us[WARM:])
-    return {name: np.concatenate(parts) for name, parts in taken.items()}
+            if alone:
+                cpu[child.name].append(child.ask(do="cpu", count=counts[child.name])["us"])
+    return _joined(taken), _joined(cpu) if alone else {}
+
+
+def _joined(parts: dict[str, list[Any]]) -> Times:
+    return {name: np.concatenate(p) for name, p in parts.items()}
 
 
 def machine() -> dict[str, str]:
@@ -202,6 +219,7 @@ def main() -> int:
     children = [Child(n) for n in names]
     facts: dict[str, Any] = {"machine": machine(), "gone": gone, "results": []}
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is measured is still written
     try:
         for threads in map(int, args.threads.split(",")):
             for precision in precisions:
@@ -228,7 +246,7 @@ def write(path: Path, facts: dict[str, Any]) -> None:
 
 def show(found: dict[str, Any]) -> None:
     """One line on the console."""
-    times = {k: v["min_us"] for k, v in found["runtimes"].items()}
+    times = {k: v.get("cpu_us", v["min_us"]) for k, v in found["runtimes"].items()}
     ours = times.pop("edgekit", float("nan"))
     rest = "  ".join(f"{k} {v:.1f}" for k, v in sorted(times.items(), key=lambda x: x[1]))
     ratio = ours / min(times.values(), default=float("nan"))
