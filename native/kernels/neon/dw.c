@@ -6,6 +6,11 @@
 
 enum { MAX_TAPS = 64 };
 
+/* every output pixel: those of a row follow each other in y as the rows do, in x a row ends with a jump */
+#define EK_PIXELS(d, x, y)                                                                        \
+    for (uint32_t row = (d)->rows; row; row--, x += (d)->row_step - (ptrdiff_t)(d)->count * (d)->step) \
+        for (uint32_t p = (d)->count; p; p--, x += (d)->step, y += (d)->channels)
+
 EK_INLINE int8x8_t load8(const int8_t *x, uint32_t n)
 {
     if (n >= 8)
@@ -30,7 +35,7 @@ static void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, co
     const int32_t *bias = (const int32_t *)(const void *)head;
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    EK_PIXELS(d, x, y) {
         int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
         for (uint32_t t = 0; t < taps; t++) {
             int8x16_t v = vld1q_s8(x + at[t]);
@@ -63,7 +68,7 @@ static void pixels16_small(const ek_dw *d, const uint8_t *head, const ptrdiff_t 
     int8x16_t w[9];
     EK_UNROLL for (int t = 0; t < 9; t++)
         w[t] = vld1q_s8((const int8_t *)head + 128 + 16 * t);
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    EK_PIXELS(d, x, y) {
         int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
         EK_UNROLL for (int t = 0; t < 9; t += 2) {
             int8x16_t u = vld1q_s8(x + at[t]);
@@ -91,7 +96,7 @@ static void pixels8(const ek_dw *d, const int16x8_t *w, const uint8_t *head, con
     const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    EK_PIXELS(d, x, y) {
         int32x4_t s0 = vld1q_s32(bias), s1 = vld1q_s32(bias + 4);
         for (uint32_t t = 0; t < taps; t++) {
             int16x8_t v = vmovl_s8(load8(x + at[t], left));
@@ -170,7 +175,7 @@ static void pixels9_f32(const ek_dw *d, const float *x, const float *w, float *y
     float32x4_t v[9];
     EK_UNROLL for (int t = 0; t < 9; t++)
         v[t] = vld1q_f32(w + 8 + 8 * t);
-    for (uint32_t p = 0; p < d->count; p++, x += d->step, y += d->channels) {
+    EK_PIXELS(d, x, y) {
         float32x4_t s0 = vfmaq_f32(bias, vld1q_f32(x + at[0]), v[0]), s1 = vmulq_f32(vld1q_f32(x + at[1]), v[1]);
         EK_UNROLL for (int t = 2; t < 9; t++) {
             if (t & 1)
@@ -191,16 +196,19 @@ static void dw_f32(const ek_dw *d)
         const float *b = w + (size_t)(c0 / 8) * 8 * (1 + (size_t)d->kh * d->kw) + c0 % 8;
         const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
-        uint32_t p = 0, left = d->channels - c0;
+        uint32_t left = d->channels - c0;
         if (nine && left >= 4) {
             pixels9_f32(d, x, b, y, at);
             continue;
         }
-        if (left >= 4)
-            for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
-                pixels_f32(d, x, b, y, 4, 4);
-        for (; p < d->count; p++, x += d->step, y += d->channels)
-            pixels_f32(d, x, b, y, left, 1);
+        for (uint32_t row = d->rows; row; row--, x += d->row_step - (ptrdiff_t)d->count * d->step) {
+            uint32_t p = 0;
+            if (left >= 4)
+                for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
+                    pixels_f32(d, x, b, y, 4, 4);
+            for (; p < d->count; p++, x += d->step, y += d->channels)
+                pixels_f32(d, x, b, y, left, 1);
+        }
     }
 }
 
@@ -210,6 +218,7 @@ void ek_dw_neon(ek_kernels *k)
     EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_NEON);
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 8;
+    k->dw_rows = 1;
 }
 #else
 typedef int ek_no_dw_neon; /* a translation unit must not be empty */
