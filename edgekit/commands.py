@@ -598,7 +598,7 @@ def sign(args: argparse.Namespace) -> None:
     signed = signing.sign(data, key, args.rollback)
     output = args.output or args.package
     package.save(output, signed)
-    counter = contents.read(signed).rollback
+    counter = int.from_bytes(signed[56:64], "little")
     if args.json:
         console.emit(
             {"package": str(output), "key": signing.signer(signed).hex(), "rollback": counter}

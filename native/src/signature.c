@@ -78,11 +78,12 @@ void ek_sha512_add(ek_sha512 *s, const void *data, size_t len)
 
 void ek_sha512_end(ek_sha512 *s, uint8_t out[64])
 {
-    static const uint8_t one = 0x80, zero = 0;
+    static const uint8_t one = 0x80, zero[8] = { 0 };
     uint64_t bits = s->bytes * 8;
     ek_sha512_add(s, &one, 1);
-    while ((s->bytes & 127u) != 120) /* lengths of 2^64 bits and more do not occur */
-        ek_sha512_add(s, &zero, 1);
+    while ((s->bytes & 127u) != 112)
+        ek_sha512_add(s, zero, 1);
+    ek_sha512_add(s, zero, 8); /* lengths of 2^64 bits and more do not occur */
     for (unsigned i = 0; i < 8; i++)
         s->block[120 + i] = (uint8_t)(bits >> (56 - 8 * i));
     compress(s);
