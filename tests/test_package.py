@@ -231,12 +231,8 @@ def test_every_flipped_byte_is_found_by_verify(small: bytes, tmp_path: Path) -> 
     path = tmp_path / "x.ekp"
     path.write_bytes(small)
     verify(path)
-    covered = {*range(128 + 32 * struct.unpack_from("<I", small, 24)[0])}
-    for kind in package.sections(small):
-        at, _, size = table(small, kind)
-        covered |= {*range(at, at + size)}
     rng = np.random.default_rng(0)
-    for at in rng.choice(sorted(covered), 400, replace=False):
+    for at in range(len(small)):  # padding too
         bad = bytearray(small)
         bad[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(bad)

@@ -345,6 +345,15 @@ static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_
 #endif
 }
 
+/* The bytes from `at` to the next section boundary are 0, so that no bit of a file is unchecked. */
+static int padding_ok(const uint8_t *pkg, uint64_t at, uint64_t end)
+{
+    for (; at % EK_UNIT_FILE && at < end; at++)
+        if (pkg[at])
+            return 0;
+    return 1;
+}
+
 ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
 {
     ek_package p;
@@ -352,9 +361,15 @@ ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
     if (e)
         return e;
     const ek_section *s = (const ek_section *)(const void *)(p.header + 1);
-    for (uint32_t i = 0; i < p.header->sections; i++)
-        if (ek_crc32(0, (const uint8_t *)pkg + (size_t)s[i].offset * EK_UNIT_FILE, (size_t)s[i].bytes) != s[i].crc)
+    uint64_t end = p.header->file_bytes;
+    if (!padding_ok((const uint8_t *)pkg, sizeof(ek_header) + p.header->sections * sizeof(ek_section), end))
+        return EK_ERR_CRC;
+    for (uint32_t i = 0; i < p.header->sections; i++) {
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT_FILE;
+        if (ek_crc32(0, (const uint8_t *)pkg + (size_t)at, (size_t)s[i].bytes) != s[i].crc
+            || !padding_ok((const uint8_t *)pkg, at + s[i].bytes, end))
             return EK_STATUS(EK_ERR_CRC, EK_AT_SECTION, i);
+    }
     if (key && key->ed25519 && (e = signature_ok(&p, pkg, key->ed25519)) != EK_OK)
         return e;
     if (key && p.header->rollback < key->min_rollback)
