@@ -157,7 +157,7 @@ def firmware(
     defines = _board_defines(board, emulated)
     sources = [bare / f for f in ("startup.c", "semihost.c", "memory.c", "uart_cmsdk.c")]
     if main == "agent":
-        sources += [paths.data("native", "agent") / f for f in AGENT]
+        sources += [paths.data("native", "agent") / f for f in (*AGENT, "tiny.c")]
     objects = _objects(board, cc, runtime_sources())
     program = bare / f"{main}_main.c" if isinstance(main, str) else main
     objects += _objects(board, cc, [*sources, program], [f"-D{d}" for d in defines])

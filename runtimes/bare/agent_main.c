@@ -2,6 +2,7 @@
  * everything else, an uploaded package too, in the main bank. */
 #include "agent.h"
 #include "port.h"
+#include "tiny.h"
 #include "wire.h"
 
 #define MAX_BODY 1008
@@ -10,6 +11,15 @@
 
 static ek_agent agent;
 static uint64_t work[(EK_AGENT_WORK_BYTES(MAX_BODY, QUEUE) + 7) / 8];
+
+static ek_tiny tiny;
+
+/* The line speaks text until the first 0x00; what came with it belongs to the agent. */
+static size_t rx(void *ctx, uint8_t *buf, size_t cap)
+{
+    size_t n = ek_tiny_rest(&tiny, buf, cap);
+    return n ? n : ek_port_uart_rx(ctx, buf, cap);
+}
 
 static uint64_t stack_used(void *ctx)
 {
@@ -39,7 +49,7 @@ int main(void)
     c.max_body = MAX_BODY;
     c.queue_frames = QUEUE;
     c.rx_window = WINDOW;
-    c.rx = ek_port_uart_rx;
+    c.rx = rx;
     c.tx = ek_port_uart_tx;
     c.clock = ek_port_clock;
 #ifdef EK_ICOUNT_SHIFT
@@ -66,6 +76,16 @@ int main(void)
         c.resident = ek_package;
         c.resident_len = ek_package_size;
     }
+    tiny.rx = ek_port_uart_rx;
+    tiny.tx = ek_port_uart_tx;
+    tiny.clock = ek_port_clock;
+    tiny.clock_hz = c.clock_hz;
+    tiny.name = EK_BOARD_NAME;
+    tiny.package = c.resident;
+    tiny.package_len = c.resident_len;
+    tiny.ram = heap.base;
+    tiny.ram_len = heap.size;
+    while (!ek_tiny_step(&tiny)) ek_port_uart_wait();
     if (ek_agent_init(&agent, &c) != EK_AGENT_OK) ek_port_exit(1);
     for (;;)
         if (ek_agent_step(&agent) == EK_AGENT_IDLE) ek_port_uart_wait();
