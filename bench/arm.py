@@ -22,6 +22,7 @@ import numpy as np
 import profiles
 
 from edgekit import boards, contents, emulate, explain, pipeline, toolchain
+from edgekit.ir import Graph, QuantSpec, Tensor
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data" / "models"
@@ -33,6 +34,9 @@ TINY = {
     "IC": "pretrainedResnet_quant.tflite",
     "VWW": "vww_96_int8.tflite",
 }
+
+
+KERNELS = {"GEMM 256x256x256 int8": (256, 256, 256), "GEMV 4096x1024 int8": (1, 1024, 4096)}
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,32 @@ def tiny(file: str, where: Core) -> bytes:
     return pipeline.build(DATA / file, board=where.board, isa=where.isa).data
 
 
+def linear(m: int, k: int, n: int) -> Graph:
+    """(m, k) int8 times (n, k) int8 with requantization: a GEMM, or with m = 1 a GEMV."""
+    rng = np.random.default_rng(2)
+    g = Graph("linear", inputs=["x"], outputs=["y"])
+    g.tensors["x"] = Tensor("x", (m, k), "i8", quant=QuantSpec.per_tensor(0.05, 11))
+    weights = rng.integers(-127, 128, (n, k)).astype(np.int8)
+    scales = QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), 0)
+    g.tensors["w"] = Tensor("w", (n, k), "i8", weights, scales)
+    bias = rng.integers(-3000, 3000, n).astype(np.int32)
+    g.tensors["b"] = Tensor("b", (n,), "i32", bias)
+    y = QuantSpec.per_tensor(0.3, -8)
+    g.emit("linear", ["x", "w", "b"], {}, outputs=["y"], quant=y, dtype="i8")
+    return g
+
+
 def packages(where: Core, wanted: list[str]) -> dict[str, Any]:
     """name -> function that builds the package: the MLPerf Tiny models, on Linux MobileNetV2."""
     found: dict[str, Any] = {}
     for name, file in TINY.items():
         if (DATA / file).exists() and (not wanted or name in wanted):
             found[name] = lambda f=file: tiny(f, where)
+    for name, sizes in KERNELS.items():
+        if where.board == "qemu_arm64" and (not wanted or name in wanted):
+            found[name] = lambda s=sizes: (
+                pipeline.build(linear(*s), board=where.board, isa=where.isa).data
+            )
     if where.board == "qemu_arm64" and (not wanted or "MobileNetV2" in wanted):
         import nets
 

@@ -30,6 +30,10 @@ ARM_PEERS: dict[tuple[str, str], float] = {
     ("KWS", "max i8mm"): 745 - 10,
     ("IC", "max i8mm"): 1264 - 10,
     ("VWW", "max i8mm"): 1912 - 10,
+    ("GEMM 256x256x256 int8", "n1 dotprod"): 256**3 / 11.57 / 1000,
+    ("GEMM 256x256x256 int8", "max i8mm"): 256**3 / 17.14 / 1000,
+    ("GEMV 4096x1024 int8", "n1 dotprod"): 4096 * 1024 / 7.31 / 1000,
+    ("GEMV 4096x1024 int8", "max i8mm"): 4096 * 1024 / 8.51 / 1000,
     ("MobileNetV2 int8", "a72 neon"): 113_700,
     ("MobileNetV2 int8", "n1 dotprod"): 49_200,
     ("MobileNetV2 int8", "max i8mm"): 44_100,
@@ -220,6 +224,10 @@ def arm(facts: dict[str, Any]) -> list[str]:
         rows.append([net, core, f"{mine / 1000:,.0f}", *told, per, f"{n / 1000:,.0f} ({model})"])
     head = ["model", "core", "instructions, 10^3", "peer, 10^3", "ratio", "MAC each"]
     out += [*table([*head, "modelled cycles, 10^3"], rows), ""]
+    out += [
+        "LiteRT's MobileNetV2 by the same model neoverse-n1: int8 22.6, float32 46.8 million.",
+        "",
+    ]
     return out + _mcu(by)
 
 
