@@ -184,10 +184,11 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     scale, lo, hi, zx, _, wz = int_parts(op, g, w)
     b = np.zeros(o, np.int32) if bias is None else bias
     zero = uniform_zero(wz)
-    if zero == 0:
+    if -128 <= zero < 128:  # padding weighs nothing, whatever it meets
         attrs["run"] = padded_run(op, w, target)
-        flat = np.pad(w.reshape(*w.shape[:2], -1), ((0, 0), (0, 0), (0, attrs["run"] - w[0, 0].size)))
-        flat = flat.reshape(o, -1)
+        pad = attrs["run"] - w[0, 0].size
+        rows = w.reshape(*w.shape[:2], -1)
+        flat = np.pad(rows, ((0, 0), (0, 0), (0, pad)), constant_values=zero).reshape(o, -1)
     packed = pack_int8(g, op.inputs[1], flat, b, scale, zx, zero, op.attrs["groups"], target)
     return op.with_(inputs=(op.inputs[0], packed), attrs=dict(attrs, lo=lo, hi=hi, w_zero=zero))
 
@@ -305,6 +306,8 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         "i8_weight_zero",
         *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),
     )
+    rgb = {"pad": (0, 0, 1, 1), "stride": (2, 2)}
+    yield "i8_weight_zero_rgb", *_quant_case(rng, (1, 16, 14, 3), (20, 3, 3, 3), 5, rgb)
     yield ("i8_weight_zero_1x1", *_quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {}))
     for label, x, w, attrs in CASES:
         tensors = {

@@ -51,7 +51,7 @@ static int setup(const ek_ctx *c, conv *v)
     v->out_group = v->y.dims[3] / a->groups;
     uint64_t run = (uint64_t)a->kernel[1] * v->ci, k = (uint64_t)a->kernel[0] * a->run;
     v->run = a->run;
-    if (k > 0xffffffu || a->run < run || a->run - run >= 16 || (a->run > run && (a->w_zero || a->groups > 1)) || v->ci * a->groups != v->x.dims[3] || v->out_group * a->groups != v->y.dims[3])
+    if (k > 0xffffffu || a->run < run || a->run - run >= 16 || (a->run > run && a->groups > 1) || v->ci * a->groups != v->x.dims[3] || v->out_group * a->groups != v->y.dims[3])
         return 0;
     v->k = (uint32_t)k;
     v->elem = v->x.dtype == EK_F32 ? 4 : 1;

@@ -36,6 +36,33 @@ EK_INLINE EK_AVX512 __m128i ek_requant512_s8(__m512i acc, __m512 scale, const ek
     return _mm512_cvtepi32_epi8(_mm512_add_epi32(i, q->zero));
 }
 
+/* What turns sums into int8.  Only the upper bound is taken in float, where it keeps large sums off the overflow of the
+ * conversion; lower ones (and NaN) become INT32_MIN and saturate down to `lo`.  Bounds are whole: rounding first is the same. */
+typedef struct ek_finish512 {
+    __m512 hi;
+    __m512i lo, zero; /* int8, int16 */
+} ek_finish512;
+
+EK_INLINE EK_AVX512 ek_finish512 ek_finish512_of(float lo, float hi, int32_t zero)
+{
+    lo += (float)zero;
+    return (ek_finish512){ _mm512_set1_ps(hi), _mm512_set1_epi8((char)(lo < -128.0f ? -128 : lo > 127.0f ? 127 : (int)lo)),
+                           _mm512_set1_epi16((int16_t)zero) };
+}
+
+EK_INLINE EK_AVX512 __m512i ek_scaled512(const ek_finish512 *f, __m512i acc, __m512 scale)
+{
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);
+    return _mm512_cvt_roundps_epi32(_mm512_min_ps(f->hi, v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+/* Four times 16 sums -> 64 int8: 128-bit lane i holds lane i of a, b, c, d in turn. */
+EK_INLINE EK_AVX512 __m512i ek_narrow512(const ek_finish512 *f, __m512i a, __m512i b, __m512i c, __m512i d)
+{
+    __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), f->zero), cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), f->zero);
+    return _mm512_max_epi8(_mm512_packs_epi16(ab, cd), f->lo);
+}
+
 /* the first min(n, 16) elements */
 EK_INLINE EK_AVX512 void ek_store16_s8(int8_t *y, __m128i v, uint32_t n)
 {

@@ -1,4 +1,6 @@
-/* Depthwise convolution with AVX-512: 16 channels a block, int8 taps four at a time through VPDPBUSD. */
+/* Depthwise convolution with AVX-512.  Int8 taps go four at a time through VPDPBUSD, 64 channels of a pixel, 32 of two or
+ * 16 of four at once: unpacking bytes and words interleaves the taps within 128-bit lanes, and the packing of the results
+ * undoes that order.  At stride 1, four columns of a 3x3 window's row serve two neighbouring pixels. */
 #if defined(__x86_64__)
 #include "avx512.h"
 #include "dw.h"
@@ -85,27 +87,220 @@ EK_INLINE EK_AVX512 void pixels(const ek_dw *d, const block *b, const ptrdiff_t 
     }
 }
 
+/* Four lanes of 16 channels: a lane is one block of one pixel. */
+typedef struct lanes {
+    __m512i w[MAX_TAPS / 4][4], next[3][4]; /* [tap group][quarter of the channels]; next: for the pixel one column on */
+    __m512i one[MAX_TAPS / 4];              /* 1 at every tap that exists */
+    __m512i bias[4];
+    __m512 scale[4];
+    ptrdiff_t at[MAX_TAPS];                 /* of each tap; groups of 3x3 windows are rows: their fourth tap weighs 0 */
+    uint32_t groups;
+    int zero; /* the weight zero point is not in the weights */
+    int pair; /* two neighbouring pixels at once */
+} lanes;
+
+/* 16 bytes of each block: `blocks` of them, `stride` bytes apart, again and again */
+EK_INLINE EK_AVX512 __m512i of_blocks(const uint8_t *p, size_t stride, uint32_t blocks)
+{
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 1 % blocks * stride)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 2 % blocks * stride)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 % blocks * stride)), 3);
+}
+
+/* channels 4 j to 4 j + 3 of every lane, 4 taps each -> out[j] */
+EK_INLINE EK_AVX512 void interleave4(const __m512i t[4], __m512i out[4])
+{
+    __m512i lo01 = _mm512_unpacklo_epi8(t[0], t[1]), hi01 = _mm512_unpackhi_epi8(t[0], t[1]);
+    __m512i lo23 = _mm512_unpacklo_epi8(t[2], t[3]), hi23 = _mm512_unpackhi_epi8(t[2], t[3]);
+    out[0] = _mm512_unpacklo_epi16(lo01, lo23);
+    out[1] = _mm512_unpackhi_epi16(lo01, lo23);
+    out[2] = _mm512_unpacklo_epi16(hi01, hi23);
+    out[3] = _mm512_unpackhi_epi16(hi01, hi23);
+}
+
+/* a weight zero point that can be taken off all weights of these blocks in int8 */
+EK_INLINE EK_AVX512 int foldable(const uint8_t *w, size_t stride, uint32_t blocks, uint32_t taps, int32_t w_zero)
+{
+    const __m512i z = _mm512_set1_epi8((char)w_zero);
+    __mmask64 bad = w_zero < -128 || w_zero > 127;
+    for (uint32_t i = 0; i < taps; i++) {
+        __m512i v = of_blocks(w + i * 16u, stride, blocks);
+        bad |= _mm512_cmpneq_epi8_mask(_mm512_subs_epi8(v, z), _mm512_sub_epi8(v, z));
+    }
+    return !bad;
+}
+
+/* the `blocks` blocks from p on, `stride` bytes apart */
+static EK_AVX512 void load_lanes(const ek_dw *d, const uint8_t *p, size_t stride, uint32_t blocks, lanes *o)
+{
+    uint32_t px = 4 / blocks;
+    const __m512i ones = _mm512_set1_epi8(1);
+    uint32_t taps = d->kh * d->kw, rows3 = d->kh == 3 && d->kw == 3, each = rows3 ? 3 : 4;
+    const uint8_t *w = p + 128;
+    __m512i sum[4] = { _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512() };
+    int fold = d->w_zero && foldable(w, stride, blocks, taps, d->w_zero);
+    const __m512i z = _mm512_set1_epi8((char)(fold ? d->w_zero : 0));
+    o->zero = d->w_zero && !fold;
+    o->groups = (taps + each - 1) / each;
+    o->pair = rows3 && d->step == d->dx && d->count >= 2 * px; /* else a fourth column may not exist */
+    for (uint32_t g = 0; g < o->groups; g++) {
+        uint32_t first = g * each, left = taps - first < each ? taps - first : each;
+        __m512i t[4];
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t tap = first + (i < left ? i : left - 1);
+            t[i] = i < left ? _mm512_sub_epi8(of_blocks(w + tap * 16u, stride, blocks), z) : _mm512_setzero_si512();
+            o->at[g * 4 + i] = (ptrdiff_t)(tap / d->kw) * d->dy + (ptrdiff_t)(tap % d->kw) * d->dx;
+        }
+        if (o->pair)
+            o->at[g * 4 + 3] += d->dx; /* the second pixel's last column */
+        interleave4(t, o->w[g]);
+        o->one[g] = _mm512_set1_epi32(left >= 4 ? 0x01010101 : (int32_t)(0x01010101u & ((1u << left * 8) - 1)));
+        for (uint32_t j = 0; j < 4; j++) {
+            sum[j] = _mm512_dpbusd_epi32(sum[j], ones, o->w[g][j]);
+            if (o->pair)
+                o->next[g][j] = _mm512_slli_epi32(o->w[g][j], 8);
+        }
+    }
+    for (uint32_t j = 0; j < 4; j++) {
+        __m512i bias = _mm512_sub_epi32(of_blocks(p + 16 * j, stride, blocks), _mm512_slli_epi32(sum[j], 7));
+        o->bias[j] = _mm512_add_epi32(bias, _mm512_set1_epi32(o->zero ? 128 * d->w_zero * (int32_t)taps : 0));
+        o->scale[j] = _mm512_castsi512_ps(of_blocks(p + 64 + 16 * j, stride, blocks));
+    }
+}
+
+/* one tap of px pixels, `apart` elements from each other */
+EK_INLINE EK_AVX512 __m512i load_lanes_tap(const int8_t *x, ptrdiff_t apart, __mmask16 mask, const unsigned px, const int full)
+{
+    if (px == 1)
+        return _mm512_loadu_si512(x);
+    if (px == 2)
+        return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)x)),
+                                  _mm256_loadu_si256((const __m256i *)(const void *)(x + apart)), 1);
+    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(load_tap(x, mask, full)), load_tap(x + apart, mask, full), 1);
+    v = _mm512_inserti32x4(v, load_tap(x + 2 * apart, mask, full), 2);
+    return _mm512_inserti32x4(v, load_tap(x + 3 * apart, mask, full), 3);
+}
+
+EK_INLINE EK_AVX512 void store_lanes(int8_t *y, __m512i v, ptrdiff_t apart, __mmask16 mask, const unsigned px, const int full)
+{
+    if (px == 1) {
+        _mm512_storeu_si512(y, v);
+    } else if (px == 2) {
+        _mm256_storeu_si256((__m256i *)(void *)y, _mm512_castsi512_si256(v));
+        _mm256_storeu_si256((__m256i *)(void *)(y + apart), _mm512_extracti64x4_epi64(v, 1));
+    } else {
+        __m128i p[4] = { _mm512_castsi512_si128(v), _mm512_extracti32x4_epi32(v, 1), _mm512_extracti32x4_epi32(v, 2),
+                         _mm512_extracti32x4_epi32(v, 3) };
+        EK_UNROLL for (unsigned i = 0; i < 4; i++) {
+            if (full)
+                _mm_storeu_si128((__m128i *)(void *)(y + i * apart), p[i]);
+            else
+                _mm_mask_storeu_epi8(y + i * apart, mask, p[i]);
+        }
+    }
+}
+
+/* px pixels, or px pairs of neighbours */
+EK_INLINE EK_AVX512 void unit(const ek_dw *d, const lanes *b, const ek_finish512 *f, const int8_t *x, int8_t *y, __mmask16 mask,
+                              const uint32_t groups, const int zero, const unsigned np, const unsigned px, const int full)
+{
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    __m512i acc[2][4], sum[2][4];
+    EK_UNROLL for (unsigned n = 0; n < np; n++)
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            acc[n][j] = b->bias[j];
+            sum[n][j] = _mm512_setzero_si512();
+        }
+    EK_UNROLL for (uint32_t g = 0; g < groups; g++) {
+        __m512i t[4], v[4];
+        EK_UNROLL for (unsigned i = 0; i < 4; i++)
+            t[i] = _mm512_xor_si512(load_lanes_tap(x + b->at[g * 4 + i], (ptrdiff_t)np * d->step, mask, px, full), flip);
+        interleave4(t, v);
+        EK_UNROLL for (unsigned n = 0; n < np; n++)
+            EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+                acc[n][j] = _mm512_dpbusd_epi32(acc[n][j], v[j], n ? b->next[g][j] : b->w[g][j]);
+                if (zero)
+                    sum[n][j] = _mm512_dpbusd_epi32(sum[n][j], v[j], n ? _mm512_slli_epi32(b->one[g], 8) : b->one[g]);
+            }
+    }
+    EK_UNROLL for (unsigned n = 0; n < np; n++) {
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            if (zero)
+                acc[n][j] = _mm512_sub_epi32(acc[n][j], _mm512_mullo_epi32(sum[n][j], _mm512_set1_epi32(d->w_zero)));
+            acc[n][j] = ek_scaled512(f, acc[n][j], b->scale[j]);
+        }
+        store_lanes(y + n * (size_t)d->channels, ek_narrow512(f, acc[n][0], acc[n][1], acc[n][2], acc[n][3]),
+                    (ptrdiff_t)(np * d->channels), mask, px, full);
+    }
+}
+
+/* all pixels; a row's last unit reaches back over pixels that are done already */
+EK_INLINE EK_AVX512 void units(const ek_dw *d, const lanes *b, uint32_t c0, __mmask16 mask, const uint32_t groups, const int zero,
+                               const unsigned np, const unsigned px, const int full)
+{
+    const ek_finish512 f = ek_finish512_of(d->lo, d->hi, d->zero);
+    const int8_t *x = (const int8_t *)d->x + c0;
+    int8_t *y = (int8_t *)d->y + c0;
+    for (uint32_t r = 0; r < d->rows; r++, x += d->row_step, y += (size_t)d->count * d->channels)
+        for (uint32_t p = 0; p < d->count; p += np * px) {
+            uint32_t q = d->count - p < np * px ? d->count - np * px : p;
+            unit(d, b, &f, x + (ptrdiff_t)q * d->step, y + (size_t)q * d->channels, mask, groups, zero, np, px, full);
+        }
+}
+
+EK_INLINE EK_AVX512 void units_of(const ek_dw *d, const lanes *b, uint32_t c0, __mmask16 mask, const unsigned px, const int full)
+{
+    if (b->pair) {
+        if (b->zero)
+            units(d, b, c0, mask, 3, 1, 2, px, full);
+        else
+            units(d, b, c0, mask, 3, 0, 2, px, full);
+    } else if (b->groups == 3 && !b->zero) {
+        units(d, b, c0, mask, 3, 0, 1, px, full);
+    } else {
+        units(d, b, c0, mask, b->groups, b->zero, 1, px, full);
+    }
+}
+
+static EK_AVX512 void pixels_of(const ek_dw *d, const uint8_t *w, uint32_t taps, const ptrdiff_t *at, uint32_t c0)
+{
+    block b;
+    load_block(d, w, taps, &b);
+    if (d->channels - c0 >= 16)
+        pixels(d, &b, at, c0, (taps + 3) / 4, d->w_zero != 0, 1);
+    else
+        pixels(d, &b, at, c0, (taps + 3) / 4, d->w_zero != 0, 0);
+}
+
 static EK_AVX512 void dw_s8(const ek_dw *d)
 {
     ptrdiff_t at[MAX_TAPS];
-    uint32_t taps = ek_dw_taps(d, at, MAX_TAPS);
+    uint32_t taps = ek_dw_taps(d, at, MAX_TAPS), done;
     if (!taps) {
         ek_dw_s8_portable(d);
         return;
     }
     const uint8_t *w = d->w;
-    block b;
-    for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, w += 16u * (8 + taps)) {
-        int full = d->channels - c0 >= 16, zero = d->w_zero != 0;
-        load_block(d, w, taps, &b);
-        if (full && taps == 9 && !zero)
-            pixels(d, &b, at, c0, 3, 0, 1);
-        else if (full && taps == 9)
-            pixels(d, &b, at, c0, 3, 1, 1);
-        else if (full)
-            pixels(d, &b, at, c0, (taps + 3) / 4, zero, 1);
+    size_t stride = 16 * (8 + (size_t)taps);
+    lanes b;
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 16 * done, w += done * stride) {
+        uint32_t left = d->channels - c0, px;
+        done = left >= 64 ? 4 : left >= 32 && d->count > 1 ? 2 : 1;
+        px = 4 / done;
+        if (d->count < px) {
+            pixels_of(d, w, taps, at, c0);
+            continue;
+        }
+        load_lanes(d, w, stride, done, &b);
+        if (px == 1)
+            units_of(d, &b, c0, 0xffff, 1, 1);
+        else if (px == 2)
+            units_of(d, &b, c0, 0xffff, 2, 1);
+        else if (left >= 16)
+            units_of(d, &b, c0, 0xffff, 4, 1);
         else
-            pixels(d, &b, at, c0, (taps + 3) / 4, zero, 0);
+            units_of(d, &b, c0, (__mmask16)((1u << left) - 1), 4, 0);
     }
 }
 

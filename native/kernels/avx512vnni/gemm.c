@@ -4,6 +4,8 @@
 #include "kernels.h"
 
 enum { ROWS = 8, BLOCKS = 4 }; /* of a register tile, at most: 8 x 3 or 6 x 4 */
+#define EK_OWN __attribute__((noinline)) EK_AVX512
+enum { SUMS = 64 }; /* rows whose sums are taken at once where weights have a zero point */
 
 typedef struct tile {
     const int8_t *a[ROWS];
@@ -15,6 +17,7 @@ typedef struct tile {
     uint8_t *y;           /* int8 or float, row stride ldy bytes */
     ptrdiff_t ldy;
     const float *row_scale;
+    const int32_t *adj;   /* what a weight zero point adds to each row; NULL: nothing */
 } tile;
 
 /* Where the rows of a GEMM start, one after the other. */
@@ -84,8 +87,8 @@ EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[ROWS][BLOCKS], cons
                 acc[r][b] = _mm512_sub_epi32(acc[r][b], _mm512_slli_epi32(ws[b], 7));
 }
 
-/* sum_k (a + xoff) of one row */
-EK_INLINE EK_AVX512 int32_t row_sum(const tile *t, const int8_t *a, int32_t xoff)
+/* sum_k (a + 128) of one row, in four parts */
+EK_INLINE EK_AVX512 __m128i row_sum(const tile *t, const int8_t *a)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80), ones = _mm512_set1_epi8(1);
     __m512i s = _mm512_setzero_si512();
@@ -96,35 +99,29 @@ EK_INLINE EK_AVX512 int32_t row_sum(const tile *t, const int8_t *a, int32_t xoff
             s = _mm512_dpbusd_epi32(s, _mm512_xor_si512(_mm512_maskz_loadu_epi8(m, a + i), flip), _mm512_maskz_mov_epi8(m, ones));
         }
     }
-    return (int32_t)((uint32_t)_mm512_reduce_add_epi32(s) + (uint32_t)t->k * (uint32_t)(xoff - 128));
+    __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(s), _mm512_extracti64x4_epi64(s, 1));
+    return _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
 }
 
-/* What turns sums into int8.  Only the upper bound is taken in float, where it keeps large sums off the overflow of the
- * conversion; lower ones (and NaN) become INT32_MIN and saturate down to `lo`.  Bounds are whole: rounding first is the same. */
-typedef struct finish {
-    __m512 hi;
-    __m512i lo, zero; /* int8, int16 */
-} finish;
-
-EK_INLINE EK_AVX512 finish finish_of(const ek_gemm *g)
+/* adj[r] = -w_zero * sum_k (a + xoff) of m rows, at most SUMS */
+static EK_AVX512 void adjust(const ek_gemm *g, const tile *t, cursor c, uint32_t m, int32_t *adj)
 {
-    float lo = g->lo + (float)g->zero;
-    return (finish){ _mm512_set1_ps(g->hi), _mm512_set1_epi8((char)(lo < -128.0f ? -128 : lo > 127.0f ? 127 : (int)lo)),
-                     _mm512_set1_epi16((int16_t)g->zero) };
-}
-
-EK_INLINE EK_AVX512 __m512i scaled(const finish *f, __m512i acc, const uint8_t *head)
-{
-    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(head + 64));
-    return _mm512_cvt_roundps_epi32(_mm512_min_ps(f->hi, v), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    uint32_t off = t->k * (uint32_t)(g->xoff - 128), z = 0u - (uint32_t)g->w_zero;
+    for (uint32_t r = 0; r < m; r += 4) {
+        __m128i p[4];
+        for (uint32_t i = 0; i < 4; i++)
+            p[i] = r + i < m ? row_sum(t, next_row(&c)) : _mm_setzero_si128();
+        __m128i s = _mm_hadd_epi32(_mm_hadd_epi32(p[0], p[1]), _mm_hadd_epi32(p[2], p[3]));
+        s = _mm_mullo_epi32(_mm_add_epi32(s, _mm_set1_epi32((int32_t)off)), _mm_set1_epi32((int32_t)z));
+        _mm_storeu_si128((__m128i *)(void *)(adj + r), s);
+    }
 }
 
 /* four times 16 sums -> 64 int8 in order */
-EK_INLINE EK_AVX512 __m512i narrow(const finish *f, __m512i a, __m512i b, __m512i c, __m512i d)
+EK_INLINE EK_AVX512 __m512i narrow(const ek_finish512 *f, __m512i a, __m512i b, __m512i c, __m512i d)
 {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i ab = _mm512_adds_epi16(_mm512_packs_epi32(a, b), f->zero), cd = _mm512_adds_epi16(_mm512_packs_epi32(c, d), f->zero);
-    return _mm512_permutexvar_epi32(order, _mm512_max_epi8(_mm512_packs_epi16(ab, cd), f->lo));
+    return _mm512_permutexvar_epi32(order, ek_narrow512(f, a, b, c, d));
 }
 
 EK_INLINE EK_AVX512 void store16(int8_t *y, __m128i v, uint32_t left) { ek_store16_s8(y, v, left); }
@@ -149,16 +146,14 @@ EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum,
 {
     __m512i acc[ROWS][BLOCKS];
     tile_acc(t, acc, sum, 1, mr, nb);
-    if (g->w_zero)
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            uint32_t adj = 0u - (uint32_t)g->w_zero * (uint32_t)row_sum(t, t->a[r], g->xoff);
+    if (t->adj)
+        EK_UNROLL for (unsigned r = 0; r < mr; r++)
             EK_UNROLL for (unsigned b = 0; b < nb; b++)
-                acc[r][b] = _mm512_add_epi32(acc[r][b], _mm512_set1_epi32((int32_t)adj));
-        }
-    const finish f = finish_of(g);
+                acc[r][b] = _mm512_add_epi32(acc[r][b], _mm512_set1_epi32(t->adj[r]));
+    const ek_finish512 f = ek_finish512_of(g->lo, g->hi, g->zero);
     EK_UNROLL for (unsigned r = 0; r < mr; r++)
         EK_UNROLL for (unsigned b = 0; b < nb; b++)
-            acc[r][b] = scaled(&f, acc[r][b], t->w + b * t->block);
+            acc[r][b] = ek_scaled512(&f, acc[r][b], _mm512_loadu_ps(t->w + b * t->block + 64));
     const unsigned step = nb == 1 && mr >= 4 ? 4 : nb == 2 && mr >= 2 ? 2 : 1; /* rows that fill a vector */
     int8_t *y = (int8_t *)t->y;
     EK_UNROLL for (unsigned r = 0; r < mr; r += step, y += step * t->ldy) {
@@ -209,15 +204,13 @@ EK_INLINE EK_AVX512 void one_tile(const ek_gemm *g, const tile *t, const int kin
         tile_s8(g, t, kind == S8_SUM, mr, nb);
 }
 
-/* all rows of nb blocks, `most` (8 or 6), 4, 2, 1 at a time */
-EK_INLINE EK_AVX512 void rows(const ek_gemm *g, tile t, const int kind, const unsigned most, const unsigned nb)
+/* m rows of nb blocks, `most` (8 or 6), 4, 2, 1 at a time */
+EK_INLINE EK_AVX512 void rows(const ek_gemm *g, tile t, cursor c, uint32_t m, const int kind, const unsigned most, const unsigned nb)
 {
-    cursor c = cursor_of(g, 1);
-    for (uint32_t m = 0; m < g->m;) {
-        uint32_t left = g->m - m, done = left >= most ? most : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    while (m) {
+        uint32_t done = m >= most ? most : m >= 4 ? 4 : m >= 2 ? 2 : 1;
         for (uint32_t r = 0; r < done; r++)
             t.a[r] = next_row(&c);
-        t.row_scale = kind == DYN ? g->row_scale + m : 0;
         if (done == most)
             one_tile(g, &t, kind, most, nb);
         else if (done == 4)
@@ -227,33 +220,63 @@ EK_INLINE EK_AVX512 void rows(const ek_gemm *g, tile t, const int kind, const un
         else
             one_tile(g, &t, kind, 1, nb);
         t.y += (ptrdiff_t)done * t.ldy;
-        m += done;
+        t.row_scale += kind == DYN ? done : 0;
+        t.adj += t.adj ? done : 0;
+        m -= done;
     }
 }
 
-/* weights outermost: some blocks stay in cache for all rows */
-EK_INLINE EK_AVX512 void gemm(const ek_gemm *g, const int kind)
+/* each register tile's code once, on its own */
+static EK_OWN void rows_6x4(const ek_gemm *g, const tile *t, const cursor *c, uint32_t m) { rows(g, *t, *c, m, S8, 6, 4); }
+static EK_OWN void rows_8x3(const ek_gemm *g, const tile *t, const cursor *c, uint32_t m) { rows(g, *t, *c, m, S8, 8, 3); }
+static EK_OWN void rows_8x2(const ek_gemm *g, const tile *t, const cursor *c, uint32_t m) { rows(g, *t, *c, m, S8, 8, 2); }
+static EK_OWN void rows_8x1(const ek_gemm *g, const tile *t, const cursor *c, uint32_t m) { rows(g, *t, *c, m, S8, 8, 1); }
+
+/* m rows of all blocks; weights outermost: some blocks stay in cache for all rows */
+EK_INLINE EK_AVX512 void blocks(const ek_gemm *g, tile t, const cursor *c, uint32_t m, const int kind)
 {
-    tile t = { .w = g->w, .block = ek_block_s8(16, 4, g->k), .k = g->k, .segment = g->segment ? g->segment : g->k,
-               .y = (uint8_t *)g->y, .ldy = kind == DYN ? g->ldy * 4 : g->ldy, .left = g->n };
-    t.gap = g->segment ? g->gap - (ptrdiff_t)g->segment : 0;
     while (t.left) {
-        uint32_t blocks = (t.left + 15) / 16, nb = blocks;
+        uint32_t count = (t.left + 15) / 16, nb = count;
         if (kind != S8)
-            nb = blocks > 1 ? 2 : 1;
-        else if (blocks > 4)
-            nb = blocks > 6 ? 4 : 3;
+            nb = count > 1 ? 2 : 1;
+        else if (count > 4)
+            nb = count > 6 ? 4 : 3;
         if (kind == S8 && nb == 4)
-            rows(g, t, S8, 6, 4);
+            rows_6x4(g, &t, c, m);
         else if (kind == S8 && nb == 3)
-            rows(g, t, S8, 8, 3);
+            rows_8x3(g, &t, c, m);
+        else if (kind == S8 && nb == 2)
+            rows_8x2(g, &t, c, m);
+        else if (kind == S8)
+            rows_8x1(g, &t, c, m);
         else if (nb == 2)
-            rows(g, t, kind, 8, 2);
+            rows(g, t, *c, m, kind, 8, 2);
         else
-            rows(g, t, kind, 8, 1);
+            rows(g, t, *c, m, kind, 8, 1);
         t.w += nb * t.block;
         t.y += (size_t)nb * 16 * (kind == DYN ? 4 : 1);
         t.left -= t.left < nb * 16 ? t.left : nb * 16;
+    }
+}
+
+EK_INLINE EK_AVX512 void gemm(const ek_gemm *g, const int kind)
+{
+    tile t = { .w = g->w, .block = ek_block_s8(16, 4, g->k), .k = g->k, .segment = g->segment ? g->segment : g->k,
+               .y = (uint8_t *)g->y, .ldy = kind == DYN ? g->ldy * 4 : g->ldy, .left = g->n, .row_scale = g->row_scale };
+    t.gap = g->segment ? g->gap - (ptrdiff_t)g->segment : 0;
+    cursor c = cursor_of(g, 1);
+    if (kind == DYN || !g->w_zero) {
+        blocks(g, t, &c, g->m, kind);
+        return;
+    }
+    int32_t adj[SUMS];
+    t.adj = adj;
+    for (uint32_t m = g->m, now; m; m -= now, t.y += (ptrdiff_t)now * t.ldy) {
+        now = m < SUMS ? m : SUMS;
+        adjust(g, &t, c, now, adj);
+        blocks(g, t, &c, now, kind);
+        for (uint32_t r = 0; r < now; r++)
+            next_row(&c);
     }
 }
 
