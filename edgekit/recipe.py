@@ -9,6 +9,9 @@
     [[step]]
     do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
 
+finetune and distill (before quantize) and qat (after it) train, with labels and the float model as
+teacher: steps, batch, rate, soft, temperature, seed.
+
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line.  A step that changes nothing is an error.
 """
@@ -28,17 +31,21 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime import Session
 
-from edgekit import boards, data, package, pipeline
+from edgekit import boards, data, package, pipeline, torchnet
 from edgekit.compress import calibrate, quantize, reconstruct, sqnr, store
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
+from edgekit.train import fit
 
 Progress = Callable[[str, int, int], None]
 SETTINGS = {
     "quantize": {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
     },
+    "finetune": {"steps", "batch", "rate", "seed"},
+    "distill": {"steps", "batch", "rate", "soft", "temperature", "seed"},
+    "qat": {"steps", "batch", "rate", "soft", "temperature", "seed"},
     "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
 }  # fmt: skip
 NOISE_SAMPLES = 8  # for the SQNR of a step
@@ -103,6 +110,8 @@ class Material:
     test: list[dict[str, Array]]
     labels: Array | None
     id: str  # of the data, for the ledger's keys
+    train: dict[str, Array] = field(default_factory=dict)  # input name -> (n, ...), not in `test`
+    train_labels: Array | None = None
 
 
 def parse(text: str, where: str = "recipe") -> tuple[Step, ...]:
@@ -156,10 +165,11 @@ def dump(steps: tuple[Step, ...]) -> str:
 
 def material(
     source: Any, graph: Graph, preprocess: dict[str, Any] | None = None,
-    calibration: int = 256, test: int = 1000,
+    calibration: int = 256, test: int = 1000, train: int = 0,
 ) -> Material:  # fmt: skip
     """Calibration and test samples of one data set: apart from each other, spread over it, the same
-    every time.  A set too small for both is calibrated on at most half."""
+    every time.  A set too small for both is calibrated on at most half.  `train`: how many others
+    to prepare for training (with those of calibration); 0: none."""
     d = source if isinstance(source, data.Dataset) else data.load(source)
     if len(d) < 4:
         raise DataError("needs at least 4 samples", where=d.source)
@@ -176,7 +186,18 @@ def material(
         for x in part:
             for a in x.values():
                 digest.update(a.tobytes())
-    return Material(parts[0], parts[1], labels, digest.hexdigest()[:16])
+    key = digest.hexdigest()[:16]
+    if not train:
+        return Material(parts[0], parts[1], labels, key)
+    third = np.setdiff1d(np.arange(len(d)), second)
+    third = third[data.spread(len(third), train)]
+    found = list(data.feed(d.take(third), infos, spec))
+    x = {i.name: np.concatenate([f[i.name] for f in found]) for i in infos}
+    y = d.take(third).labels
+    offset = int(spec.get("label_offset", 0))
+    return Material(
+        parts[0], parts[1], labels, key, x, None if y is None else np.asarray(y) + offset
+    )
 
 
 def predictions(
@@ -365,6 +386,70 @@ class Run:
         gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
         return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
 
+    def _finetune(self, work: Work, s: dict[str, Any], teacher: bool = False) -> str:
+        if work.quantized is not None:
+            raise UsageError("finetune and distill come before quantize", todo="use qat after it")
+        x, y = self._training()
+        soft = self._teach(self.graph, x) if teacher else None
+        r = fit.fit(work.floating, x, y, fit.Options(**s), teacher=soft, progress=self.progress)
+        g = work.floating.copy()
+        for n, a in r.constants.items():
+            g.tensors[n] = replace(g.tensors[n], data=a)
+        old = torchnet.constants(work.floating)
+        if all(np.array_equal(a, old[n].numpy()) for n, a in r.constants.items()):
+            raise UsageError("training changed no weight", todo="give it steps and a rate above 0")
+        work.floating = g
+        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}"
+
+    def _distill(self, work: Work, s: dict[str, Any]) -> str:
+        return self._finetune(work, s, teacher=True)
+
+    def _qat(self, work: Work, s: dict[str, Any]) -> str:
+        """Trains the integers; the float graph as it is now teaches."""
+        if work.quantized is None:
+            raise UsageError("qat needs a quantize step before it")
+        x, y = self._training()
+        specs = {}
+        for op in work.floating.ops:
+            w = work.floating.value(op.inputs[1]) if op.type in fit.WEIGHTED else None
+            if w is not None and op.outputs[0] in work.specs and op.name not in work.exclude:
+                axis = quantize.CHANNEL_AXIS.get(op.type, 0)
+                specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
+        sim = fit.Simulation(specs, work.specs)
+        r = fit.fit(
+            work.floating, x, y, fit.Options(**s), teacher=self._teach(work.floating, x),
+            simulation=sim,
+            progress=self.progress,
+        )  # fmt: skip
+        given = {n: quantize.Given(*v) for n, v in r.integers.items()}
+        q, names = quantize.quantize(
+            work.floating, work.seen, bits=work.bits, ranged=r.activations, given=given,
+            exclude=work.exclude,
+        )  # fmt: skip
+        moved = sum(_moved(work.quantized, q, n) for n in specs)
+        if not moved:
+            raise UsageError("qat changed no weight", todo="give it more steps or a higher rate")
+        self._set(work, q, names)
+        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}; {moved} integers changed"
+
+    def _training(self) -> tuple[dict[str, Array], Array | None]:
+        if not self.samples.train:
+            raise DataError("there are no training samples", todo="material(..., train=N)")
+        return self.samples.train, self.samples.train_labels
+
+    def _teach(self, graph: Graph, x: dict[str, Array]) -> Array:
+        """Logits of a float graph."""
+        import torch
+
+        out, parts = fit.logits_of(graph), []
+        const = torchnet.constants(graph)
+        n = len(next(iter(x.values())))
+        with torch.no_grad():
+            for i in range(0, n, 64):
+                part = torchnet.tensors({k: v[i : i + 64] for k, v in x.items()})
+                parts.append(torchnet.run(graph.ops, part, const)[out].numpy())
+        return np.concatenate(parts).reshape(n, -1)
+
     def _resume(self, work: Work, step: Step, graph: Graph) -> None:
         """The state behind a step that the folder has."""
         if step.do == "quantize":
@@ -374,6 +459,8 @@ class Run:
                 work.floating, work.seen, bits=work.bits, ranged=work.ranged, exclude=work.exclude
             )
             self._set(work, graph, names)
+        elif step.do in ("finetune", "distill"):
+            work.floating = graph
         else:
             work.quantized = graph
 

@@ -24,6 +24,7 @@ from edgekit.recipe import Entry, Progress, Run, Step
 
 SENSITIVITY_SAMPLES = 64
 LEARNED_STEPS = 100
+TRAIN_SAMPLES = 20_000  # at most, in memory
 
 
 class InfeasibleError(EdgeKitError):
@@ -108,7 +109,10 @@ def replay(
     steps = recipe.load(path)
     graph = passes.simplify_all(frontends.load(model, shapes=shapes))[0]
     chip = boards.load(board)
-    samples = recipe.material(source, graph, preprocess, test=test)
+    trains = any(s.do in ("finetune", "distill", "qat") for s in steps)
+    samples = recipe.material(
+        source, graph, preprocess, test=test, train=TRAIN_SAMPLES if trains else 0
+    )
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(graph, samples, chip, folder, progress)
     result, entries = run.run(steps)

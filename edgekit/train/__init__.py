@@ -1,0 +1,1 @@
+"""Training on the Graph, in torch: fine-tuning, distillation, quantization-aware training."""
