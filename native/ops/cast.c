@@ -71,6 +71,18 @@ static void plain(const ek_view *x, const ek_view *y)
     }
 }
 
+static void shift(const uint8_t *x, uint8_t *y, size_t n)
+{
+    for (; n >= 8; n -= 8, x += 8, y += 8) {
+        uint64_t v;
+        memcpy(&v, x, 8);
+        v ^= 0x8080808080808080u;
+        memcpy(y, &v, 8);
+    }
+    for (; n; n--)
+        *y++ = *x++ ^ 0x80u;
+}
+
 static int run(const ek_ctx *c)
 {
     const ek_attr_cast *a = (const ek_attr_cast *)c->attr;
@@ -87,10 +99,7 @@ static int run(const ek_ctx *c)
             ((int8_t *)y.data)[i] = ek_requant(((const int8_t *)x.data)[i] - x.zero, a->scale, (float)(-128 - y.zero),
                                                (float)(127 - y.zero), y.zero);
         break;
-    case EK_CAST_MODE_SHIFT:
-        for (uint32_t i = 0; i < y.count; i++)
-            y.data[i] = x.data[i] ^ 0x80u;
-        break;
+    case EK_CAST_MODE_SHIFT: shift(x.data, y.data, y.count); break;
     default: plain(&x, &y);
     }
     return 1;

@@ -22,11 +22,15 @@
     "ldr r8, [r0], #4\n\tsxtb16 r9, r8, ror #8\n\tsxtb16 r8, r8\n\t"            \
     EK_OUTPUT("r1", "r4") EK_OUTPUT("r1", "r5") EK_OUTPUT("r2", "r6") EK_OUTPUT("r2", "r7")
 
+/* sums start at 0, or at the biases in front of the weights */
+#define EK_ZERO "movs r4, #0\n\tmovs r5, #0\n\tmovs r6, #0\n\tmovs r7, #0\n\t"
+#define EK_BIAS22 "ldrd r4, r5, [r2, #-16]\n\tmov r6, r4\n\tmov r7, r5\n\t"
+#define EK_BIAS14 "ldrd r4, r5, [r1, #-16]\n\tldrd r6, r7, [r2, #-16]\n\t"
+
 /* `step` as often as r3 says, in fours and then singly; the sums go where the fifth argument points */
-#define EK_LOOP(step)                                                                 \
+#define EK_LOOP(start, step)                                                          \
     __asm__("push {r4-r11, lr}\n\t"                                                 \
-            "movs r4, #0\n\tmovs r5, #0\n\tmovs r6, #0\n\tmovs r7, #0\n\t"    \
-            "subs r3, r3, #4\n\tblo 2f\n"                                          \
+            start "subs r3, r3, #4\n\tblo 2f\n"                                    \
             "1:\n\t" step step step step                                            \
             "subs r3, r3, #4\n\tbhs 1b\n"                                          \
             "2:\n\tadds r3, r3, #4\n\tbeq 4f\n"                                  \
@@ -35,20 +39,36 @@
             "4:\n\tldr r0, [sp, #36]\n\tstmia r0, {r4-r7}\n\t"                  \
             "pop {r4-r11, pc}")
 
-/* acc[row][output] = sums of 2 rows and the 2 outputs of a block */
+/* acc[row][output] = biases and sums of 2 rows and the 2 outputs of a block */
 __attribute__((naked, noinline)) static void acc22(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
                                                    const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
                                                    int32_t *acc __attribute__((unused)))
 {
-    EK_LOOP(EK_STEP22);
+    EK_LOOP(EK_BIAS22, EK_STEP22);
 }
 
-/* acc[output] = sums of a row and the 4 outputs of two blocks */
+/* the same, from 0 */
+__attribute__((naked, noinline)) static void dyn22(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
+                                                   const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_ZERO, EK_STEP22);
+}
+
+/* acc[output] = biases and sums of a row and the 4 outputs of two blocks */
 __attribute__((naked, noinline)) static void acc14(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
                                                    const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
                                                    int32_t *acc __attribute__((unused)))
 {
-    EK_LOOP(EK_STEP14);
+    EK_LOOP(EK_BIAS14, EK_STEP14);
+}
+
+/* the same, from 0 */
+__attribute__((naked, noinline)) static void dyn14(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
+                                                   const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_ZERO, EK_STEP14);
 }
 
 /* what the weight zero point takes off a row: w_zero * sum_k a */
@@ -70,11 +90,10 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
 /* int8 of `n` of the 2 outputs of a block, for one row */
 EK_INLINE void put_s8(const ek_requant_dsp *q, const uint8_t *head, const int32_t *acc, int32_t part, int8_t *y, const uint32_t n)
 {
-    const int32_t *bias = (const int32_t *)(const void *)head;
     const float *scale = (const float *)(const void *)(head + 8);
     int32_t v[2];
     EK_UNROLL for (uint32_t j = 0; j < n; j++)
-        v[j] = ek_requant_dsp_wide((int32_t)((uint32_t)acc[j] + (uint32_t)bias[j] - (uint32_t)part), scale[j], q);
+        v[j] = ek_requant_dsp_wide((int32_t)((uint32_t)acc[j] - (uint32_t)part), scale[j], q);
     if (q->narrow)
         EK_UNROLL for (uint32_t j = 0; j < n; j++)
             v[j] = ek_clamp_dsp(v[j], q);
@@ -112,7 +131,10 @@ EK_INLINE void rows2(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, cons
     int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b);
     for (uint32_t n = 0; n < g->n; n += 2, head += block) {
         int32_t acc[4];
-        acc22(a, b, (const int8_t *)head + 16, (g->k + 3) / 4, acc);
+        if (dyn)
+            dyn22(a, b, (const int8_t *)head + 16, (g->k + 3) / 4, acc);
+        else
+            acc22(a, b, (const int8_t *)head + 16, (g->k + 3) / 4, acc);
         put(g, q, head, acc, pa, m, n, dyn);
         put(g, q, head, acc + 2, pb, m + 1, n, dyn);
     }
@@ -126,7 +148,10 @@ EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const
     int32_t part = dyn ? 0 : zero_part(g, a), acc[4];
     for (uint32_t n = 0; n < g->n; n += 4, head += 2 * block) {
         const uint8_t *next = n + 2 < g->n ? head + block : head;
-        acc14(a, (const int8_t *)head + 16, (const int8_t *)next + 16, (g->k + 3) / 4, acc);
+        if (dyn)
+            dyn14(a, (const int8_t *)head + 16, (const int8_t *)next + 16, (g->k + 3) / 4, acc);
+        else
+            acc14(a, (const int8_t *)head + 16, (const int8_t *)next + 16, (g->k + 3) / 4, acc);
         put(g, q, head, acc, part, m, n, dyn);
         if (n + 2 < g->n)
             put(g, q, next, acc + 2, part, m, n + 2, dyn);

@@ -22,8 +22,8 @@ EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
 }
 
 /* `pairs` pairs of rows by nb blocks from n on; a single pair may lack its second row */
-EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const uint8_t *head, const int dyn, const unsigned pairs,
-                                const unsigned nb)
+EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, const ek_requant_neon *q, uint32_t m, uint32_t n, const uint8_t *head, const int dyn,
+                                const unsigned pairs, const unsigned nb)
 {
     const int8_t *w = (const int8_t *)head + 64, *a[4][2];
     const size_t block = ek_block_s8(8, 8, g->k);
@@ -33,8 +33,15 @@ EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const 
         a[p][1] = pairs > 1 || m + 1 < g->m ? a[p][0] + g->lda : a[p][0];
         EK_KEEP(a[p][0]);
         EK_KEEP(a[p][1]);
-        EK_UNROLL for (unsigned j = 0; j < 4 * nb; j++)
-            acc[j / 4][p][j % 4] = vdupq_n_s32(0);
+    }
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        int32x4_t bias[2];
+        ek_start(head + b * block, dyn, bias);
+        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+            int32x4_t both = row_of(bias[j / 2], bias[j / 2], j & 1);
+            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
+                acc[b][p][j] = both;
+        }
     }
     size_t k = 0, kp = (g->k + 7) & ~7u;
     for (; k + 16 <= kp; k += 16, w += 128) {
@@ -66,9 +73,9 @@ EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, uint32_t m, uint32_t n, const 
             EK_UNROLL for (unsigned h = 0; h < 2; h++)
                 sums[r][h] = row_of(acc[b][r / 2][2 * h], acc[b][r / 2][2 * h + 1], r & 1);
         if (pairs == 1 && m + 1 == g->m)
-            ek_finish(g, head + b * block, m, n + 8 * b, sums, dyn, 1);
+            ek_finish(g, q, head + b * block, m, n + 8 * b, sums, dyn, 1);
         else
-            ek_finish(g, head + b * block, m, n + 8 * b, sums, dyn, 2 * pairs);
+            ek_finish(g, q, head + b * block, m, n + 8 * b, sums, dyn, 2 * pairs);
     }
 }
 
@@ -76,18 +83,19 @@ EK_INLINE EK_I8MM void gemm(const ek_gemm *g, const int dyn)
 {
     const uint8_t *w = g->w;
     size_t block = ek_block_s8(8, 8, g->k);
+    const ek_requant_neon bounds = dyn ? (ek_requant_neon){ 0 } : ek_requant_neon_of(g->lo, g->hi, g->zero), *q = &bounds;
     uint32_t n = 0;
     if (g->m <= 2)
         for (; n + 8 < g->n; n += 16, w += 2 * block)
-            tile_int(g, 0, n, w, dyn, 1, 2);
+            tile_int(g, q, 0, n, w, dyn, 1, 2);
     for (; n < g->n; n += 8, w += block) {
         uint32_t m = 0;
         for (; m + 8 <= g->m; m += 8)
-            tile_int(g, m, n, w, dyn, 4, 1);
+            tile_int(g, q, m, n, w, dyn, 4, 1);
         for (; m + 4 <= g->m; m += 4)
-            tile_int(g, m, n, w, dyn, 2, 1);
+            tile_int(g, q, m, n, w, dyn, 2, 1);
         for (; m < g->m; m += 2)
-            tile_int(g, m, n, w, dyn, 1, 1);
+            tile_int(g, q, m, n, w, dyn, 1, 1);
     }
 }
 

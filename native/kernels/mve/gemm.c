@@ -26,32 +26,58 @@
     "vmladava.s8 r12, q0, q1\n\tvldrb.8 q2, [r5], #16\n\t"                    \
     "vmladava.s8 lr, q0, q2\n\t"
 
+/* sums start at 0, or at the biases in front of the weights */
+#define EK_ZERO                                                               \
+    "movs r0, #0\n\tmovs r2, #0\n\tmovs r4, #0\n\tmovs r6, #0\n\t"            \
+    "mov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n"
+#define EK_BIAS24                                                             \
+    "ldrd r0, r2, [r5, #-32]\n\tldrd r4, r6, [r5, #-24]\n\t"                 \
+    "mov r8, r0\n\tmov r10, r2\n\tmov r12, r4\n\tmov lr, r6\n"
+#define EK_BIAS18                                                             \
+    "ldrd r0, r2, [r3, #-32]\n\tldrd r4, r6, [r3, #-24]\n\t"                 \
+    "ldrd r8, r10, [r5, #-32]\n\tldrd r12, lr, [r5, #-24]\n"
+
 /* `step` as often as r3 says, at least once; the sums go where the fifth argument points */
-#define EK_LOOP(step)                                                         \
+#define EK_LOOP(start, step)                                                  \
     __asm__("push {r4-r11, lr}\n\t"                                           \
             "mov r7, r3\n\tmov r5, r2\n\tmov r3, r1\n\tmov r1, r0\n\t"        \
-            "movs r0, #0\n\tmovs r2, #0\n\tmovs r4, #0\n\tmovs r6, #0\n\t"    \
-            "mov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n"        \
+            start                                                             \
             "1:\n\t" step                                                     \
             "subs r7, r7, #1\n\tbne 1b\n\t"                                   \
             "ldr r1, [sp, #36]\n\t"                                           \
             "stmia r1, {r0, r2, r4, r6, r8, r10, r12, lr}\n\t"                \
             "pop {r4-r11, pc}")
 
-/* acc[row][output] = sums of 2 rows and the 4 outputs of a block */
+/* acc[row][output] = biases and sums of 2 rows and the 4 outputs of a block */
 __attribute__((naked, noinline)) static void acc24(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
                                                    const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
                                                    int32_t *acc __attribute__((unused)))
 {
-    EK_LOOP(EK_STEP24);
+    EK_LOOP(EK_BIAS24, EK_STEP24);
 }
 
-/* acc[output] = sums of a row and the 8 outputs of two blocks */
+/* the same, from 0 */
+__attribute__((naked, noinline)) static void dyn24(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
+                                                   const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_ZERO, EK_STEP24);
+}
+
+/* acc[output] = biases and sums of a row and the 8 outputs of two blocks */
 __attribute__((naked, noinline)) static void acc18(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
                                                    const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
                                                    int32_t *acc __attribute__((unused)))
 {
-    EK_LOOP(EK_STEP18);
+    EK_LOOP(EK_BIAS18, EK_STEP18);
+}
+
+/* the same, from 0 */
+__attribute__((naked, noinline)) static void dyn18(const int8_t *a __attribute__((unused)), const int8_t *w __attribute__((unused)),
+                                                   const int8_t *v __attribute__((unused)), uint32_t steps __attribute__((unused)),
+                                                   int32_t *acc __attribute__((unused)))
+{
+    EK_LOOP(EK_ZERO, EK_STEP18);
 }
 
 /* what the weight zero point takes off a row: w_zero * sum_k a */
@@ -67,67 +93,90 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
     return (int32_t)((uint32_t)g->w_zero * (uint32_t)sum);
 }
 
-/* the outputs of a block that exist, for mr rows from m on; part: what the weight zero point takes off each */
-EK_INLINE void put(const ek_gemm *g, const uint8_t *head, const int32_t *acc, const int32_t *part, uint32_t m, uint32_t n0, const int dyn,
-                   const unsigned mr)
+typedef struct limits {
+    float32x4_t lo, hi; /* relative to zero */
+    int32_t zero;
+} limits;
+
+/* the outputs of a block that exist, for mr rows of gemm_dyn from m on */
+EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, const int32_t *acc, uint32_t m, uint32_t n0, const unsigned mr)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n0;
     mve_pred16_t p = vctp32q(g->n - n0);
     float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
-    if (dyn) {
-        float32x4_t bias = vldrwq_f32((const float *)(const void *)head);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            float32x4_t y = vmulq_f32(vcvtq_f32_s32(vldrwq_s32(acc + 4 * r)), vmulq_n_f32(scale, g->row_scale[m + r]));
-            __asm__("" : "+w"(y)); /* rounded: not to be contracted */
-            vstrwq_p_f32((float *)g->y + at + (ptrdiff_t)r * g->ldy, ek_clamp_mve(vaddq_f32(y, bias), g->lo, g->hi), p);
-        }
-    } else {
-        int32x4_t bias = vldrwq_s32((const int32_t *)(const void *)head);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            int32x4_t v = vsubq_n_s32(vaddq_s32(vldrwq_s32(acc + 4 * r), bias), part[r]);
-            vstrbq_p_s32((int8_t *)g->y + at + (ptrdiff_t)r * g->ldy, ek_requant_mve(v, scale, g->lo, g->hi, g->zero), p);
-        }
+    float32x4_t bias = vldrwq_f32((const float *)(const void *)head);
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        float32x4_t y = vmulq_f32(vcvtq_f32_s32(vldrwq_s32(acc + 4 * r)), vmulq_n_f32(scale, g->row_scale[m + r]));
+        __asm__("" : "+w"(y)); /* rounded: not to be contracted */
+        vstrwq_p_f32((float *)g->y + at + (ptrdiff_t)r * g->ldy, ek_clamp_mve(vaddq_f32(y, bias), g->lo, g->hi), p);
     }
 }
 
-EK_INLINE void rows2(const ek_gemm *g, uint32_t m, const int dyn)
+/* 4 outputs of a row, or the `left` that exist; part: what the weight zero point takes off it */
+EK_INLINE void put_s8(const limits *q, const uint8_t *head, const int32_t *acc, int32_t part, int8_t *y, uint32_t left)
+{
+    float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
+    float32x4_t v = vmulq_f32(vcvtq_f32_s32(vsubq_n_s32(vldrwq_s32(acc), part)), scale);
+    int32x4_t i = vaddq_n_s32(vcvtnq_s32_f32(vminnmq_f32(vmaxnmq_f32(v, q->lo), q->hi)), q->zero);
+    if (left >= 4)
+        vstrbq_s32(y, i);
+    else
+        vstrbq_p_s32(y, i, vctp32q(left));
+}
+
+EK_INLINE void rows2(const ek_gemm *g, const limits *q, uint32_t m, const int dyn)
 {
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *b = a + g->lda;
     const uint8_t *head = g->w;
-    size_t block = ek_block_s8(4, 16, g->k);
-    int32_t part[2] = { 0, 0 }, acc[8];
-    if (!dyn) {
-        part[0] = zero_part(g, a);
-        part[1] = zero_part(g, b);
-    }
-    for (uint32_t n = 0; n < g->n; n += 4, head += block) {
-        acc24(a, b, (const int8_t *)head + 32, (g->k + 15) / 16, acc);
-        put(g, head, acc, part, m, n, dyn, 2);
+    const size_t block = ek_block_s8(4, 16, g->k);
+    const uint32_t n = g->n, steps = (g->k + 15) / 16;
+    const ptrdiff_t ldy = g->ldy;
+    int8_t *y = dyn ? 0 : (int8_t *)g->y + (ptrdiff_t)m * ldy;
+    int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b), acc[8];
+    for (uint32_t i = 0; i < n; i += 4, head += block) {
+        if (dyn) {
+            dyn24(a, b, (const int8_t *)head + 32, steps, acc);
+            put_dyn(g, head, acc, m, i, 2);
+            continue;
+        }
+        acc24(a, b, (const int8_t *)head + 32, steps, acc);
+        put_s8(q, head, acc, pa, y + i, n - i);
+        put_s8(q, head, acc + 4, pb, y + ldy + i, n - i);
     }
 }
 
-EK_INLINE void row1(const ek_gemm *g, uint32_t m, const int dyn)
+EK_INLINE void row1(const ek_gemm *g, const limits *q, uint32_t m, const int dyn)
 {
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
     const uint8_t *head = g->w;
-    size_t block = ek_block_s8(4, 16, g->k);
+    const size_t block = ek_block_s8(4, 16, g->k);
+    const uint32_t n = g->n, steps = (g->k + 15) / 16;
+    int8_t *y = dyn ? 0 : (int8_t *)g->y + (ptrdiff_t)m * g->ldy;
     int32_t part = dyn ? 0 : zero_part(g, a), acc[8];
-    for (uint32_t n = 0; n < g->n; n += 8, head += 2 * block) {
-        const uint8_t *next = n + 4 < g->n ? head + block : head;
-        acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, (g->k + 15) / 16, acc);
-        put(g, head, acc, &part, m, n, dyn, 1);
-        if (n + 4 < g->n)
-            put(g, next, acc + 4, &part, m, n + 4, dyn, 1);
+    for (uint32_t i = 0; i < n; i += 8, head += 2 * block) {
+        const uint8_t *next = i + 4 < n ? head + block : head;
+        if (dyn) {
+            dyn18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
+            put_dyn(g, head, acc, m, i, 1);
+            if (i + 4 < n)
+                put_dyn(g, next, acc + 4, m, i + 4, 1);
+            continue;
+        }
+        acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
+        put_s8(q, head, acc, part, y + i, n - i);
+        if (i + 4 < n)
+            put_s8(q, next, acc + 4, part, y + i + 4, n - i - 4);
     }
 }
 
 EK_INLINE void gemm(const ek_gemm *g, const int dyn)
 {
+    const limits q = { vdupq_n_f32(g->lo), vdupq_n_f32(g->hi), g->zero };
     uint32_t m = 0;
     for (; m + 2 <= g->m; m += 2)
-        rows2(g, m, dyn);
+        rows2(g, &q, m, dyn);
     if (m < g->m)
-        row1(g, m, dyn);
+        row1(g, &q, m, dyn);
 }
 
 static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }

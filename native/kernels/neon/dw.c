@@ -59,8 +59,9 @@ static int small(const ek_dw *d, const int8_t *w, uint32_t taps)
 }
 
 /* 3x3 with such weights: two taps share one widening */
-static void pixels16_small(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, uint32_t c0)
+static void pixels16_small(const ek_dw *d, const uint8_t *head, uint32_t c0)
 {
+    const ptrdiff_t dx = d->dx, dx2 = 2 * dx, dy = d->dy, dy2 = 2 * dy, step = d->step, channels = (ptrdiff_t)d->channels;
     const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
     const int32_t *bias = (const int32_t *)(const void *)head;
     const int8_t *x = (const int8_t *)d->x + c0;
@@ -68,23 +69,29 @@ static void pixels16_small(const ek_dw *d, const uint8_t *head, const ptrdiff_t 
     int8x16_t w[9];
     EK_UNROLL for (int t = 0; t < 9; t++)
         w[t] = vld1q_s8((const int8_t *)head + 128 + 16 * t);
-    EK_PIXELS(d, x, y) {
-        int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
-        EK_UNROLL for (int t = 0; t < 9; t += 2) {
-            int8x16_t u = vld1q_s8(x + at[t]);
-            int16x8_t lo = vmull_s8(vget_low_s8(u), vget_low_s8(w[t])), hi = vmull_high_s8(u, w[t]);
-            if (t < 8) {
-                int8x16_t v = vld1q_s8(x + at[t + 1]);
-                lo = vmlal_s8(lo, vget_low_s8(v), vget_low_s8(w[t + 1]));
-                hi = vmlal_high_s8(hi, v, w[t + 1]);
+    for (uint32_t row = d->rows; row; row--, x += d->row_step - (ptrdiff_t)d->count * step)
+        for (uint32_t p = d->count; p; p--, x += step, y += channels) {
+            const int8_t *r[3] = { x, x + dy, x + dy2 };
+            int32x4_t s[4] = { vld1q_s32(bias), vld1q_s32(bias + 4), vld1q_s32(bias + 8), vld1q_s32(bias + 12) };
+            int8x16_t v[9];
+            EK_UNROLL for (int i = 0; i < 3; i++) {
+                v[3 * i] = vld1q_s8(r[i]);
+                v[3 * i + 1] = vld1q_s8(r[i] + dx);
+                v[3 * i + 2] = vld1q_s8(r[i] + dx2);
             }
-            s[0] = vaddw_s16(s[0], vget_low_s16(lo));
-            s[1] = vaddw_high_s16(s[1], lo);
-            s[2] = vaddw_s16(s[2], vget_low_s16(hi));
-            s[3] = vaddw_high_s16(s[3], hi);
+            EK_UNROLL for (int t = 0; t < 9; t += 2) {
+                int16x8_t lo = vmull_s8(vget_low_s8(v[t]), vget_low_s8(w[t])), hi = vmull_high_s8(v[t], w[t]);
+                if (t < 8) {
+                    lo = vmlal_s8(lo, vget_low_s8(v[t + 1]), vget_low_s8(w[t + 1]));
+                    hi = vmlal_high_s8(hi, v[t + 1], w[t + 1]);
+                }
+                s[0] = vaddw_s16(s[0], vget_low_s16(lo));
+                s[1] = vaddw_high_s16(s[1], lo);
+                s[2] = vaddw_s16(s[2], vget_low_s16(hi));
+                s[3] = vaddw_high_s16(s[3], hi);
+            }
+            put16(s, head, &q, y);
         }
-        put16(s, head, &q, y);
-    }
 }
 
 /* all pixels of up to 8 channels: the half `h` of a block */
@@ -121,8 +128,8 @@ static void dw_s8(const ek_dw *d)
     const int16x8_t zero = vdupq_n_s16((int16_t)d->w_zero);
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, head += 16u * (8 + taps)) {
         const int8_t *packed = (const int8_t *)head + 128;
-        if (taps == 9 && d->channels - c0 >= 16 && small(d, packed, taps)) {
-            pixels16_small(d, head, at, c0);
+        if (d->kh == 3 && d->kw == 3 && d->channels - c0 >= 16 && small(d, packed, taps)) {
+            pixels16_small(d, head, c0);
             continue;
         }
         for (uint32_t t = 0; t < taps; t++) {

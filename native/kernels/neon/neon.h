@@ -89,14 +89,22 @@ EK_INLINE void ek_finish_dyn(const ek_gemm *g, const uint8_t *head, float row_sc
         ek_store4_f32(y + 4, ek_clampq(vaddq_f32(b, vld1q_f32(bias + 4)), g->lo, g->hi), left - 4);
 }
 
-/* 8 outputs of mr rows of gemm_s8; acc without bias */
-EK_INLINE void ek_finish_s8(const ek_gemm *g, const uint8_t *head, uint32_t m, int32x4_t acc[][2], int8_t *y, uint32_t left, const unsigned mr)
+/* where the sums of 8 outputs start: at their biases, for gemm_dyn at 0 */
+EK_INLINE void ek_start(const uint8_t *head, const int dyn, int32x4_t bias[2])
 {
-    const int32_t *bias = (const int32_t *)(const void *)head;
-    const int32x4_t b0 = vld1q_s32(bias), b1 = vld1q_s32(bias + 4);
+    const int32_t *b = (const int32_t *)(const void *)head;
+    bias[0] = dyn ? vdupq_n_s32(0) : vld1q_s32(b);
+    bias[1] = dyn ? vdupq_n_s32(0) : vld1q_s32(b + 4);
+}
+
+/* 8 outputs of mr rows of gemm_s8 */
+EK_INLINE void ek_finish_s8(const ek_gemm *g, const ek_requant_neon *q, const uint8_t *head, uint32_t m, int32x4_t acc[][2], int8_t *y,
+                            uint32_t left, const unsigned mr)
+{
     const float32x4_t s0 = vld1q_f32((const float *)(const void *)(head + 32)), s1 = vld1q_f32((const float *)(const void *)(head + 48));
-    const ek_requant_neon q = ek_requant_neon_of(g->lo, g->hi, g->zero);
+    const ptrdiff_t ldy = g->ldy;
     int16x8_t v[8];
+    int8x16_t two[4];
     if (g->w_zero)
         EK_UNROLL for (unsigned r = 0; r < mr; r++) {
             int32_t sum = ek_row_sum_neon((const int8_t *)g->a + (ptrdiff_t)(m + r) * g->lda, g->k);
@@ -105,17 +113,24 @@ EK_INLINE void ek_finish_s8(const ek_gemm *g, const uint8_t *head, uint32_t m, i
             acc[r][1] = vsubq_s32(acc[r][1], part);
         }
     EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        v[r] = ek_requant8(vaddq_s32(acc[r][0], b0), vaddq_s32(acc[r][1], b1), s0, s1, q.zero);
-    EK_UNROLL for (unsigned r = 0; r < mr; r += 2) {
-        int8x16_t two = ek_clamp_s8(v[r], v[mr > 1 ? r + 1 : r], &q);
-        ek_store8_s8(y + (ptrdiff_t)r * g->ldy, vget_low_s8(two), left);
-        if (mr > 1)
-            ek_store8_s8(y + (ptrdiff_t)(r + 1) * g->ldy, vget_high_s8(two), left);
+        v[r] = ek_requant8(acc[r][0], acc[r][1], s0, s1, q->zero);
+    EK_UNROLL for (unsigned r = 0; r < mr; r += 2)
+        two[r / 2] = ek_clamp_s8(v[r], v[mr > 1 ? r + 1 : r], q);
+    EK_UNROLL for (unsigned r = 0; r < mr; r += 2, y += ldy) {
+        ek_store8_s8(y, vget_low_s8(two[r / 2]), left);
+        if (mr > 1) {
+            y += ldy;
+            if (left >= 8)
+                vst1q_lane_s64((int64_t *)(void *)y, vreinterpretq_s64_s8(two[r / 2]), 1);
+            else
+                ek_store8_s8(y, vget_high_s8(two[r / 2]), left);
+        }
     }
 }
 
 /* 8 outputs from n on of rows m to m + mr - 1, either way; mr is 1 or even */
-EK_INLINE void ek_finish(const ek_gemm *g, const uint8_t *head, uint32_t m, uint32_t n, int32x4_t acc[][2], const int dyn, const unsigned mr)
+EK_INLINE void ek_finish(const ek_gemm *g, const ek_requant_neon *q, const uint8_t *head, uint32_t m, uint32_t n, int32x4_t acc[][2],
+                         const int dyn, const unsigned mr)
 {
     ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n;
     uint32_t left = g->n - n;
@@ -123,8 +138,8 @@ EK_INLINE void ek_finish(const ek_gemm *g, const uint8_t *head, uint32_t m, uint
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
             ek_finish_dyn(g, head, g->row_scale[m + r], acc[r][0], acc[r][1], (float *)g->y + at + (ptrdiff_t)r * g->ldy, left);
     else if (left >= 8)
-        ek_finish_s8(g, head, m, acc, (int8_t *)g->y + at, 8, mr);
+        ek_finish_s8(g, q, head, m, acc, (int8_t *)g->y + at, 8, mr);
     else
-        ek_finish_s8(g, head, m, acc, (int8_t *)g->y + at, left, mr);
+        ek_finish_s8(g, q, head, m, acc, (int8_t *)g->y + at, left, mr);
 }
 #endif
