@@ -87,8 +87,8 @@ EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[ROWS][BLOCKS], cons
                 acc[r][b] = _mm512_sub_epi32(acc[r][b], _mm512_slli_epi32(ws[b], 7));
 }
 
-/* sum_k (a + 128) of one row, in four parts */
-EK_INLINE EK_AVX512 __m128i row_sum(const tile *t, const int8_t *a)
+/* sum_k (a + 128) of one row, in parts */
+EK_INLINE EK_AVX512 __m512i row_sum(const tile *t, const int8_t *a)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80), ones = _mm512_set1_epi8(1);
     __m512i s = _mm512_setzero_si512();
@@ -99,6 +99,15 @@ EK_INLINE EK_AVX512 __m128i row_sum(const tile *t, const int8_t *a)
             s = _mm512_dpbusd_epi32(s, _mm512_xor_si512(_mm512_maskz_loadu_epi8(m, a + i), flip), _mm512_maskz_mov_epi8(m, ones));
         }
     }
+    return s;
+}
+
+/* the sums of four vectors */
+EK_INLINE EK_AVX512 __m128i sums4(const __m512i p[4])
+{
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(p[0], p[1]), _mm512_unpackhi_epi32(p[0], p[1]));
+    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(p[2], p[3]), _mm512_unpackhi_epi32(p[2], p[3]));
+    __m512i s = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
     __m256i h = _mm256_add_epi32(_mm512_castsi512_si256(s), _mm512_extracti64x4_epi64(s, 1));
     return _mm_add_epi32(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1));
 }
@@ -107,11 +116,22 @@ EK_INLINE EK_AVX512 __m128i row_sum(const tile *t, const int8_t *a)
 static EK_AVX512 void adjust(const ek_gemm *g, const tile *t, cursor c, uint32_t m, int32_t *adj)
 {
     uint32_t off = t->k * (uint32_t)(g->xoff - 128), z = 0u - (uint32_t)g->w_zero;
+    int one = t->k <= 64 && t->segment == t->k; /* a vector holds a row */
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    __mmask64 mask = t->k < 64 ? ((__mmask64)1 << t->k) - 1 : ~(__mmask64)0;
+    const __m512i ones = _mm512_maskz_mov_epi8(mask, _mm512_set1_epi8(1));
     for (uint32_t r = 0; r < m; r += 4) {
-        __m128i p[4];
-        for (uint32_t i = 0; i < 4; i++)
-            p[i] = r + i < m ? row_sum(t, next_row(&c)) : _mm_setzero_si128();
-        __m128i s = _mm_hadd_epi32(_mm_hadd_epi32(p[0], p[1]), _mm_hadd_epi32(p[2], p[3]));
+        const int8_t *a[4];
+        __m512i p[4];
+        EK_UNROLL for (uint32_t i = 0; i < 4; i++)
+            a[i] = r + i < m ? next_row(&c) : a[0];
+        if (one)
+            EK_UNROLL for (uint32_t i = 0; i < 4; i++)
+                p[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, a[i]), flip), ones);
+        else
+            for (uint32_t i = 0; i < 4; i++)
+                p[i] = row_sum(t, a[i]);
+        __m128i s = sums4(p);
         s = _mm_mullo_epi32(_mm_add_epi32(s, _mm_set1_epi32((int32_t)off)), _mm_set1_epi32((int32_t)z));
         _mm_storeu_si128((__m128i *)(void *)(adj + r), s);
     }
