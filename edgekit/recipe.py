@@ -9,8 +9,8 @@
     [[step]]
     do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
 
-finetune and distill (before quantize) and qat (after it) train, with labels and the float model as
-teacher: steps, batch, rate, soft, temperature, seed.
+prune (share, granule), finetune and distill come before quantize, qat after it.  They train with
+labels and the float model as teacher: steps, batch, rate, soft, temperature, seed.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line.  A step that changes nothing is an error.
@@ -32,7 +32,7 @@ import numpy.typing as npt
 from edgekit_runtime import Session
 
 from edgekit import boards, data, package, pipeline, torchnet
-from edgekit.compress import calibrate, quantize, reconstruct, sqnr, store
+from edgekit.compress import calibrate, prune, quantize, reconstruct, sqnr, store
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
@@ -43,6 +43,7 @@ SETTINGS = {
     "quantize": {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
     },
+    "prune": {"share", "granule"},
     "finetune": {"steps", "batch", "rate", "seed"},
     "distill": {"steps", "batch", "rate", "soft", "temperature", "seed"},
     "qat": {"steps", "batch", "rate", "soft", "temperature", "seed"},
@@ -386,6 +387,14 @@ class Run:
         gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
         return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
 
+    def _prune(self, work: Work, s: dict[str, Any]) -> str:
+        if work.quantized is not None:
+            raise UsageError("prune comes before quantize")
+        before = pipeline.macs(work.floating)
+        cut = prune.prune(work.floating, float(s.get("share", 0.3)), int(s.get("granule", 8)))
+        work.floating = cut.graph
+        return f"{before} -> {pipeline.macs(cut.graph)} MACs, {len(cut.whole)} groups stay whole"
+
     def _finetune(self, work: Work, s: dict[str, Any], teacher: bool = False) -> str:
         if work.quantized is not None:
             raise UsageError("finetune and distill come before quantize", todo="use qat after it")
@@ -459,7 +468,7 @@ class Run:
                 work.floating, work.seen, bits=work.bits, ranged=work.ranged, exclude=work.exclude
             )
             self._set(work, graph, names)
-        elif step.do in ("finetune", "distill"):
+        elif step.do in ("prune", "finetune", "distill"):
             work.floating = graph
         else:
             work.quantized = graph

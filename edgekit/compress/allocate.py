@@ -138,9 +138,10 @@ def within(choices: Sequence[Choice], budget: int) -> Choice | None:
 
 
 def spread(choices: Sequence[Choice], count: int) -> list[Choice]:
-    """About `count` of the choices, evenly spaced in bytes, both ends among them."""
+    """About `count` of the choices, both ends among them, evenly spaced in the logarithm of damage:
+    where a byte still buys accuracy they lie close."""
     if len(choices) <= count:
         return list(choices)
-    at = np.array([c.bytes for c in choices])
+    at = np.log(np.maximum([c.damage for c in choices], 1e-12))
     wanted = np.linspace(at[0], at[-1], count)
     return [choices[i] for i in sorted({int(np.abs(at - b).argmin()) for b in wanted})]
