@@ -72,6 +72,59 @@ EK_INLINE void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *he
     }
 }
 
+typedef struct line {
+    const int8_t *x;
+    int8_t *y;
+    const uint8_t *w;    /* a block's taps, its bias and scale in front */
+    ptrdiff_t dx, dy, step, channels; /* bytes */
+    uint32_t count;      /* pixels, at least 1 */
+    int32_t zero;
+} line;
+
+#if defined(__ARM_FP) && !defined(__SOFTFP__)
+/* r0: a row of taps, r1: dx, r12: taps, r4-r7: sums */
+#define EK_TAP(address)                                                               \
+    "ldr r8, [" address "]\n\tldr r9, [r12], #4\n\t"                               \
+    "sxtb16 r10, r8\n\tsxtb16 r8, r8, ror #8\n\t"                                  \
+    "sxtb16 r11, r9\n\tsxtb16 r9, r9, ror #8\n\t"                                  \
+    "smlabb r4, r10, r11, r4\n\tsmlatt r6, r10, r11, r6\n\t"                       \
+    "smlabb r5, r8, r9, r5\n\tsmlatt r7, r8, r9, r7\n\t"
+#define EK_TAPS3 EK_TAP("r0") EK_TAP("r0, r1") EK_TAP("r0, r1, lsl #1")
+#define EK_FLOAT(acc, s, scale) "vmov " s ", " acc "\n\tvcvt.f32.s32 " s ", " s "\n\tvmul.f32 " s ", " s ", " scale "\n\tvcvtr.s32.f32 " s ", " s "\n\t"
+#define EK_BYTE(acc, s, at) "vmov " acc ", " s "\n\tqadd " acc ", " acc ", r8\n\tssat " acc ", #8, " acc "\n\tstrb " acc ", [r9, #" at "]\n\t"
+
+/* 3x3 taps of 4 channels along a row, no bounds but int8's: compilers spill here */
+__attribute__((naked, noinline)) static void line9(const line *l __attribute__((unused)))
+{
+    __asm__("push {r4-r11, lr}\n\t"
+            "mov r3, r0\n\tldr r0, [r3]\n\tldr r12, [r3, #8]\n\tldrd r1, r2, [r3, #12]\n\tldr lr, [r3, #28]\n\t"
+            "sub r12, r12, #16\n\tvldmia r12!, {s4-s7}\n"
+            "1:\tldrd r4, r5, [r12, #-32]\n\tldrd r6, r7, [r12, #-24]\n\t"
+            EK_TAPS3 "add r0, r0, r2\n\t" EK_TAPS3 "add r0, r0, r2\n\t" EK_TAPS3
+            "sub r12, r12, #36\n\tsub r0, r0, r2, lsl #1\n\t"
+            EK_FLOAT("r4", "s0", "s4") EK_FLOAT("r5", "s1", "s5") EK_FLOAT("r6", "s2", "s6") EK_FLOAT("r7", "s3", "s7")
+            "ldr r8, [r3, #32]\n\tldr r9, [r3, #4]\n\tldrd r10, r11, [r3, #20]\n\t"
+            EK_BYTE("r4", "s0", "0") EK_BYTE("r5", "s1", "1") EK_BYTE("r6", "s2", "2") EK_BYTE("r7", "s3", "3")
+            "add r0, r0, r10\n\tadd r9, r9, r11\n\tstr r9, [r3, #4]\n\t"
+            "subs lr, lr, #1\n\tbne.w 1b\n\t"
+            "pop {r4-r11, pc}");
+}
+
+static int has_line9(const ek_dw *d, const ek_requant_dsp *q)
+{
+    return d->kh == 3 && d->kw == 3 && !d->w_zero && !q->narrow && d->count;
+}
+#else
+static void line9(const line *l) { (void)l; }
+
+static int has_line9(const ek_dw *d, const ek_requant_dsp *q)
+{
+    (void)d;
+    (void)q;
+    return 0;
+}
+#endif
+
 static void dw_s8(const ek_dw *d)
 {
     ptrdiff_t at[MAX_TAPS];
@@ -82,8 +135,13 @@ static void dw_s8(const ek_dw *d)
     }
     const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
     const uint8_t *head = d->w;
+    const int lines = has_line9(d, &q);
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4, head += 4u * (8 + taps)) {
-        if (d->channels - c0 >= 4 && taps == 9 && !zero)
+        if (lines && d->channels - c0 >= 4) {
+            line l = { (const int8_t *)d->x + c0, (int8_t *)d->y + c0, head + 32, d->dx, d->dy, d->step, (ptrdiff_t)d->channels,
+                       d->count, d->zero };
+            line9(&l);
+        } else if (d->channels - c0 >= 4 && taps == 9 && !zero)
             pixels(d, &q, head, at, 9, 0, c0, 4);
         else if (d->channels - c0 >= 4)
             pixels(d, &q, head, at, taps, zero, c0, 4);
