@@ -201,7 +201,7 @@ def padded_run(op: Op, w: Array, target: Target) -> int:
     padded = -(-run // kr) * kr
     in_place = target.windows() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
     pays = in_place and (kh, kw) != (1, 1) and padded * 2 <= run * 3
-    return padded if pays else run
+    return int(padded if pays else run)
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:

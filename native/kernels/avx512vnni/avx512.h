@@ -68,6 +68,8 @@ EK_INLINE EK_AVX512 void ek_store16_s8(int8_t *y, __m128i v, uint32_t n)
 {
     if (n >= 16)
         _mm_storeu_si128((__m128i *)(void *)y, v);
+    else if (n == 8) /* masked stores of bytes are slow */
+        _mm_storel_epi64((__m128i *)(void *)y, v);
     else
         _mm_mask_storeu_epi8(y, (__mmask16)((1u << n) - 1), v);
 }

@@ -7,6 +7,7 @@
 #include "portable.h"
 
 enum { MAX_TAPS = 64 };
+enum { PART, FULL, HALF }; /* channels of a block: fewer than 16, 16, 8 (masks cost) */
 
 /* One block of 16 channels: taps in groups of four, [tap group][channel][4] bytes. */
 typedef struct block {
@@ -48,6 +49,8 @@ EK_INLINE EK_AVX512 void load_block(const ek_dw *d, const uint8_t *p, uint32_t t
 
 EK_INLINE EK_AVX512 __m128i load_tap(const int8_t *x, __mmask16 mask, int full)
 {
+    if (full == HALF)
+        return _mm_loadl_epi64((const __m128i *)(const void *)x);
     return full ? _mm_loadu_si128((const __m128i *)(const void *)x) : _mm_maskz_loadu_epi8(mask, x);
 }
 
@@ -193,7 +196,9 @@ EK_INLINE EK_AVX512 void store_lanes(int8_t *y, __m512i v, ptrdiff_t apart, __mm
         __m128i p[4] = { _mm512_castsi512_si128(v), _mm512_extracti32x4_epi32(v, 1), _mm512_extracti32x4_epi32(v, 2),
                          _mm512_extracti32x4_epi32(v, 3) };
         EK_UNROLL for (unsigned i = 0; i < 4; i++) {
-            if (full)
+            if (full == HALF)
+                _mm_storel_epi64((__m128i *)(void *)(y + i * apart), p[i]);
+            else if (full)
                 _mm_storeu_si128((__m128i *)(void *)(y + i * apart), p[i]);
             else
                 _mm_mask_storeu_epi8(y + i * apart, mask, p[i]);
@@ -212,7 +217,7 @@ EK_INLINE EK_AVX512 void unit(const ek_dw *d, const lanes *b, const ek_finish512
             acc[n][j] = b->bias[j];
             sum[n][j] = _mm512_setzero_si512();
         }
-    EK_UNROLL for (uint32_t g = 0; g < groups; g++) {
+    for (uint32_t g = 0; g < groups; g++) {
         __m512i t[4], v[4];
         EK_UNROLL for (unsigned i = 0; i < 4; i++)
             t[i] = _mm512_xor_si512(load_lanes_tap(x + b->at[g * 4 + i], (ptrdiff_t)np * d->step, mask, px, full), flip);
@@ -294,13 +299,15 @@ static EK_AVX512 void dw_s8(const ek_dw *d)
         }
         load_lanes(d, w, stride, done, &b);
         if (px == 1)
-            units_of(d, &b, c0, 0xffff, 1, 1);
+            units_of(d, &b, c0, 0xffff, 1, FULL);
         else if (px == 2)
-            units_of(d, &b, c0, 0xffff, 2, 1);
+            units_of(d, &b, c0, 0xffff, 2, FULL);
         else if (left >= 16)
-            units_of(d, &b, c0, 0xffff, 4, 1);
+            units_of(d, &b, c0, 0xffff, 4, FULL);
+        else if (left == 8)
+            units_of(d, &b, c0, 0xff, 4, HALF);
         else
-            units_of(d, &b, c0, (__mmask16)((1u << left) - 1), 4, 0);
+            units_of(d, &b, c0, (__mmask16)((1u << left) - 1), 4, PART);
     }
 }
 

@@ -144,22 +144,28 @@ EK_INLINE EK_AVX512 __m512i narrow(const ek_finish512 *f, __m512i a, __m512i b, 
     return _mm512_permutexvar_epi32(order, ek_narrow512(f, a, b, c, d));
 }
 
-EK_INLINE EK_AVX512 void store16(int8_t *y, __m128i v, uint32_t left) { ek_store16_s8(y, v, left); }
-
 EK_INLINE EK_AVX512 void store32(int8_t *y, __m256i v, uint32_t left)
 {
-    if (left >= 32)
+    if (left >= 32) {
         _mm256_storeu_si256((__m256i *)(void *)y, v);
-    else
-        _mm256_mask_storeu_epi8(y, (__mmask32)((1u << left) - 1), v);
+    } else {
+        _mm_storeu_si128((__m128i *)(void *)y, _mm256_castsi256_si128(v));
+        ek_store16_s8(y + 16, _mm256_extracti128_si256(v, 1), left - 16);
+    }
 }
 
-EK_INLINE EK_AVX512 void store64(int8_t *y, __m512i v, uint32_t left)
+/* three or four blocks, the last may be partial */
+EK_INLINE EK_AVX512 void store64(int8_t *y, __m512i v, uint32_t left, const unsigned nb)
 {
-    if (left >= 64)
+    if (nb == 4 && left >= 64) {
         _mm512_storeu_si512(y, v);
+        return;
+    }
+    _mm256_storeu_si256((__m256i *)(void *)y, _mm512_castsi512_si256(v));
+    if (nb == 4)
+        store32(y + 32, _mm512_extracti64x4_epi64(v, 1), left - 32);
     else
-        _mm512_mask_storeu_epi8(y, ((__mmask64)1 << left) - 1, v);
+        ek_store16_s8(y + 32, _mm512_extracti32x4_epi32(v, 2), left - 32);
 }
 
 EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum, const unsigned mr, const unsigned nb)
@@ -178,7 +184,7 @@ EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum,
     int8_t *y = (int8_t *)t->y;
     EK_UNROLL for (unsigned r = 0; r < mr; r += step, y += step * t->ldy) {
         if (nb > 2) {
-            store64(y, narrow(&f, acc[r][0], acc[r][1], acc[r][2], acc[r][nb - 1]), t->left);
+            store64(y, narrow(&f, acc[r][0], acc[r][1], acc[r][2], acc[r][nb - 1]), t->left, nb);
         } else if (nb == 2) {
             unsigned q = r + step - 1;
             __m512i v = narrow(&f, acc[r][0], acc[r][1], acc[q][0], acc[q][1]);
@@ -188,11 +194,11 @@ EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum,
         } else {
             unsigned p = step > 1 ? 1 : 0;
             __m512i v = narrow(&f, acc[r][0], acc[r + p][0], acc[r + 2 * p][0], acc[r + 3 * p][0]);
-            store16(y, _mm512_castsi512_si128(v), t->left);
+            ek_store16_s8(y, _mm512_castsi512_si128(v), t->left);
             if (step > 1) {
-                store16(y + t->ldy, _mm512_extracti32x4_epi32(v, 1), t->left);
-                store16(y + 2 * t->ldy, _mm512_extracti32x4_epi32(v, 2), t->left);
-                store16(y + 3 * t->ldy, _mm512_extracti32x4_epi32(v, 3), t->left);
+                ek_store16_s8(y + t->ldy, _mm512_extracti32x4_epi32(v, 1), t->left);
+                ek_store16_s8(y + 2 * t->ldy, _mm512_extracti32x4_epi32(v, 2), t->left);
+                ek_store16_s8(y + 3 * t->ldy, _mm512_extracti32x4_epi32(v, 3), t->left);
             }
         }
     }
