@@ -46,14 +46,15 @@ def _ncnn(net: Net, precision: str) -> Path:
     if precision != "float32":
         raise Unavailable("its quantizer, ncnn2int8, is in no wheel")
     folder = FILES / "ncnn"
-    path = folder / f"{net.name}.ncnn.param"
+    stem = net.name.replace("-", "_")  # as pnnx does
+    path = folder / f"{stem}.ncnn.param"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        source = folder / f"{net.name}.onnx"
+        source = folder / f"{stem}.onnx"
         source.write_bytes(nets.onnx_file(net).read_bytes())  # pnnx writes beside its input
         shape = "inputshape=[" + ",".join(map(str, net.shape)) + "]"
         _tool([str(venvs.python("executorch").parent / "pnnx"), str(source), shape], path)
-        path.with_suffix(".json").write_text((FILES / f"{net.name}.json").read_text())
+    path.with_suffix(".json").write_text((FILES / f"{net.name}.json").read_text())
     return path
 
 

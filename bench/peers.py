@@ -96,7 +96,8 @@ class EdgeKit(Runtime):
         return [float(t) for t in self._session.time(count)]
 
     def execute(self) -> object:
-        return self._session.execute()
+        self._session.execute()
+        return None
 
     def ops(self) -> list[tuple[str, str, str, float]]:
         """Name, type, ISA and smallest microseconds of every op."""
