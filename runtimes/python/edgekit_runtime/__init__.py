@@ -1,9 +1,9 @@
 """Runs EdgeKit packages on the device.  numpy and one native library, nothing else.
 
-    from edgekit_runtime import Session
+from edgekit_runtime import Session
 
-    with Session("kws.ekp") as s:
-        y = s.run({"x": x})["y"]
+with Session("kws.ekp") as s:
+    y = s.run({"x": x})["y"]
 """
 
 from edgekit_runtime._native import EdgeKitRuntimeError, cpu_isas, version
