@@ -256,7 +256,9 @@ def direct(op: Op, x: Tensor) -> bool:
 
 
 def macs(op: Op, g: Graph) -> int:
-    return g.tensors[op.outputs[0]].size * int(np.prod(g.tensors[op.inputs[1]].shape[1:]))
+    kernel = op.attrs["kernel"] or g.tensors[op.inputs[1]].shape[1:3]  # packed weights are padded
+    depth = g.tensors[op.inputs[0]].shape[-1] // op.attrs["groups"]
+    return int(g.tensors[op.outputs[0]].size * int(np.prod(kernel)) * depth)
 
 
 def _quant_case(

@@ -154,6 +154,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     }
 }
 
+#if EK_BANDS
 /* input rows that `rows` output rows read, and columns, padding included */
 static uint64_t band_rows(const conv *v, uint32_t rows)
 {
@@ -205,6 +206,18 @@ static uint32_t band_of(conv *v)
     return n;
 }
 
+/* 1: done in bands */
+static int in_bands(conv *v)
+{
+    v->band = band_of(v);
+    if (v->band)
+        ek_for(v->c, band, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
+    return v->band != 0;
+}
+#else
+static int in_bands(conv *v) { (void)v; return 0; }
+#endif
+
 static int run(const ek_ctx *c)
 {
     conv v;
@@ -212,11 +225,8 @@ static int run(const ek_ctx *c)
         return 0;
     uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
     v.rows.in_place = direct(&v);
-    v.band = v.rows.in_place ? 0 : band_of(&v);
-    if (v.band) {
-        ek_for(c, band, &v, v.y.dims[0] * ((v.y.dims[1] + v.band - 1) / v.band));
+    if (!v.rows.in_place && in_bands(&v))
         return 1;
-    }
     v.rows.tile = ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * v.elem, pixels);
     ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
     return 1;

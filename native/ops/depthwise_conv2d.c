@@ -125,6 +125,13 @@ static void one_row(const dwconv *v, uint32_t t, uint8_t *s)
     }
 }
 
+static void row_tile(void *arg, unsigned t, unsigned thread)
+{
+    const dwconv *v = (const dwconv *)arg;
+    one_row(v, t, ek_scratch(v->c, thread));
+}
+
+#if EK_BANDS
 /* input rows and columns that `rows` output rows read, padding included */
 static uint32_t band_rows(const dwconv *v, uint32_t rows)
 {
@@ -178,13 +185,10 @@ static void one_band(const dwconv *v, uint32_t t, uint8_t *s)
     v->fn(&k);
 }
 
-static void tile(void *arg, unsigned t, unsigned thread)
+static void band_tile(void *arg, unsigned t, unsigned thread)
 {
     const dwconv *v = (const dwconv *)arg;
-    if (v->band)
-        one_band(v, t, ek_scratch(v->c, thread));
-    else
-        one_row(v, t, ek_scratch(v->c, thread));
+    one_band(v, t, ek_scratch(v->c, thread));
 }
 
 /* output rows of a band: what scratch holds padded, any number without padding; 0 where not even one fits */
@@ -201,15 +205,26 @@ static uint32_t band_of(const dwconv *v)
     return n;
 }
 
+/* 1: done in bands */
+static int in_bands(dwconv *v)
+{
+    v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
+    v->band = band_of(v);
+    if (v->band)
+        ek_for(v->c, band_tile, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
+    return v->band != 0;
+}
+#else
+static int in_bands(dwconv *v) { (void)v; return 0; }
+#endif
+
 static int run(const ek_ctx *c)
 {
     dwconv v;
     if (!setup(c, &v))
         return 0;
-    v.padded = v.a->pad[0] | v.a->pad[1] | v.a->pad[2] | v.a->pad[3];
-    v.band = band_of(&v);
-    uint32_t oh = v.y.dims[1];
-    ek_for(c, tile, &v, v.y.dims[0] * (v.band ? (oh + v.band - 1) / v.band : oh));
+    if (!in_bands(&v))
+        ek_for(c, row_tile, &v, v.y.dims[0] * v.y.dims[1]);
     return 1;
 }
 

@@ -52,6 +52,13 @@ typedef struct ek_dw {
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
+/* No kernel of a microcontroller takes bands or windows: its builds leave out the code that makes them. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define EK_BANDS 0
+#else
+#define EK_BANDS 1
+#endif
+
 typedef struct ek_kernels {
     void (*gemm_s8)(const ek_gemm *g);   /* int8 x int8 -> int8 */
     void (*gemm_dyn)(const ek_gemm *g);  /* int8 rows (row_scale) x int8 -> float */
