@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from figures import Outcome, Skip, item, model, points
 from edgekit import check, data, pipeline
 
 IMAGENET = "ImageNet, 500 images of even classes, middle 7/8"
+METHOD = inspect.signature(pipeline.build).parameters["method"].default
 
 
 def compare(
@@ -26,7 +28,7 @@ def compare(
     figure = {
         "set": label,
         "samples": found.count,
-        "calibration": f"{len(data.load(calibration))} inputs, method minmax",
+        "calibration": f"{len(data.load(calibration))} inputs, method {METHOD}",
         "float": scale(found.reference),
         "int8": scale(found.package),
         "loss": scale(found.loss.value),
