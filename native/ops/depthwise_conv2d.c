@@ -143,25 +143,6 @@ static uint32_t band_cols(const dwconv *v)
     return (v->y.dims[2] - 1) * v->a->stride[1] + (v->a->kernel[1] - 1u) * v->a->dilation[1] + 1;
 }
 
-/* the input of `rows` output rows from oy on, padded, at s */
-static void copy_band(const dwconv *v, const uint8_t *base, uint32_t oy, uint32_t rows, uint8_t *s)
-{
-    const uint32_t *d = v->x.dims;
-    size_t px = (size_t)d[3] * v->elem, cols = band_cols(v), left = v->a->pad[1];
-    int fill = v->elem == 1 ? v->x.zero : 0;
-    size_t first = left < cols ? left : cols, width = cols - first < d[2] ? cols - first : d[2];
-    for (uint32_t i = 0; i < band_rows(v, rows); i++, s += cols * px) {
-        int64_t iy = (int64_t)oy * v->a->stride[0] + i - v->a->pad[0];
-        if (iy < 0 || iy >= d[1]) {
-            memset(s, fill, cols * px);
-            continue;
-        }
-        memset(s, fill, first * px);
-        memcpy(s + first * px, base + (size_t)iy * d[2] * px, width * px);
-        memset(s + (first + width) * px, fill, (cols - first - width) * px);
-    }
-}
-
 /* a band of v->band output rows in one call of the kernel: its weights are read once, no pixel is special */
 static void one_band(const dwconv *v, uint32_t t, uint8_t *s)
 {
@@ -181,7 +162,7 @@ static void one_band(const dwconv *v, uint32_t t, uint8_t *s)
     k.x = v->padded ? s : base + (size_t)oy * a->stride[0] * d[2] * px;
     k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * px;
     if (v->padded)
-        copy_band(v, base, oy, k.rows, s);
+        ek_copy_band(&v->x, base, (int64_t)oy * a->stride[0] - a->pad[0], band_rows(v, k.rows), a->pad[1], cols, s);
     v->fn(&k);
 }
 
