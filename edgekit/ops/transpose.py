@@ -47,6 +47,8 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         ((2, 5, 3, 8), (0, 2, 1, 3)),
         ((1, 4, 1, 6), (3, 2, 0, 1)),
         ((2, 3, 2, 5, 3), (4, 1, 3, 0, 2)),
+        ((2, 3, 7, 9), (0, 2, 3, 1)),
+        ((2, 5, 6, 7), (0, 2, 3, 1)),
     )
     for dtype in ("f32", "i8", "i16", "i64"):
         for dims, perm in cases:
@@ -54,7 +56,8 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             g = sample_graph(
                 "transpose", {"x": Tensor("x", dims, dtype, None, q)}, {"perm": perm}, out_quant=q
             )
-            yield f"{dtype}_{''.join(map(str, perm))}", g, {"x": sample_array(rng, dims, dtype)}
+            label = f"{dtype}_{'x'.join(map(str, dims))}_{''.join(map(str, perm))}"
+            yield label, g, {"x": sample_array(rng, dims, dtype)}
 
 
 OP = OpDef(

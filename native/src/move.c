@@ -65,15 +65,78 @@ static void row(const uint8_t *s, uint8_t *d, uint32_t n, ptrdiff_t from, ptrdif
     }
 }
 
-void ek_move_run(const ek_move *m, const uint8_t *src, uint8_t *dst, uint32_t elem)
+/* The planes of an image to pixels: loops that compilers turn into vectors. */
+static void pixels_1(const uint8_t *s, uint8_t *d, size_t n, size_t plane)
 {
-    if (!m->rank) {
+    for (size_t i = 0; i < n; i++, d += 3) {
+        uint8_t r = s[i], g = s[plane + i], b = s[2 * plane + i];
+        d[0] = r;
+        d[1] = g;
+        d[2] = b;
+    }
+}
+
+static void pixels_4(const uint8_t *s, uint8_t *d, size_t n, size_t plane)
+{
+    for (size_t i = 0; i < n; i++, d += 12, s += 4) {
+        uint32_t v[3];
+        memcpy(v, s, 4);
+        memcpy(v + 1, s + plane, 4);
+        memcpy(v + 2, s + 2 * plane, 4);
+        memcpy(d, v, 12);
+    }
+}
+
+/* whether the two inner axes make pixels of three planes */
+static int is_pixels(const ek_move *m, ptrdiff_t elem)
+{
+    uint32_t i = m->rank - 1;
+    return (elem == 1 || elem == 4) && i && m->dims[i - 1] == 3 && m->from[i - 1] > 0 && m->to[i - 1] == elem && m->from[i] == elem
+           && m->to[i] == 3 * elem;
+}
+
+static void swap(ptrdiff_t *v, uint32_t i, uint32_t j)
+{
+    ptrdiff_t t = v[i];
+    v[i] = v[j];
+    v[j] = t;
+}
+
+/* a longer axis innermost where that one is short: fewer, longer rows */
+static void lengthen(ek_move *m)
+{
+    uint32_t last = m->rank - 1, best = last;
+    for (uint32_t i = 0; i < last; i++)
+        best = m->dims[i] > m->dims[best] ? i : best;
+    if (m->dims[last] > 8 || m->dims[best] < 4 * m->dims[last])
+        return;
+    uint32_t n = m->dims[last];
+    m->dims[last] = m->dims[best];
+    m->dims[best] = n;
+    swap(m->from, last, best);
+    swap(m->to, last, best);
+}
+
+void ek_move_run(const ek_move *given, const uint8_t *src, uint8_t *dst, uint32_t elem)
+{
+    if (!given->rank) {
         memmove(dst, src, elem);
         return;
     }
+    ek_move order = *given, *m = &order;
     uint32_t last = m->rank - 1, index[EK_MOVE_RANK] = { 0 };
+    if (m->from[last] != (ptrdiff_t)elem || m->to[last] != (ptrdiff_t)elem)
+        lengthen(m);
+    int pixels = is_pixels(m, (ptrdiff_t)elem);
+    uint32_t n = m->dims[last];
+    last -= (uint32_t)pixels;
     for (;;) {
-        row(src, dst, m->dims[last], m->from[last], m->to[last], elem);
+        if (pixels && elem == 1)
+            pixels_1(src, dst, n, (size_t)m->from[last]);
+        else if (pixels)
+            pixels_4(src, dst, n, (size_t)m->from[last]);
+        else
+            row(src, dst, n, m->from[last], m->to[last], elem);
         uint32_t r = last;
         for (;;) {
             if (!r--)
