@@ -52,7 +52,10 @@ class Accuracy:
     """`package` and `reference` are accuracies or AUCs in 0..1, or the mean cosine; `loss` =
     reference - package.
 
-    `agreement`: share of samples with equal top-1.  Without reference only `package` is set.
+    `agreement`: share of samples with equal top-1; `kl`: mean KL divergence of the classes'
+    probabilities from the reference's, in nats (outputs that are none go through a softmax);
+    `sqnr_db`: of the outputs, all samples together, None where nothing differs.  Without reference
+    only `package` is set.
     `scores`: per sample, (n,) each: correctness, score or cosine.
     """
 
@@ -64,6 +67,8 @@ class Accuracy:
     reference: float | None = None
     loss: Interval | None = None
     agreement: float | None = None
+    kl: float | None = None
+    sqnr_db: float | None = None
     worst: WorstClass | None = None
     lowest: float | None = None  # cosine
     scores: Numbers = field(default_factory=lambda: np.zeros(0))
@@ -158,7 +163,7 @@ class _Job:
     progress: Progress | None
 
     def evaluate(self, side: _Side, what: str) -> Array:
-        """top1 and auc: predictions or scores (n,); cosine: outputs (n, k)."""
+        """auc: scores (n,); top1 and cosine: outputs (n, k)."""
         info = self._output(side)
         if self.window:
             return np.asarray(list(self._files(side, info, what)))
@@ -189,10 +194,8 @@ class _Job:
 
     def _value(self, y: Numbers) -> Any:
         """What is kept of one sample's output (k,)."""
-        if self.metric == "top1":
-            return int(y.argmax()) if y.size > 1 else int(y[0] > 0.5)
-        if self.metric == "cosine":
-            return y
+        if self.metric != "auc":
+            return y.astype(np.float32)
         if y.size > 2:
             raise UsageError(
                 f"--metric auc needs one score per sample, the output has {y.size} values",
@@ -264,15 +267,16 @@ class _Job:
         )
 
     def _top1(self, ours: Array, theirs: Array | None, label: str) -> Accuracy:
-        y = self.labels()
-        right = (ours == y).astype(np.float64)
+        y, top = self.labels(), classes(ours)
+        right = (top == y).astype(np.float64)
         base = Accuracy("top1", self.data.source, len(y), float(right.mean()), scores=right)
         if theirs is None:
             return base
-        other = (theirs == y).astype(np.float64)
+        other = (classes(theirs) == y).astype(np.float64)
         return Accuracy(
             "top1", base.data, base.count, base.package, label, float(other.mean()),
-            paired_loss(other, right), float((ours == theirs).mean()),
+            paired_loss(other, right), float((top == classes(theirs)).mean()),
+            divergence(theirs, ours), sqnr_db(theirs, ours),
             self._worst(y, right, other), None, right, other,
         )  # fmt: skip
 
@@ -299,6 +303,37 @@ class _Job:
             "auc", self.data.source, len(y), auc(ours, y), label, auc(theirs, y),
             bootstrap_loss(theirs, ours, y), scores=ours, reference_scores=theirs,
         )  # fmt: skip
+
+
+def classes(outputs: Array) -> Array:
+    """Predicted class (n,) of outputs (n, k); one value per sample is a probability of class 1."""
+    one = outputs.shape[1] == 1
+    return np.asarray((outputs[:, 0] > 0.5).astype(np.int64) if one else outputs.argmax(1))
+
+
+def divergence(reference: Array, outputs: Array) -> float | None:
+    """Mean KL divergence in nats of outputs (n, k) from the reference's, as probabilities; None
+    where a sample has one value only."""
+    if reference.shape[1] < 2:
+        return None
+    reference, outputs = reference.astype(np.float64), outputs.astype(np.float64)
+    if reference.min() < 0 or np.abs(reference.sum(1) - 1).max() > 0.01:
+        reference, outputs = _softmax(reference), _softmax(outputs)
+    p, q = (np.maximum(x, 1e-4) for x in (reference, outputs))  # int8 knows nothing below 1/256
+    p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+    return float((p * (np.log(p) - np.log(q))).sum(1).mean())
+
+
+def _softmax(x: Numbers) -> Numbers:
+    e = np.exp(x - x.max(1, keepdims=True))
+    return np.asarray(e / e.sum(1, keepdims=True))
+
+
+def sqnr_db(reference: Array, outputs: Array) -> float | None:
+    """Signal to noise of outputs against the reference's in dB; None where nothing differs."""
+    signal = reference.astype(np.float64)
+    noise = float(((signal - outputs) ** 2).sum())
+    return float(10 * np.log10(float((signal**2).sum()) / noise)) if noise else None
 
 
 def real(y: Array, info: TensorInfo) -> Numbers:
@@ -369,6 +404,8 @@ def text(a: Accuracy) -> list[str]:
     )
     if a.agreement is not None:
         lines.append(f"  agreement  {100 * a.agreement:.2f} % of samples have the same top-1")
+    if a.kl is not None and a.sqnr_db is not None:
+        lines.append(f"  outputs    KL {a.kl:.4f} nats, SQNR {a.sqnr_db:.1f} dB")
     if a.worst is not None:
         w = a.worst
         lines.append(

@@ -277,3 +277,20 @@ def test_contents_survive_any_damage(work: Path) -> None:
             contents.read(bytes(bad[: rng.integers(1, len(bad) + 1)]))
         except PackageError as e:
             assert e.what
+
+
+def test_divergence_of_known_distributions() -> None:
+    p = np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    assert check.divergence(p, p) == pytest.approx(0.0)
+    q = np.array([[0.25, 0.5, 0.25], [1.0, 0.0, 0.0]])
+    assert check.divergence(p, q) == pytest.approx(0.25 * np.log(2) / 2, rel=1e-3)
+    logits = np.log(np.maximum(p, 1e-3)) + 7.0
+    other = np.log(np.maximum(q, 1e-3)) - 2.0
+    assert check.divergence(logits, other) == pytest.approx(0.25 * np.log(2) / 2, rel=0.02)
+    assert check.divergence(np.ones((4, 1)), np.zeros((4, 1))) is None
+
+
+def test_signal_to_noise_of_known_noise() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 20))
+    assert check.sqnr_db(x, x * 1.1) == pytest.approx(20.0)
+    assert check.sqnr_db(x, x) is None
