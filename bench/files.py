@@ -14,6 +14,7 @@ from nets import FILES, Net
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
+TOOL_S = 300  # of a converter
 
 
 class Unavailable(Exception):
@@ -100,10 +101,13 @@ def _lower(module: nn.Module, x: torch.Tensor, path: Path, calibration: Any) -> 
 
 def _tool(command: list[str], path: Path) -> None:
     """Runs a converter; Unavailable where it leaves no file."""
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=300,
-        env=venvs.environment(False), cwd=path.parent, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=TOOL_S,
+            env=venvs.environment(False), cwd=path.parent, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"{Path(command[0]).name} takes more than {TOOL_S} s") from None
     if done.returncode != 0 or not path.exists():
         said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"]
         raise Unavailable(f"{Path(command[0]).name} failed: {said[-1][:160]}")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
 
 K_MAX = 32768  # int8: products an int32 sum can hold
+PACK_ROWS = 4  # rows of a that pay for packing b
+COPY_ROWS, ALIGN = 16, 64  # of the packed way's scratch
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -65,6 +67,24 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     return op.with_(attrs=dict(op.attrs, scale=float(qmath.requant_scale(num=sa * sb, den=sy))))
 
 
+def scratch(op: Op, g: Graph, target: Target) -> int:
+    """Bytes per thread: a panel of columns of b, packed as weights are, and rows of a whose length
+    is no multiple of kr.  Less, or none, is valid: then plain loops run.  Twin of
+    native/ops/matmul.c."""
+    a, y = g.tensors[op.inputs[0]], g.tensors[op.outputs[0]]
+    m, n, k = y.shape[-2], y.shape[-1], a.shape[-1]
+    if m < PACK_ROWS:
+        return 0
+    room = 0
+    for layout in target.f32() if a.dtype == "f32" else target.s8():
+        blocks = min(-(-n // layout.nr), max(1, (64 if target.linux else 8) // layout.nr))
+        kp = -(-k // layout.kr) * layout.kr
+        block = layout.nr * (4 + 4 * k) if a.dtype == "f32" else layout.nr * (8 + kp)
+        copy = COPY_ROWS * kp if kp != k else 0
+        room = max(room, ALIGN + copy + blocks * block)
+    return room
+
+
 def macs(op: Op, g: Graph) -> int:
     return g.tensors[op.outputs[0]].size * g.tensors[op.inputs[0]].shape[-1]
 
@@ -79,6 +99,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         ((2, 1, 3, 8), (5, 8, 2)),
         ((1, 1), (1, 1)),
         ((2, 3, 1, 4, 65), (3, 2, 65, 6)),
+        ((3, 37, 70), (3, 70, 150)),
     )
     for i, (sa, sb) in enumerate(cases):
         for trans in (0, 1):
@@ -105,6 +126,7 @@ OP = OpDef(
     reference=reference,
     samples=samples,
     lower=lower,
+    scratch=scratch,
     macs=macs,
     int8=lambda op: "free",
 )
