@@ -136,11 +136,11 @@ class _Tables:
     def variants(self, first: int, n: int) -> tuple[Variant, ...]:
         out = []
         for i in range(first, first + n):
-            nr, kr, xoff, dtype, at, size, _ = self.record("VARI", "<BBBBIII", i)
+            nr, kr, xoff, dtype, at, size, encoding = self.record("VARI", "<BBBBIII", i)
             begin = at * package.UNIT
             out.append(
                 Variant(
-                    Layout(nr, kr, xoff), DTYPES[dtype], self.parts["DATA"][begin : begin + size]
+                    Layout(nr, kr, xoff, encoding), DTYPES[dtype], self.parts["DATA"][begin : begin + size]
                 )
             )
         return tuple(out)

@@ -17,16 +17,34 @@ from edgekit import paths
 from edgekit.ir import Array
 
 XOFF_ANY = 255
+PLAIN, NM, BLOCKS = 0, 1, 4  # encodings of format.h; NM: plus N << 8
+CHUNK = 64  # inputs that the N of NM are of
 
 
 @dataclass(frozen=True)
 class Layout:
     """Blocks of nr outputs x kr inputs; xoff (0 or 128) is added to int8 activations by the
-    kernel."""
+    kernel.  `encoding` of sparse weights: see ek_gemm in native/src/kernels.h."""
 
     nr: int
     kr: int
     xoff: int = 0
+    encoding: int = PLAIN
+
+    @property
+    def deep(self) -> int:
+        """Rows of activations are readable up to k rounded up to this."""
+        return CHUNK if self.encoding & 0xFF == NM else self.kr
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Sparse int8 weights an ISA has a kernel for, and how many of them it still gains from: `most`
+    of CHUNK inputs (NM), or `most` of all blocks (BLOCKS, a share)."""
+
+    nr: int
+    kr: int
+    most: float
 
 
 @dataclass(frozen=True)
@@ -42,6 +60,8 @@ class Isa:
     dw_s8_nr: int
     dw_f32_nr: int
     windows: bool = False  # its GEMM kernels read windows of an image (ek_kernels.windows)
+    nm: Sparse | None = None
+    blocks: Sparse | None = None
 
 
 PORTABLE = Isa("portable", 0, 0, "1", Layout(4, 4, 0), 4, 4, 4)
@@ -54,6 +74,7 @@ def isas() -> dict[str, Isa]:
     for path in sorted(paths.data("native", "kernels").glob("*/isa.toml")):
         raw = tomllib.loads(path.read_text())
         raw["s8"] = Layout(**raw["s8"])
+        raw |= {n: Sparse(**raw[n]) for n in ("nm", "blocks") if n in raw}
         found.append(Isa(name=path.parent.name, **raw))
     return {i.name: i for i in sorted(found, key=lambda i: (i.rank, i.id))}
 
@@ -94,6 +115,22 @@ class Target:
         ]
         return list(dict.fromkeys(out))
 
+    def sparse(self, w: Array) -> list[Layout]:
+        """Encodings of int8 weights (n, k) that pay: of each ISA the one that saves most."""
+        out = []
+        for i in self._isas():
+            xoff = 0 if i.s8.xoff == XOFF_ANY else i.s8.xoff
+            found: list[tuple[float, Layout]] = []
+            if i.nm is not None:
+                slots = nm_slots(w, i.nm.kr)
+                found.append((slots / i.nm.most, Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8)))
+            if i.blocks is not None:
+                b = i.blocks
+                share = float(listed(w, b.nr, b.kr).mean())
+                found.append((share / b.most, Layout(b.nr, b.kr, xoff, BLOCKS)))
+            out += [la for cost, la in sorted(found, key=lambda f: f[0])[:1] if cost <= 1]
+        return list(dict.fromkeys(out))
+
     def f32(self) -> list[Layout]:
         return list(dict.fromkeys(Layout(i.f32_nr, 1) for i in self._isas()))
 
@@ -126,6 +163,50 @@ def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout, bits: 
     )
     body = np.ascontiguousarray(body)
     return _join(bias, scale, body if bits == 8 else pack_bits(body, bits), layout.nr)
+
+
+def nm_slots(w: Array, kr: int) -> int:
+    """The most weights that are not 0 among CHUNK inputs of an output, a multiple of kr, at least
+    kr; w is (n, k)."""
+    chunks = _chunks(w, CHUNK)
+    return int(-(-max(1, int((chunks != 0).sum(2).max(initial=0))) // kr) * kr)
+
+
+def listed(w: Array, nr: int, kr: int) -> npt.NDArray[np.bool_]:
+    """(blocks of nr outputs, groups of kr inputs): whether a weight of it is not 0."""
+    found = (_blocks(_chunks(w, kr), nr) != 0).any(axis=(1, 3))
+    return np.asarray(found, np.bool_)
+
+
+def _chunks(w: Array, size: int) -> Array:
+    """(n, k) -> (n, ceil(k / size), size), padded with zeros."""
+    return np.pad(w, ((0, 0), (0, -w.shape[1] % size))).reshape(len(w), -1, size)
+
+
+def pack_sparse(w: Array, bias: Array, scale: Array, layout: Layout) -> bytes:
+    """Weights (n, k) int8, bias and scale (n) -> blocks of `layout`'s encoding, as in kernels.h."""
+    nr, kr = layout.nr, layout.kr
+    heads = [_blocks(np.ascontiguousarray(a), nr).view(np.uint8) for a in (bias, scale)]
+    out = bytearray()
+    if layout.encoding & 0xFF == NM:
+        slots = layout.encoding >> 8
+        chunks = _chunks(w, CHUNK)
+        # the places of the weights, in order, then of zeros, which weigh nothing
+        place = np.argsort(chunks == 0, axis=2, kind="stable")[:, :, :slots]
+        value = np.take_along_axis(chunks, place, 2)
+        both = np.stack([place.astype(np.uint8), value.view(np.uint8)])
+        both = both.reshape(2, len(w), -1, kr)
+        body = np.stack([_blocks(b, nr).transpose(0, 2, 1, 3) for b in both], 2)
+        for i, b in enumerate(np.ascontiguousarray(body)):
+            out += heads[0][i].tobytes() + heads[1][i].tobytes() + b.tobytes()
+        return bytes(out)
+    chunks = _blocks(_chunks(w, kr), nr).transpose(0, 2, 1, 3)
+    for i, keep in enumerate(listed(w, nr, kr)):
+        places = np.flatnonzero(keep).astype(np.uint16)
+        out += heads[0][i].tobytes() + heads[1][i].tobytes()
+        out += np.uint32(len(places)).tobytes() + places.tobytes() + b"\0\0" * (len(places) % 2)
+        out += np.ascontiguousarray(chunks[i, keep]).tobytes()
+    return bytes(out)
 
 
 def pack_bits(body: Array, bits: int) -> npt.NDArray[np.uint8]:

@@ -30,6 +30,7 @@ DTYPES["packed"] = 11
 KIND_CONST, KIND_MAIN, KIND_STATE = 0, 1, 3
 CRITICAL = {"STRS", "TENS", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "DATA", "STAT"}
 STRIDES = {"TENS": 64, "VARI": 16, "OPS ": 32, "ENTR": 32, "GOLD": 32}
+FEATURE_ENCODED = 4  # required by sparse weights
 FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 
@@ -107,7 +108,9 @@ class _Writer:
 
     def variant(self, v: Variant) -> None:
         la = v.layout
-        place = (self.data.add(v.blob), len(v.blob), 0)
+        place = (self.data.add(v.blob), len(v.blob), la.encoding)
+        if la.encoding:
+            self.required |= FEATURE_ENCODED
         if v.dtype in ("i4", "i2"):
             self.required |= FEATURE_PACKED_BITS
         self.vari += struct.pack("<BBBBIII", la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)

@@ -11,6 +11,7 @@
 #include <string.h>
 #include "attrs.h"
 #include "edgekit.h"
+#include "format.h"
 #include "kernels.h"
 #include "oplist.h"
 #include "portable.h"
@@ -242,6 +243,80 @@ static void test_gemm_s8(const ek_kernels *k)
     g.y = y;
     k->gemm_s8(&g);
     same_bytes("gemm_s8", detail, y, want, yn);
+}
+
+/* random sparse weights in the encoding that g asks for; what was not asked of a block is another's */
+static uint8_t *weights_sparse(const ek_gemm *g, int extreme, int ties)
+{
+    uint32_t size = (uint32_t)g->nr * g->kr, blocks = (g->n + g->nr - 1u) / g->nr, groups = (g->k + g->kr - 1u) / g->kr;
+    uint32_t steps = up(g->k, EK_CHUNK) / EK_CHUNK * (g->slots / g->kr), count[80];
+    size_t bytes = 0;
+    for (uint32_t b = 0; b < blocks; b++) {
+        count[b] = rnd() & 3 ? range(0, groups) : 0;
+        bytes += 8u * g->nr + (g->encoding == EK_ENC_NM ? (size_t)steps * 2 * size : 4 + up(count[b], 2) * 2 + (size_t)count[b] * size);
+    }
+    uint8_t *w = buffer(1, bytes), *p = w;
+    for (uint32_t b = 0; b < blocks; b++) {
+        for (uint32_t j = 0; j < g->nr; j++, p += 4) {
+            int32_t bias = (int32_t)range(0, 20000) - 10000;
+            memcpy(p, &bias, 4);
+        }
+        fill_scales(p, g->nr, 0.02f / (float)(4 + g->k / 8), ties);
+        p += 4u * g->nr;
+        if (g->encoding == EK_ENC_NM) {
+            for (uint32_t s = 0; s < steps; s++, p += 2 * size) {
+                for (uint32_t i = 0; i < size; i++)
+                    p[i] = (uint8_t)range(0, EK_CHUNK - 1);
+                fill_s8(p + size, size, extreme);
+            }
+            continue;
+        }
+        memcpy(p, &count[b], 4);
+        p += 4;
+        for (uint32_t i = 0; i < up(count[b], 2); i++, p += 2) {
+            uint16_t place = (uint16_t)range(0, groups - 1);
+            memcpy(p, &place, 2);
+        }
+        fill_s8(p, (size_t)count[b] * size, extreme);
+        for (uint32_t i = 0; i < count[b]; i++, p += size) { /* nothing meets what lies past the depth */
+            uint16_t place;
+            memcpy(&place, p - (size_t)i * size - 2 * (up(count[b], 2) - i), 2);
+            for (uint32_t e = 0; e < size; e++)
+                if ((uint32_t)place * g->kr + e % g->kr >= g->k)
+                    p[e] = 0;
+        }
+    }
+    return w;
+}
+
+static void test_gemm_sparse(const ek_kernels *k, uint8_t encoding, uint8_t nr, uint8_t kr)
+{
+    if (!nr)
+        return;
+    ek_gemm g = { .nr = nr, .kr = kr, .xoff = k->s8_xoff, .encoding = encoding };
+    if (k->s8_xoff == EK_XOFF_ANY)
+        g.xoff = 128;
+    shape(&g, 300);
+    g.slots = encoding == EK_ENC_NM ? (uint8_t)(kr * range(1, 16u / kr)) : 0;
+    bounds(&g.lo, &g.hi, &g.zero);
+    uint32_t kp = up(g.k, encoding == EK_ENC_NM ? EK_CHUNK : kr), ldy = g.n + range(0, 3);
+    g.lda = (ptrdiff_t)(kp + range(0, 5));
+    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + kp, yn = (size_t)(g.m - 1) * ldy + g.n;
+    uint8_t *a = buffer(0, an), *y = buffer(2, yn), *want = buffer(3, yn);
+    int extreme = !(rnd() & 3);
+    fill_s8(a, an, extreme);
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    g.a = a;
+    g.w = weights_sparse(&g, extreme, !(rnd() & 3));
+    g.ldy = (ptrdiff_t)ldy;
+    char detail[160];
+    format(detail, "encoding %u m %u n %u k %u slots %u", encoding, (unsigned)g.m, (unsigned)g.n, (unsigned)g.k, g.slots);
+    g.y = want;
+    ek_gemm_sparse_portable(&g);
+    g.y = y;
+    k->gemm_sparse(&g);
+    same_bytes("gemm_sparse", detail, y, want, yn);
 }
 
 static void test_gemm_dyn(const ek_kernels *k)
@@ -546,6 +621,8 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
 {
     for (unsigned i = 0; i < trials; i++) {
         test_gemm_s8(k);
+        test_gemm_sparse(k, EK_ENC_NM, k->nm_nr, k->nm_kr);
+        test_gemm_sparse(k, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr);
         test_gemm_dyn(k);
         test_gemm_f32(k);
         test_dw_s8(k);

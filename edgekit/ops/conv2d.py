@@ -11,7 +11,7 @@ import numpy as np
 from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Target, Variant, pack_gemm
+from edgekit.layout import Target, Variant, pack_gemm, pack_sparse
 from edgekit.ops.base import (
     INF,
     Field,
@@ -119,7 +119,8 @@ def pack_int8(
     groups: int,
     target: Target,
 ) -> str:
-    """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want.
+    """Weights (o, k) int8 -> a packed tensor with one variant per layout the target's ISAs want,
+    and one for each way of leaving zeros out that pays; it stands alone where there is one layout.
 
     `name` is the tensor they come from: its QuantSpec says how many bits to keep.
     """
@@ -128,11 +129,16 @@ def pack_int8(
     bits = quant.bits if quant is not None else 8
     k = w.shape[1]
     wi = w.astype(np.int64)
-    for layout in target.s8():
+    sparse = target.sparse(w) if not wz and bits == 8 and groups == 1 else []
+    plain = [] if sparse and len(target.s8()) == 1 else target.s8()
+    for layout in (*plain, *sparse):
         z = zx + layout.xoff
         fold = bias.astype(np.int64) - z * wi.sum(1) + k * z * wz
         fold = (fold & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
         og = len(w) // groups
+        if layout.encoding:
+            variants.append(Variant(layout, "i8", pack_sparse(w, fold, scale, layout)))
+            continue
         parts = [
             pack_gemm(w[i : i + og], fold[i : i + og], scale[i : i + og], layout, bits)
             for i in range(0, len(w), og)
@@ -208,7 +214,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     """Bytes per thread: im2col rows of a tile, or a padded band of input rows for kernels that
     read windows; 0 where the input can be read in place."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
-    kr = max(v.layout.kr for v in w.variants)
+    kr = max(v.layout.deep for v in w.variants)
     size = 4 if x.dtype == "f32" else 1
     k = w.shape[1]
     room = unpack_room(w)
@@ -268,9 +274,11 @@ def _quant_case(
     wz: int,
     attrs: dict[str, Any],
     bits: int = 8,
+    pattern: str = "",
 ) -> tuple[Graph, dict[str, Array]]:
     top = 1 << bits - 1
     wt = rng.integers(-127 if bits == 8 else -top, top, w).astype(np.int8)
+    wt = thin(rng, wt, pattern) if pattern else wt
     ws = rng.uniform(0.001, 0.02, w[0]).astype(np.float32) * np.float32(128 // top)
     wq = QuantSpec.per_axis(ws, 0, bits=bits) if not wz else QuantSpec.per_tensor(0.01, wz)
     tensors = {
@@ -280,6 +288,20 @@ def _quant_case(
     }
     g = sample_graph("conv2d", tensors, attrs, out_quant=QuantSpec.per_tensor(0.4, 5), dtype="i8")
     return g, {"x": rng.integers(-128, 128, x).astype(np.int8)}
+
+
+def thin(rng: np.random.Generator, w: Array, pattern: str) -> Array:
+    """Weights (n, ...) with zeros left standing: "1:8", "1:4" of each output's inputs, or blocks of
+    8 outputs by 8 inputs of which one in ten stays."""
+    flat = w.reshape(len(w), -1)
+    n, k = flat.shape
+    if pattern == "blocks":
+        keep = rng.random((-(-n // 8), -(-k // 8))) < 0.1
+        mask = keep.repeat(8, 0).repeat(8, 1)[:n, :k]
+    else:
+        m = int(pattern[2:])
+        mask = np.arange(k) % m == rng.integers(0, m, (n, -(-k // m))).repeat(m, 1)[:, :k]
+    return np.where(mask, flat, 0).astype(w.dtype).reshape(w.shape)
 
 
 CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
@@ -298,12 +320,19 @@ CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] 
 )
 
 
+SPARSE = ("pointwise_deep", (1, 5, 4, 128), (37, 1, 1, 128), {"lo": 0.0})
+
+
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(1)
     for label, x, w, attrs in CASES:
         yield ("i8_" + label, *_quant_case(rng, x, w, 0, attrs))
         for bits in (4, 2):
             yield (f"w{bits}_" + label, *_quant_case(rng, x, w, 0, attrs, bits))
+    for pattern in ("1:4", "1:8", "blocks"):
+        for label, x, w, attrs in (SPARSE, *(c for c in CASES if c[0] in ("pointwise", "wide_k"))):
+            case = _quant_case(rng, x, w, 0, attrs, pattern=pattern)
+            yield (f"{pattern}_{label}".replace(":", "of"), *case)
     yield (
         "i8_weight_zero",
         *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),

@@ -130,7 +130,7 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 def scratch(op: Op, g: Graph, target: Target) -> int:
     """Bytes per thread: the gathered rows of a tile."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
-    kr = max(v.layout.kr for v in w.variants)
+    kr = max(v.layout.deep for v in w.variants)
     row = -(-w.shape[1] // kr) * kr * (4 if x.dtype == "f32" else 1)
     columns = -(-g.tensors[op.outputs[0]].shape[2] // op.attrs["stride"][1])
     return int(row * min(target.tile_rows, columns))

@@ -16,7 +16,15 @@ from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Target, Variant, pack_gemm
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
-from edgekit.ops.conv2d import CLAMP, int_parts, pack_float, pack_int8, uniform_zero, unpack_room
+from edgekit.ops.conv2d import (
+    CLAMP,
+    int_parts,
+    pack_float,
+    pack_int8,
+    thin,
+    uniform_zero,
+    unpack_room,
+)
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
@@ -96,7 +104,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     """Bytes per thread: a padded copy of a tile's rows where k is no multiple of kr; dynamic
     rows."""
     x, w = g.tensors[op.inputs[0]], g.tensors[op.inputs[1]]
-    k, kr = w.shape[1], max(v.layout.kr for v in w.variants)
+    k, kr = w.shape[1], max(v.layout.deep for v in w.variants)
     room = unpack_room(w)
     rows = min(target.tile_rows * (2 if room else 1), max(1, x.size // k))
     kp = -(-k // kr) * kr
@@ -111,8 +119,11 @@ def macs(op: Op, g: Graph) -> int:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(3)
-    for m, k, n, wz, bits in (
+    for m, k, n, wz, bits, *pattern in (
         (1, 640, 128, 0, 8),
+        (1, 640, 128, 0, 8, "1:8"),
+        (19, 200, 45, 0, 8, "1:4"),
+        (11, 100, 21, 0, 8, "blocks"),
         (5, 17, 9, 0, 8),
         (3, 64, 10, 4, 8),
         (20, 33, 40, 0, 8),
@@ -123,6 +134,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     ):
         top = 1 << bits - 1
         w = rng.integers(-127 if bits == 8 else -top, top, (n, k)).astype(np.int8)
+        w = thin(rng, w, pattern[0]) if pattern else w
         scale = rng.uniform(0.001, 0.02, n) * (128 / top)
         wq = QuantSpec.per_tensor(0.01, wz) if wz else QuantSpec.per_axis(scale, 0, bits=bits)
         bias = Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32))
@@ -135,7 +147,10 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             out_quant=out,
             dtype="i8",
         )
-        yield f"w{bits}_{m}x{k}x{n}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
+        label = f"{m}x{k}x{n}" + "".join(pattern).replace(":", "of")
+        yield f"w{bits}_{label}_{wz}", g, {"x": rng.integers(-128, 128, (m, k)).astype(np.int8)}
+        if pattern:
+            continue
         xf = rng.normal(size=(m, k)).astype(F)
         wf = Tensor("w", (n, k), "f32", rng.normal(size=(n, k)).astype(F))
         bf = Tensor("b", (n,), "f32", rng.normal(size=n).astype(F))

@@ -18,7 +18,7 @@ def rnn_scratch(x: Tensor, w: Tensor, r: Tensor, gates: int, rows: int) -> int:
     """Scratch of a recurrent op with that many gates, projecting `rows` time steps at once."""
     size = 4 if x.dtype == "f32" else 1
     u, k = r.shape[1], x.shape[2]
-    kr = max(v.layout.kr for t in (w, r) for v in t.variants)
+    kr = max(v.layout.deep for t in (w, r) for v in t.variants)
     kp, up = (-(-n // kr) * kr for n in (k, u))
 
     def align(n: int) -> int:

@@ -31,7 +31,7 @@ static int windows(const conv *v)
 static int direct(const conv *v)
 {
     const ek_attr_conv2d *a = v->a;
-    uint32_t kr = v->rows.g.kr;
+    uint32_t kr = v->rows.deep;
     return a->kernel[0] == 1 && a->kernel[1] == 1 && a->stride[0] == 1 && a->stride[1] == 1 && a->groups == 1
            && !(a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3]) && v->run == v->ci
            && (v->k % kr == 0 || (windows(v) && v->k >= kr));
@@ -58,7 +58,7 @@ static int setup(const ek_ctx *c, conv *v)
     if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->out_group, v->k, v->groups)
         || v->rows.dynamic)
         return 0;
-    v->kp = ek_up(v->k, v->rows.g.kr);
+    v->kp = ek_up(v->k, v->rows.deep);
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
@@ -76,7 +76,7 @@ static int check(const ek_ctx *c)
     if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
                                || a->w_zero < -256 || a->w_zero > 256))
         return 0;
-    int nothing = direct(&v) && v.k % v.rows.g.kr == 0;
+    int nothing = direct(&v) && v.k % v.rows.deep == 0;
     return c->rec->scratch >= (nothing ? 0 : (uint64_t)v.kp * v.elem) + v.rows.room;
 }
 
@@ -196,7 +196,7 @@ static uint32_t band_of(conv *v)
     const ek_attr_conv2d *a = v->a;
     uint32_t oh = v->y.dims[1], n = ek_min_u32(oh, 32), pad = v->run - a->kernel[1] * v->ci;
     v->copied = pad || a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3];
-    if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || v->run % v->rows.g.kr)
+    if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || v->run % v->rows.deep)
         return 0;
     uint64_t row = (uint64_t)band_cols(v) * v->ci * v->elem, room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_BYTES;
     while (n > !v->copied && band_rows(v, n) * row + pad * v->elem > room)

@@ -33,7 +33,7 @@ static int setup(const ek_ctx *c, deconv *v)
     if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->co, v->k, (uint32_t)blobs) || v->rows.dynamic
         || v->rows.room)
         return 0;
-    v->kp = ek_up(v->k, v->rows.g.kr);
+    v->kp = ek_up(v->k, v->rows.deep);
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;

@@ -28,7 +28,7 @@ static int setup(const ek_ctx *c, dwconv *v)
         return 0;
     int is_float = v->x.dtype == EK_F32;
     uint32_t nr = is_float ? c->k->dw_f32_nr : c->k->dw_s8_nr, ch = v->x.dims[3];
-    const uint8_t *blob = ek_packed(c, 1, nr, 1, 0, &w);
+    const uint8_t *blob = ek_packed(c, 1, EK_ENC_PLAIN, nr, 1, 0, &w);
     if (!blob || w->kr != 1 || !ek_variant_ok(w, is_float ? EK_F32 : EK_I8, ch, (uint64_t)a->kernel[0] * a->kernel[1], 1))
         return 0;
     v->elem = is_float ? 4 : 1;

@@ -25,7 +25,7 @@ static int setup(const ek_ctx *c, linear *v)
     v->elem = v->x.dtype == EK_F32 ? 4 : 1;
     if (v->k > 0xffffffu || !ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->n, v->k, 1))
         return 0;
-    v->kp = ek_up(v->k, v->rows.g.kr);
+    v->kp = ek_up(v->k, v->rows.deep);
     v->dynamic = v->rows.dynamic;
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;

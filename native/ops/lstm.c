@@ -29,7 +29,7 @@ static int setup(const ek_ctx *c, lstm *v)
         return 0;
     v->sig = (const int16_t *)(const void *)t.data;
     v->tan = t.data ? v->sig + LAST + 1 : 0;
-    return ek_rnn_scratch(c, &v->r, v->wr.g.kr);
+    return ek_rnn_scratch(c, &v->r, v->wr.deep);
 }
 
 static int check(const ek_ctx *c)

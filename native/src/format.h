@@ -20,7 +20,7 @@ enum {
     EK_FEATURE_ENCODED = 4,  /* constants in an encoding other than EK_ENC_PLAIN */
     EK_FEATURE_EXTERNAL = 8, /* ops that another engine computes, EK_OP_EXTERNAL */
     EK_FEATURE_PACKED_BITS = 16, /* packed weights of type i4 or i2 */
-    EK_FEATURES = EK_FEATURE_PACKED_BITS /* those this build knows */
+    EK_FEATURES = EK_FEATURE_ENCODED | EK_FEATURE_PACKED_BITS /* those this build knows */
 };
 
 typedef struct ek_header {
@@ -65,8 +65,11 @@ typedef struct ek_tensor_rec {
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
 enum { EK_TENSOR_QUANTIZED = 1 };
-/* How the bytes of a constant stand for its elements.  All but the first are reserved and refused. */
-enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of M not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3 };
+/* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md), the others
+ * reserved and refused. */
+enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3,
+       EK_ENC_BLOCKS = 4 /* blocks that are not zero */ };
+enum { EK_CHUNK = 64 }; /* inputs that the N of EK_ENC_NM are of */
 
 /* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each
  * [bias nr x 4][scale nr x 4 if quantized][k/kr][nr][kr] elements, n and k padded up. */
@@ -76,7 +79,7 @@ typedef struct ek_variant {
     uint8_t dtype;   /* EK_F32, EK_I8, EK_I4 or EK_I2: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
-    uint32_t encoding; /* EK_ENC_* */
+    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8 */
 } ek_variant;
 
 typedef struct ek_op_rec {

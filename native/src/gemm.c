@@ -2,18 +2,50 @@
 #include "gemm.h"
 #include "portable.h"
 
+/* int8 weights, sparse ones where the CPU has a kernel for them */
+static const uint8_t *packed_s8(const ek_ctx *c, uint32_t i, const ek_variant **v)
+{
+    const ek_kernels *k = c->k;
+    const uint8_t *w = k->nm_nr ? ek_packed(c, i, EK_ENC_NM, k->nm_nr, k->nm_kr, k->s8_xoff, v) : 0;
+    if (!w && k->blocks_nr)
+        w = ek_packed(c, i, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr, k->s8_xoff, v);
+    return w ? w : ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
+}
+
+/* ek_rows_setup of an encoding: ek_open has looked at its lists, which hold for the n and k of the tensor */
+static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_t *w, uint32_t i, const ek_view *y, uint32_t n,
+                  uint32_t k, uint32_t groups)
+{
+    ek_view t = ek_in(c, i);
+    uint32_t kind = v->encoding & 0xff, fits = kind == EK_ENC_NM ? v->nr == c->k->nm_nr && v->kr == c->k->nm_kr
+                                                                 : v->nr == c->k->blocks_nr && v->kr == c->k->blocks_kr;
+    if (!EK_USES(GEMM_SPARSE) || groups != 1 || t.dims[0] != n || t.dims[1] != k)
+        return 0;
+    fits = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff);
+    r->bits = 8;
+    r->room = 0;
+    r->dynamic = 0;
+    r->group_bytes = v->bytes;
+    r->deep = kind == EK_ENC_NM ? EK_CHUNK : v->kr;
+    r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
+                      .encoding = (uint8_t)kind, .slots = (uint8_t)(v->encoding >> 8) };
+    r->fn = fits ? c->k->gemm_sparse : ek_gemm_sparse_portable;
+    return 1;
+}
+
 int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const ek_view *y, uint32_t n, uint32_t k,
                   uint32_t groups)
 {
     const ek_variant *v = 0;
     int is_float = dtype == EK_F32;
-    const uint8_t *w = is_float ? ek_packed(c, i, c->k->f32_nr, 1, 0, &v)
-                                : ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, c->k->s8_xoff, &v);
+    const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
     if (!w)
         return 0;
+    if (v->encoding)
+        return !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
     if (dynamic)
-        w = ek_packed(c, i, c->k->s8_nr, c->k->s8_kr, 0, &v);
+        w = ek_packed(c, i, EK_ENC_PLAIN, c->k->s8_nr, c->k->s8_kr, 0, &v);
     r->bits = v->dtype == EK_F32 ? 32 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8;
     if ((v->dtype == EK_F32) != (is_float && !dynamic) || !ek_variant_ok(v, v->dtype, n, k, groups) || !n || !k)
         return 0;
@@ -25,6 +57,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
         return 0;
     r->room = r->bits < 8 ? (uint32_t)(room / 16 * 16) : 0;
     r->group_bytes = (size_t)group;
+    r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero };
     int fits = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr;
     if (dynamic)
@@ -89,6 +122,8 @@ unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)
 {
     if (r->fn == c->k->gemm_s8)
         return EK_K_GEMM_S8;
+    if (r->fn == c->k->gemm_sparse)
+        return EK_K_GEMM_SPARSE;
     if (r->fn == c->k->gemm_dyn)
         return EK_K_GEMM_DYN;
     return r->fn == c->k->gemm_f32 ? EK_K_GEMM_F32 : EK_K_NONE;

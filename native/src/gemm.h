@@ -7,6 +7,7 @@ typedef struct ek_rows {
     ek_gemm g;                   /* w, n, k, layout, zero filled; lo, hi, w_zero, a, y, m are the op's */
     void (*fn)(const ek_gemm *g);
     uint32_t tile;               /* rows of a tile */
+    uint32_t deep;               /* rows are readable up to k rounded up to this */
     int in_place;
     int dynamic;                 /* float activations on int8 weights: the op must quantize rows and set g.row_scale */
     uint32_t bits;               /* of a weight: 32, 8, or 4 or 2, which ek_rows_run unpacks */

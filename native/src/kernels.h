@@ -32,6 +32,11 @@ typedef struct ek_gemm {
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
     uint32_t width, segment; /* segment: a multiple of kr */
     ptrdiff_t line, gap;     /* elements */
+    /* gemm_sparse: EK_ENC_NM or EK_ENC_BLOCKS of format.h; rows of the former are readable up to k rounded up to EK_CHUNK.
+     * A block of nr outputs is [bias nr][scale nr], then
+     *   NM: of each chunk of inputs slots / kr times [nr][kr] places in the chunk, [nr][kr] weights;
+     *   BLOCKS: count (4 bytes), `count` places / kr (2 bytes each, padded to 4 bytes), [count][nr][kr] weights. */
+    uint8_t encoding, slots;
 } ek_gemm;
 
 /* Depthwise over `count` output pixels whose taps all exist.
@@ -63,6 +68,7 @@ typedef struct ek_kernels {
     void (*gemm_s8)(const ek_gemm *g);   /* int8 x int8 -> int8 */
     void (*gemm_dyn)(const ek_gemm *g);  /* int8 rows (row_scale) x int8 -> float */
     void (*gemm_f32)(const ek_gemm *g);
+    void (*gemm_sparse)(const ek_gemm *g); /* int8 x int8 -> int8, w_zero 0 */
     void (*dw_s8)(const ek_dw *d);
     void (*dw_f32)(const ek_dw *d);
     void (*add_s8)(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *p);
@@ -75,9 +81,10 @@ typedef struct ek_kernels {
     void (*dequantize)(const int8_t *x, float *y, size_t n, float scale, int32_t zero);
     void (*unary_f32)(const float *x, float *y, size_t n, unsigned kind, float alpha, float beta);
     void (*binary_f32)(const float *a, const float *b, float *y, size_t n, unsigned kind); /* equal shapes */
-    uint8_t isa[16];                     /* EK_ISA_* of each slot, by EK_K_* */
+    uint8_t isa[24];                     /* EK_ISA_* of each slot, by EK_K_* */
     /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
     uint8_t s8_nr, s8_kr, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
+    uint8_t nm_nr, nm_kr, blocks_nr, blocks_kr; /* sparse weights; 0: only the portable kernel reads them */
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
@@ -86,6 +93,7 @@ typedef struct ek_kernels {
 enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
     EK_K_MAX_F32, EK_K_SUM_S8, EK_K_SUM_F32, EK_K_QUANTIZE, EK_K_DEQUANTIZE, EK_K_UNARY_F32, EK_K_BINARY_F32,
+    EK_K_GEMM_SPARSE,
     EK_K_COUNT, EK_K_NONE = 255
 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */

@@ -141,6 +141,57 @@ uint32_t ek_dtype_bytes(uint32_t dtype)
     return dtype < sizeof bytes ? bytes[dtype] : 0;
 }
 
+/* the places that one block of sparse weights lists lie inside rows of k inputs; *at: its bytes, moved past it */
+static int list_ok(const ek_variant *v, const uint8_t **at, const uint8_t *end, uint32_t k)
+{
+    uint32_t size = (uint32_t)v->nr * v->kr, slots = v->encoding >> 8, count;
+    const uint8_t *b = *at;
+    if ((v->encoding & 0xff) == EK_ENC_NM) {
+        uint64_t steps = (uint64_t)(ek_up(k, EK_CHUNK) / EK_CHUNK) * (slots / v->kr);
+        if (steps * 2 * size > (uint64_t)(end - b))
+            return 0;
+        for (; steps; steps--, b += 2 * size)
+            for (uint32_t i = 0; i < size; i++)
+                if (b[i] >= EK_CHUNK)
+                    return 0;
+        *at = b;
+        return 1;
+    }
+    if (end - b < 4)
+        return 0;
+    memcpy(&count, b, 4);
+    b += 4;
+    if (count > 0xffff || (uint64_t)ek_up(count, 2) * 2 + (uint64_t)count * size > (uint64_t)(end - b))
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (((uint32_t)b[2 * i] | (uint32_t)b[2 * i + 1] << 8) >= ek_up(k, v->kr) / v->kr)
+            return 0;
+    *at = b + ek_up(count, 2) * 2 + count * size;
+    return 1;
+}
+
+/* Sparse int8 weights (n, k): blocks follow each other inside the variant, and so do their lists. */
+static int encoding_ok(const ek_package *p, const ek_variant *v, const ek_tensor_rec *t)
+{
+    uint32_t kind = v->encoding & 0xff, slots = v->encoding >> 8, size = (uint32_t)v->nr * v->kr;
+    if (v->encoding == EK_ENC_PLAIN)
+        return 1;
+    if (t->rank != 2 || t->dims[1] > 0xffffffu || v->dtype != EK_I8 || size % 4 || v->nr > 64 || v->kr > 64
+        || (v->xoff != 0 && v->xoff != 128))
+        return 0;
+    if (kind == EK_ENC_NM ? !slots || slots > EK_CHUNK || slots % v->kr : kind != EK_ENC_BLOCKS || slots)
+        return 0;
+    const uint8_t *b = p->data + (size_t)v->offset * EK_UNIT, *end = b + v->bytes;
+    for (uint32_t n = 0; n < t->dims[0]; n += v->nr) {
+        if (end - b < 8 * v->nr)
+            return 0;
+        b += 8 * v->nr;
+        if (!list_ok(v, &b, end, t->dims[1]))
+            return 0;
+    }
+    return 1;
+}
+
 static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 {
     uint64_t n = 1;
@@ -157,6 +208,9 @@ static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
     if (t->dtype == EK_PACKED) {
         if (t->kind != EK_KIND_CONST || !t->variants || (uint64_t)t->variant0 + t->variants > p->variants.count)
             return 0;
+        for (uint32_t i = 0; i < t->variants; i++)
+            if (!encoding_ok(p, (const ek_variant *)ek_record(&p->variants, t->variant0 + i), t))
+                return 0;
         return 1;
     }
     uint32_t size = ek_dtype_bytes(t->dtype);
@@ -174,7 +228,7 @@ static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 
 static int variant_in_file(const ek_package *p, const ek_variant *v)
 {
-    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr && v->encoding == EK_ENC_PLAIN;
+    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr;
 }
 
 static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_ok)

@@ -1,4 +1,5 @@
 /* Portable kernels: complete and the truth.  Every layout, every width; an ISA overlays what it does faster. */
+#include "op.h"
 #include "portable.h"
 #include "fmath.h"
 #include "qmath.h"
@@ -85,6 +86,54 @@ void ek_gemm_f32_portable(const ek_gemm *g)
                 y[n0 + j] = ek_clamp_f32(acc, g->lo, g->hi);
             }
         }
+    }
+}
+
+/* sum_k (a + xoff) * w over output j of a block of N:M weights; `p` points behind its scales */
+static int32_t dot_nm(const ek_gemm *g, const int8_t *a, const uint8_t *p, uint32_t j)
+{
+    int32_t acc = 0;
+    uint32_t size = (uint32_t)g->nr * g->kr;
+    p += j * g->kr;
+    for (uint32_t k = 0; k < g->k; k += EK_CHUNK, a += EK_CHUNK)
+        for (uint32_t s = 0; s < g->slots; s += g->kr, p += 2 * size)
+            for (uint32_t i = 0; i < g->kr; i++)
+                acc += (a[p[i]] + g->xoff) * (int8_t)p[size + i];
+    return acc;
+}
+
+/* the same of listed blocks: `list` are their places, `w` their weights */
+static int32_t dot_blocks(const ek_gemm *g, const int8_t *a, const uint16_t *list, const uint8_t *w, uint32_t count, uint32_t j)
+{
+    int32_t acc = 0;
+    for (w += j * g->kr; count; count--, list++, w += (uint32_t)g->nr * g->kr)
+        for (uint32_t i = 0; i < g->kr; i++)
+            if ((uint32_t)*list * g->kr + i < g->k)
+                acc += (a[(uint32_t)*list * g->kr + i] + g->xoff) * (int8_t)w[i];
+    return acc;
+}
+
+void ek_gemm_sparse_portable(const ek_gemm *g)
+{
+    uint32_t size = (uint32_t)g->nr * g->kr;
+    const uint8_t *blk = g->w;
+    for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr) {
+        const int32_t *bias = (const int32_t *)(const void *)blk;
+        const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
+        const uint8_t *w = blk + g->nr * 8u;
+        const uint16_t *list = (const uint16_t *)(const void *)(w + 4);
+        uint32_t count = g->encoding == EK_ENC_BLOCKS ? *(const uint32_t *)(const void *)w : 0;
+        for (uint32_t m = 0; m < g->m; m++) {
+            const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
+            int8_t *y = (int8_t *)g->y + (ptrdiff_t)m * g->ldy + n0;
+            for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
+                int32_t acc = g->encoding == EK_ENC_NM ? dot_nm(g, a, w, j)
+                                                       : dot_blocks(g, a, list, w + 4 + ek_up(count, 2) * 2, count, j);
+                y[j] = ek_requant((int32_t)((uint32_t)acc + (uint32_t)bias[j]), scale[j], g->lo, g->hi, g->zero);
+            }
+        }
+        blk = w + (g->encoding == EK_ENC_NM ? (size_t)ek_up(g->k, EK_CHUNK) / EK_CHUNK * g->slots * g->nr * 2
+                                            : 4 + ek_up(count, 2) * 2 + (size_t)count * size);
     }
 }
 
@@ -202,6 +251,7 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(gemm_s8, GEMM_S8, ek_gemm_s8_portable);
     FILL(gemm_dyn, GEMM_DYN, ek_gemm_dyn_portable);
     FILL(gemm_f32, GEMM_F32, ek_gemm_f32_portable);
+    FILL(gemm_sparse, GEMM_SPARSE, ek_gemm_sparse_portable);
     FILL(dw_s8, DW_S8, ek_dw_s8_portable);
     FILL(dw_f32, DW_F32, ek_dw_f32_portable);
     FILL(add_s8, ADD_S8, add_s8);
@@ -215,6 +265,7 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(unary_f32, UNARY_F32, unary_f32);
     FILL(binary_f32, BINARY_F32, binary_f32);
     k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = 0;
+    k->nm_nr = k->nm_kr = k->blocks_nr = k->blocks_kr = 0;
     k->s8_xoff = EK_XOFF_ANY;
     k->tile_rows = 4;
 }

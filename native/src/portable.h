@@ -5,6 +5,7 @@
 void ek_gemm_s8_portable(const ek_gemm *g);
 void ek_gemm_dyn_portable(const ek_gemm *g);
 void ek_gemm_f32_portable(const ek_gemm *g);
+void ek_gemm_sparse_portable(const ek_gemm *g);
 void ek_dw_s8_portable(const ek_dw *d);
 void ek_dw_f32_portable(const ek_dw *d);
 #endif

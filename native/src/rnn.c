@@ -36,7 +36,7 @@ static uint64_t align16(uint64_t n) { return (n + 15) / 16 * 16; }
 
 int ek_rnn_scratch(const ek_ctx *c, ek_rnn *r, uint32_t depth)
 {
-    r->kp = ek_up(r->k, r->wx.g.kr);
+    r->kp = ek_up(r->k, r->wx.deep);
     r->up = ek_up(r->u, depth);
     uint64_t n = (uint64_t)r->gates * r->u * 4;
     uint64_t fixed = align16(n) + align16((uint64_t)r->u * 4) + align16((uint64_t)r->up * r->elem);

@@ -78,7 +78,7 @@ ek_view ek_out(const ek_ctx *c, uint32_t i)
     return i < c->rec->outputs ? view_of(c, c->rec->refs + c->rec->inputs + i) : none;
 }
 
-const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, unsigned nr, unsigned kr, unsigned xoff, const ek_variant **v)
+const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigned nr, unsigned kr, unsigned xoff, const ek_variant **v)
 {
     if (i >= c->rec->inputs || c->s->p.ref[c->rec->refs + i] == EK_NONE)
         return 0;
@@ -86,15 +86,15 @@ const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, unsigned nr, unsigned kr, 
     const ek_tensor_rec *t = ek_tensor_get(p, p->ref[c->rec->refs + i]);
     if (t->dtype != EK_PACKED)
         return 0;
-    *v = (const ek_variant *)ek_record(&p->variants, t->variant0);
+    *v = encoding ? 0 : (const ek_variant *)ek_record(&p->variants, t->variant0);
     for (uint32_t j = 0; j < t->variants; j++) {
         const ek_variant *w = (const ek_variant *)ek_record(&p->variants, t->variant0 + j);
-        if (w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
+        if ((w->encoding & 0xff) == encoding && w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
             *v = w;
             break;
         }
     }
-    return p->data + (size_t)(*v)->offset * EK_UNIT;
+    return *v ? p->data + (size_t)(*v)->offset * EK_UNIT : 0;
 }
 
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles)

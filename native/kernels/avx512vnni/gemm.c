@@ -379,6 +379,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->windows = 1;
     ek_dw_avx512vnni(k);
     ek_elementwise_avx512vnni(k);
+    ek_sparse_avx512vnni(k);
 }
 #else
 typedef int ek_no_avx512vnni; /* a translation unit must not be empty */

@@ -6,6 +6,7 @@
 #include "simd.h"
 
 void ek_dw_dsp(ek_kernels *k);
+void ek_sparse_dsp(ek_kernels *k);
 
 /* bytes 0 and 2, sign-extended to halfwords */
 EK_INLINE uint32_t ek_even(uint32_t x)

@@ -232,6 +232,7 @@ void ek_kernels_dsp(ek_kernels *k)
     k->s8_xoff = 0;
     k->f32_nr = 4;
     ek_dw_dsp(k);
+    ek_sparse_dsp(k);
 }
 #else
 typedef int ek_no_dsp; /* a translation unit must not be empty */
