@@ -140,7 +140,9 @@ class _Tables:
             begin = at * package.UNIT
             out.append(
                 Variant(
-                    Layout(nr, kr, xoff, encoding), DTYPES[dtype], self.parts["DATA"][begin : begin + size]
+                    Layout(nr, kr, xoff, encoding),
+                    DTYPES[dtype],
+                    self.parts["DATA"][begin : begin + size],
                 )
             )
         return tuple(out)

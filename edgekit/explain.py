@@ -214,6 +214,13 @@ def _holds(entry: Entry, i: int, slot: str, isa: str) -> bool:
         "dw_f32": layout.Layout(facts.dw_f32_nr, 1),
     }.get(slot)
     packed = [t for n in entry.graph.ops[i].inputs if n and (t := entry.graph.tensors[n]).variants]
+    if slot == "gemm_sparse":
+        sparse = [f for f in (facts.nm, facts.blocks) if f is not None]
+        return any(
+            v.layout.encoding and any((f.nr, f.kr) == (v.layout.nr, v.layout.kr) for f in sparse)
+            for t in packed
+            for v in t.variants
+        )
     if wanted is None or not packed:
         return True
     loose = slot != "gemm_s8" or wanted.xoff == layout.XOFF_ANY

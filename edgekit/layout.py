@@ -96,17 +96,18 @@ class Target:
     tile_rows: int = 16
     linux: bool = True
 
-    def _isas(self) -> list[Isa]:
+    def kernels(self) -> list[Isa]:
+        """Its ISAs, or the portable one."""
         return [isas()[n] for n in self.isas] or [PORTABLE]
 
     def windows(self) -> bool:
         """Whether one of its ISAs reads windows of an image without gathering them."""
-        return any(i.windows for i in self._isas())
+        return any(i.windows for i in self.kernels())
 
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes
         0)."""
-        want = [i.s8 for i in self._isas()]
+        want = [i.s8 for i in self.kernels()]
         fixed = {(w.nr, w.kr) for w in want if w.xoff != XOFF_ANY}
         out = [
             w if w.xoff != XOFF_ANY else Layout(w.nr, w.kr, 0)
@@ -118,7 +119,7 @@ class Target:
     def sparse(self, w: Array) -> list[Layout]:
         """Encodings of int8 weights (n, k) that pay: of each ISA the one that saves most."""
         out = []
-        for i in self._isas():
+        for i in self.kernels():
             xoff = 0 if i.s8.xoff == XOFF_ANY else i.s8.xoff
             found: list[tuple[float, Layout]] = []
             if i.nm is not None:
@@ -132,13 +133,13 @@ class Target:
         return list(dict.fromkeys(out))
 
     def f32(self) -> list[Layout]:
-        return list(dict.fromkeys(Layout(i.f32_nr, 1) for i in self._isas()))
+        return list(dict.fromkeys(Layout(i.f32_nr, 1) for i in self.kernels()))
 
     def dw_s8(self) -> list[Layout]:
-        return list(dict.fromkeys(Layout(i.dw_s8_nr, 1) for i in self._isas()))
+        return list(dict.fromkeys(Layout(i.dw_s8_nr, 1) for i in self.kernels()))
 
     def dw_f32(self) -> list[Layout]:
-        return list(dict.fromkeys(Layout(i.dw_f32_nr, 1) for i in self._isas()))
+        return list(dict.fromkeys(Layout(i.dw_f32_nr, 1) for i in self.kernels()))
 
 
 def _blocks(a: Array, nr: int) -> Array:

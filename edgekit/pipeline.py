@@ -15,7 +15,7 @@ import numpy as np
 from edgekit_runtime import Session
 
 from edgekit import __version__, boards, data, frontends, layout, ops, package, passes, plan
-from edgekit.compress import calibrate
+from edgekit.compress import calibrate, sparsify
 from edgekit.compress import quantize as quant
 from edgekit.compress import sqnr as noise
 from edgekit.errors import UsageError
@@ -170,6 +170,7 @@ def build(
     if macs(graph) < dense:
         log.append(f"constant channels removed: {dense} -> {macs(graph)} MACs, same outputs")
     lowered = lower(graph, target)
+    log += sparsify.notes(graph, lowered, target)
     p = plan.make(lowered, target, keep=keep)
     log.append(
         f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), "

@@ -9,8 +9,9 @@
     [[step]]
     do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
 
-prune (share, granule), finetune and distill come before quantize, qat after it.  They train with
-labels and the float model as teacher: steps, batch, rate, soft, temperature, seed.
+prune (share, granule), sparsify (pattern, share, exclude), finetune and distill come before
+quantize, qat after it.  The last three train with labels and the float model as teacher: steps,
+batch, rate, soft, temperature, seed.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line.  A step that changes nothing is an error.
@@ -32,7 +33,7 @@ import numpy.typing as npt
 from edgekit_runtime import Session
 
 from edgekit import boards, data, package, pipeline, torchnet
-from edgekit.compress import calibrate, prune, quantize, reconstruct, sqnr, store
+from edgekit.compress import calibrate, prune, quantize, reconstruct, sparsify, sqnr, store
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
@@ -44,6 +45,7 @@ SETTINGS = {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
     },
     "prune": {"share", "granule"},
+    "sparsify": {"pattern", "share", "exclude"},
     "finetune": {"steps", "batch", "rate", "seed"},
     "distill": {"steps", "batch", "rate", "soft", "temperature", "seed"},
     "qat": {"steps", "batch", "rate", "soft", "temperature", "seed"},
@@ -394,6 +396,17 @@ class Run:
         cut = prune.prune(work.floating, float(s.get("share", 0.3)), int(s.get("granule", 8)))
         work.floating = cut.graph
         return f"{before} -> {pipeline.macs(cut.graph)} MACs, {len(cut.whole)} groups stay whole"
+
+    def _sparsify(self, work: Work, s: dict[str, Any]) -> str:
+        if work.quantized is not None:
+            raise UsageError("sparsify comes before quantize")
+        share, exclude = float(s.get("share", 0.9)), tuple(s.get("exclude", ()))
+        got = sparsify.sparsify(
+            work.floating, self.target, str(s.get("pattern", "1:8")), share, exclude
+        )
+        work.floating = got.graph
+        mean = sum(got.layers.values()) / len(got.layers)
+        return f"{mean:.0%} zeros in {len(got.layers)} layers, {len(got.dense)} stay dense"
 
     def _finetune(self, work: Work, s: dict[str, Any], teacher: bool = False) -> str:
         if work.quantized is not None:

@@ -8,6 +8,9 @@ from package_cases import conv_net, two_entries
 
 from edgekit import pipeline
 from edgekit.errors import ToolchainError
+from edgekit.ir import Graph
+from edgekit.layout import Target
+from edgekit.ops import conv2d
 
 MUTANTS = 5000
 PAST = 0.3  # the share that must get past the checksum, or the campaign proves nothing
@@ -45,6 +48,19 @@ def test_several_entries_and_state_survive_every_byte() -> None:
     subject = fuzz.Subject("two_entries", two_entries(), 0)
     result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
     assert result.mutants > 3 * 1000 and result.ran == result.opened > 0
+
+
+@pytest.mark.parametrize("pattern", ["1:8", "blocks"])
+def test_sparse_weights_survive_every_byte(pattern: str) -> None:
+    graph, _ = _sparse_case(pattern)
+    subject = fuzz.Subject(pattern, pipeline.package_graph(graph, Target(("dsp",))), 0)
+    result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
+    assert result.ran == result.opened > 0
+
+
+def _sparse_case(pattern: str) -> tuple[Graph, object]:
+    name = f"{pattern.replace(':', 'of')}_pointwise_deep"
+    return next((g, x) for label, g, x in conv2d.samples() if label == name)
 
 
 def test_a_package_that_does_not_open_is_no_subject() -> None:

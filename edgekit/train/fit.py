@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
+from edgekit.compress import sparsify
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 
@@ -100,6 +101,7 @@ def fit(
         steps.zero_grad()
         loss.backward()
         steps.step()
+        job.hold()
         slower.step()
         losses.append(float(loss.detach()))
     if progress:
@@ -129,6 +131,7 @@ class _Fit:
     simulation: Simulation | None
     const: dict[str, Tensor] = field(init=False)
     scales: dict[str, Tensor] = field(init=False)  # weights, by op
+    masks: dict[str, Tensor] = field(init=False)  # of sparse weights, by name: what is not 0
     steps: dict[int, Tensor] = field(init=False)  # activations, by identity of their spec
 
     def __post_init__(self) -> None:
@@ -144,6 +147,10 @@ class _Fit:
             for name in op.inputs[1:]:
                 if name:
                     self.const[name].requires_grad_(True)
+        weights = {op.inputs[1]: self.const[op.inputs[1]] for op in self.ops.values()}
+        self.masks = {
+            n: (w != 0).detach() for n, w in weights.items() if sparsify.held(w.detach().numpy())
+        }
         sim = self.simulation
         self.scales = {
             n: torch.from_numpy(np.array(s.scale)).requires_grad_(True)
@@ -179,6 +186,14 @@ class _Fit:
     def whole(self, q: Tensor, lo: int, hi: int) -> Tensor:
         q = q.clamp(lo, hi)
         return q + (q.round() - q).detach()
+
+    def hold(self) -> None:
+        """Zeros of sparse weights stay zero."""
+        import torch
+
+        with torch.no_grad():
+            for name, mask in self.masks.items():
+                self.const[name] *= mask
 
     def activation(self, name: str, y: Tensor) -> Tensor:
         sim = self.simulation

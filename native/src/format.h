@@ -65,7 +65,7 @@ typedef struct ek_tensor_rec {
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
 enum { EK_TENSOR_QUANTIZED = 1 };
-/* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md), the others
+/* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md); 2 and 3 are
  * reserved and refused. */
 enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3,
        EK_ENC_BLOCKS = 4 /* blocks that are not zero */ };

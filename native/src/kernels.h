@@ -35,7 +35,8 @@ typedef struct ek_gemm {
     /* gemm_sparse: EK_ENC_NM or EK_ENC_BLOCKS of format.h; rows of the former are readable up to k rounded up to EK_CHUNK.
      * A block of nr outputs is [bias nr][scale nr], then
      *   NM: of each chunk of inputs slots / kr times [nr][kr] places in the chunk, [nr][kr] weights;
-     *   BLOCKS: count (4 bytes), `count` places / kr (2 bytes each, padded to 4 bytes), [count][nr][kr] weights. */
+     *   BLOCKS: count (4 bytes), `count` places / kr (2 bytes each, padded to 4 bytes), [count][nr][kr] weights.
+     * Packages may be hostile: a place is taken modulo EK_CHUNK, or is at most the last one of the row. */
     uint8_t encoding, slots;
 } ek_gemm;
 
@@ -97,6 +98,9 @@ enum {
     EK_K_COUNT, EK_K_NONE = 255
 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */
+
+/* the last place of a row of blocks kr deep */
+#define EK_LAST_PLACE(g) (((g)->k - 1) / (g)->kr)
 
 /* A build for one model names the slots its ops use, bits (1 << EK_K_*): the linker drops the other kernels, and
  * ek_open refuses packages that need them.  `edgekit build --format c` writes the number. */

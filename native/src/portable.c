@@ -98,7 +98,7 @@ static int32_t dot_nm(const ek_gemm *g, const int8_t *a, const uint8_t *p, uint3
     for (uint32_t k = 0; k < g->k; k += EK_CHUNK, a += EK_CHUNK)
         for (uint32_t s = 0; s < g->slots; s += g->kr, p += 2 * size)
             for (uint32_t i = 0; i < g->kr; i++)
-                acc += (a[p[i]] + g->xoff) * (int8_t)p[size + i];
+                acc += (a[p[i] % EK_CHUNK] + g->xoff) * (int8_t)p[size + i];
     return acc;
 }
 
@@ -106,10 +106,11 @@ static int32_t dot_nm(const ek_gemm *g, const int8_t *a, const uint8_t *p, uint3
 static int32_t dot_blocks(const ek_gemm *g, const int8_t *a, const uint16_t *list, const uint8_t *w, uint32_t count, uint32_t j)
 {
     int32_t acc = 0;
-    for (w += j * g->kr; count; count--, list++, w += (uint32_t)g->nr * g->kr)
-        for (uint32_t i = 0; i < g->kr; i++)
-            if ((uint32_t)*list * g->kr + i < g->k)
-                acc += (a[(uint32_t)*list * g->kr + i] + g->xoff) * (int8_t)w[i];
+    for (w += j * g->kr; count; count--, list++, w += (uint32_t)g->nr * g->kr) {
+        uint32_t at = ek_min_u32(*list, EK_LAST_PLACE(g)) * g->kr;
+        for (uint32_t i = 0; i < g->kr && at + i < g->k; i++)
+            acc += (a[at + i] + g->xoff) * (int8_t)w[i];
+    }
     return acc;
 }
 

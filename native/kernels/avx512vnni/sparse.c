@@ -84,11 +84,12 @@ EK_INLINE EK_AVX512 void blocks_tile(const ek_gemm *g, const tile *t, const uint
                                      const uint8_t *w, const unsigned mr)
 {
     const __m512i flip = _mm512_set1_epi8((char)0x80);
+    const uint32_t last = EK_LAST_PLACE(g);
     __m512i acc[ROWS];
     EK_UNROLL for (unsigned r = 0; r < mr; r++)
         acc[r] = _mm512_setzero_si512();
     for (uint32_t i = 0; i < count; i++, w += 64) {
-        const int8_t *a = t->a + (ptrdiff_t)list[i] * 8;
+        const int8_t *a = t->a + (ptrdiff_t)(list[i] < last ? list[i] : last) * 8;
         __m512i v = _mm512_loadu_si512(w);
         EK_UNROLL for (unsigned r = 0; r < mr; r++) {
             __m512i x = _mm512_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)(const void *)(a + (ptrdiff_t)r * t->lda)));

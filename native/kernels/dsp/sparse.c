@@ -13,10 +13,10 @@ EK_INLINE int32_t smlabt(int32_t x, uint32_t y, int32_t acc)
 /* four inputs, picked by the bytes of `place`, times four weights */
 EK_INLINE int32_t pick4(const int8_t *a, uint32_t place, uint32_t even, uint32_t odd, int32_t acc)
 {
-    acc = ek_smlabb((uint32_t)a[place & 0xff], even, acc);
-    acc = ek_smlabb((uint32_t)a[place >> 8 & 0xff], odd, acc);
-    acc = smlabt(a[place >> 16 & 0xff], even, acc);
-    return smlabt(a[place >> 24], odd, acc);
+    acc = ek_smlabb((uint32_t)a[place & 63], even, acc);
+    acc = ek_smlabb((uint32_t)a[place >> 8 & 63], odd, acc);
+    acc = smlabt(a[place >> 16 & 63], even, acc);
+    return smlabt(a[place >> 24 & 63], odd, acc);
 }
 
 /* an output at a time: its bias, scale, and of each chunk `slots` places and weights, four of each in turn */
@@ -50,6 +50,7 @@ EK_INLINE void blocks(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, con
     const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *b = two ? a + g->lda : a;
     int8_t *y = (int8_t *)g->y + (ptrdiff_t)m * g->ldy;
     const uint8_t *head = g->w;
+    const uint32_t last = EK_LAST_PLACE(g);
     for (uint32_t n = 0; n < g->n; n += 2) {
         const int32_t *bias = (const int32_t *)(const void *)head;
         const float *scale = (const float *)(const void *)(head + 8);
@@ -58,7 +59,8 @@ EK_INLINE void blocks(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, con
         const uint8_t *w = (const uint8_t *)(list + count + (count & 1));
         int32_t acc[4] = { bias[0], bias[1], bias[0], bias[1] };
         for (; count; count--, w += 8) {
-            size_t at = 4u * *list++;
+            size_t at = 4u * (*list < last ? *list : last);
+            list++;
             uint32_t x = (uint32_t)ek_load_s32(a + at), u = (uint32_t)ek_load_s32(w), v = (uint32_t)ek_load_s32(w + 4);
             acc[0] = ek_smlad(ek_odd(x), ek_odd(u), ek_smlad(ek_even(x), ek_even(u), acc[0]));
             acc[1] = ek_smlad(ek_odd(x), ek_odd(v), ek_smlad(ek_even(x), ek_even(v), acc[1]));
