@@ -17,7 +17,7 @@ wheel = rm -rf $(2) && (cd $(1) && $(abspath $(PY)) -m hatchling build -t wheel 
 
 DEPS_STAMP    = $(VENV)/.deps-$(call sum,constraints.txt pyproject.toml)
 RUNTIME_STAMP = $(VENV)/.runtime-$(call sum,native runtimes/python edgekit/agent edgekit/wire.py edgekit/wire_codec.py edgekit/link.py edgekit/errors.py)
-EDGEKIT_STAMP = $(VENV)/.edgekit-$(call sum,edgekit native boards runtimes/bare bench/qemu pyproject.toml README.md)
+EDGEKIT_STAMP = $(VENV)/.edgekit-$(call sum,edgekit native boards runtimes/bare runtimes/arduino bench/qemu pyproject.toml README.md)
 
 help:
 	@sed -n 's/^## //p' Makefile

@@ -110,9 +110,10 @@ def _build(command: Add) -> None:
     c.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.ekp|DIR/")
     c.add_argument(
         "--format",
-        choices=("ekp", "c"),
+        choices=("ekp", "c", "arduino"),
         default="ekp",
-        help="c: a folder for firmware with the package as an array, the runtime and a main.c",
+        help="c: a folder for firmware with the package as an array, the runtime and a main.c, for "
+        "make, CMake, Zephyr, ESP-IDF and the Pico SDK; arduino: the same as an Arduino library",
     )
     c.add_argument(
         "--board",

@@ -69,7 +69,7 @@ def build(args: argparse.Namespace) -> None:
         built = pipeline.build(
             args.model, board=args.board, progress=progress, **compression_of(args)
         )
-        if args.format == "c":
+        if args.format != "ekp":
             _write_project(args, built)
             return
         wanted = costs.needs(built.data, built.board)
@@ -98,22 +98,25 @@ def build(args: argparse.Namespace) -> None:
 
 
 def _write_project(args: argparse.Namespace, built: Any) -> None:
-    """The folder of `build --format c`; what it needs is linked and measured where possible."""
+    """A folder for firmware; what its C project needs is linked and measured where possible."""
     from edgekit import embed
 
     made = embed.project(built.data, built.board, args.output.name)
-    if not built.board.bare:
-        need = f"Package {len(built.data):,} B, RAM {sum(made.memory.values()):,} B and the stack."
-        embed.write(made, args.output, embed.readme(made, need))
-        found = None
-    else:
-        found = embed.measure(made)
+    need = f"Package {len(built.data):,} B, RAM {sum(made.memory.values()):,} B and the stack."
+    undefined: tuple[str, ...] = ()
+    found = embed.measure(made) if built.board.bare else None
+    if found:
         _refuse(built.board, found)
-        embed.write(made, args.output, embed.readme(made, embed.markdown(found), found.undefined))
+        need, undefined = embed.markdown(found), found.undefined
+    if args.format == "arduino":
+        embed.write(embed.library(made), args.output)
+    else:
+        embed.write(made, args.output, embed.readme(made, need, undefined))
     if args.json:
         console.emit({"folder": str(args.output), "footprint": vars(found) if found else None})
         return
-    console.say(f"{args.output}: C project for {built.board.id}")
+    kind = "Arduino library" if args.format == "arduino" else "C project"
+    console.say(f"{args.output}: {kind} for {built.board.id}")
     if found:
         show.footprint(embed.rows(found), found)
 

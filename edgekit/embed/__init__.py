@@ -3,6 +3,7 @@ model alone, a main.c and the numbers of a real link."""
 
 from __future__ import annotations
 
+from edgekit.embed.arduino import library
 from edgekit.embed.footprint import Footprint, fit, markdown, measure, rows
 from edgekit.embed.project import Project, project, readme, write
 
@@ -10,6 +11,7 @@ __all__ = [
     "Footprint",
     "Project",
     "fit",
+    "library",
     "markdown",
     "measure",
     "project",

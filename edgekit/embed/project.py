@@ -59,7 +59,6 @@ def project(data: bytes, board: Board, name: str) -> Project:
     values = {
         "name": prefix,
         "NAME": prefix.upper(),
-        "align": "_Alignas(16)",
         "package": str(len(data)),
         "session32": str(session32),
         "session64": str(session64),
@@ -82,6 +81,7 @@ def project(data: bytes, board: Board, name: str) -> Project:
     files[f"{prefix}_package.S"] = _package_s(prefix)
     files["main.c"] = fill("main.c", values)
     files["CMakeLists.txt"] = fill("CMakeLists.txt", {**values, **_lists(core, kernels, " ")})
+    files["zephyr/module.yml"] = fill("module.yml", values)
     files["Makefile"] = _makefile(values, board, core, kernels)
     files["port/include/string.h"] = paths.data("runtimes/bare/include/string.h").read_bytes()
     if board.bare:
@@ -92,8 +92,8 @@ def project(data: bytes, board: Board, name: str) -> Project:
     return Project(prefix, board, files, core, kernels, data, memory)
 
 
-def write(made: Project, folder: Path, readme: str) -> None:
-    """Writes the project and its README: into a new folder beside it first, then renamed.
+def write(made: Project, folder: Path, readme: str = "") -> None:
+    """Writes the project and, if given, a README: into a new folder beside it first, then renamed.
 
     An older project of the same name is replaced; another folder that is not empty is refused.
     """
@@ -105,7 +105,8 @@ def write(made: Project, folder: Path, readme: str) -> None:
     with tempfile.TemporaryDirectory(prefix=".edgekit-", dir=folder.parent) as tmp:
         new = Path(tmp) / "new"
         save(made, new)
-        (new / "README.md").write_text(readme, encoding="utf-8")
+        if readme:
+            (new / "README.md").write_text(readme, encoding="utf-8")
         if folder.exists():
             folder.replace(Path(tmp) / "old")
         new.replace(folder)
@@ -131,7 +132,6 @@ def readme(made: Project, table: str, undefined: tuple[str, ...] = ()) -> str:
     if not board.bare:
         commands.append(f"make run         # {name}_main on this machine")
     port = "| `port/` | start-up, linker script and console (semihosting) of the board |\n"
-    ends = [f"- {role} {i}: {_end_text(t)}" for role, i, t in _ends(contents.read(made.package))]
     values = {
         "name": name,
         "NAME": name.upper(),
@@ -139,10 +139,16 @@ def readme(made: Project, table: str, undefined: tuple[str, ...] = ()) -> str:
         "commands": "\n".join(commands),
         "board_files": port if board.bare else "",
         "table": table,
-        "ends": "\n".join(ends),
+        "ends": end_lines(made),
         "helpers": f", and of the compiler's helpers {', '.join(helpers)}" if helpers else "",
     }
     return fill("README.md", values)
+
+
+def end_lines(made: Project) -> str:
+    """A line of Markdown for each input and output of entry 0."""
+    ends = _ends(contents.read(made.package))
+    return "\n".join(f"- {role} {i}: {_end_text(t)}" for role, i, t in ends)
 
 
 def identifier(name: str) -> str:
@@ -170,9 +176,9 @@ def narrow(found: Contents) -> bool:
     return any(v.dtype in ("i4", "i2") for t in tensors for v in t.variants or ())
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
-    """A template of runtimes/bare/project with every @key@ replaced."""
-    text = paths.data("runtimes", "bare", "project", template).read_text(encoding="utf-8")
+def fill(template: str, values: Mapping[str, str], folder: str = "bare/project") -> str:
+    """A template of a folder of runtimes/ with every @key@ replaced."""
+    text = (paths.data("runtimes") / folder / template).read_text(encoding="utf-8")
     return re.sub(r"@(\w+)@", lambda m: values[m[1]], text)
 
 
@@ -182,7 +188,7 @@ def package_c(data: bytes, prefix: str) -> str:
     body = "".join("    " + ",".join(map(str, row)) + ",\n" for row in rows)
     return (
         f'/* {prefix}.ekp. Written by `edgekit build --format c`. */\n#include "{prefix}.h"\n\n'
-        f"_Alignas(64) const uint8_t {prefix}_package[{prefix.upper()}_PACKAGE_BYTES] = {{\n"
+        f"EK_ALIGNED(64) const uint8_t {prefix}_package[{prefix.upper()}_PACKAGE_BYTES] = {{\n"
         f"{body}}};\n"
     )
 
@@ -251,7 +257,7 @@ def _program(name: str, board: Board) -> str:
     """Make rules for main.c: firmware on bare boards, a program elsewhere."""
     if not board.bare:
         return (
-            f"{name}_main: main.c lib{name}.a\n\t$(CC) $(FLAGS) -Os $^ -o $@\n"
+            f"{name}_main: $(MAIN) lib{name}.a\n\t$(CC) $(FLAGS) -Os $^ -o $@\n"
             f"run: {name}_main\n\t./{name}_main\n"
         )
     mhz = (board.clock_mhz or 0) * 1_000_000
@@ -260,8 +266,8 @@ def _program(name: str, board: Board) -> str:
         "LINK = -Wl,--gc-sections -Wl,-T,port/link.ld\n"
         "LIBS = $(if $(findstring zig,$(CC)),-nostartfiles,-nostdlib -lgcc -Wl,-Map=$@.map)\n"
         "PORT = port/startup.c port/semihost.c port/memory.c\n"
-        f"{name}.elf: main.c $(PORT) lib{name}.a port/link.ld\n"
-        f"\t$(CC) $(FLAGS) -Os -DEK_PORT -DEK_CLOCK_HZ={mhz}u -Iport main.c $(PORT)"
+        f"{name}.elf: $(MAIN) $(PORT) lib{name}.a port/link.ld\n"
+        f"\t$(CC) $(FLAGS) -Os -DEK_PORT -DEK_CLOCK_HZ={mhz}u -Iport $(MAIN) $(PORT)"
         f" lib{name}.a $(LINK) $(LIBS) -o $@\n"
     )
     if board.emulator is not None:

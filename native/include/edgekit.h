@@ -96,6 +96,11 @@ enum {
     EK_MEM_KINDS = 5
 };
 #define EK_ALIGN_MEMORY 16u  /* of every memory pointer; 64 is faster on hosted systems */
+#ifdef __cplusplus           /* EK_ALIGNED(16) static uint8_t memory[...]; */
+#define EK_ALIGNED(n) alignas(n)
+#else
+#define EK_ALIGNED(n) _Alignas(n)
+#endif
 
 /* Exact bytes of each kind for `threads` threads (0 = 1).  Reads only the header. */
 ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t bytes[EK_MEM_KINDS]);

@@ -10,7 +10,7 @@
 #define say(text) (void)(text) /* your console */
 #endif
 
-@align@ static uint8_t memory[@NAME@_MEMORY_BYTES];
+EK_ALIGNED(16) static uint8_t memory[@NAME@_MEMORY_BYTES];
 
 static int fail(const char *what, ek_status s)
 {

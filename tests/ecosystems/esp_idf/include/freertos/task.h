@@ -1,0 +1,1 @@
+#define taskYIELD() ((void)0)

@@ -1,0 +1,8 @@
+macro(idf_component_register)
+  set(registered 1)
+  return()
+endmacro()
+include(${COMPONENT}/CMakeLists.txt)
+if(NOT registered)
+  message(FATAL_ERROR "no idf_component_register")
+endif()

@@ -1,0 +1,33 @@
+# Stand-in for ESP-IDF's build: every component's CMakeLists.txt is read twice, as IDF does, first by a
+# CMake script that only asks for requirements, then for targets.
+set(ESP_PLATFORM 1)
+set(STAND_IN ${CMAKE_CURRENT_LIST_DIR}/../..)
+
+function(idf_component_register)
+  cmake_parse_arguments(given "" "" "SRCS;INCLUDE_DIRS;PRIV_INCLUDE_DIRS;REQUIRES;PRIV_REQUIRES" ${ARGN})
+  if(given_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "idf_component_register: ${given_UNPARSED_ARGUMENTS}")
+  endif()
+  get_filename_component(name ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  add_library(__idf_${name} STATIC ${given_SRCS})
+  target_include_directories(__idf_${name} PUBLIC ${given_INCLUDE_DIRS} PRIVATE ${given_PRIV_INCLUDE_DIRS} ${STAND_IN}/include)
+  foreach(other ${given_REQUIRES} ${given_PRIV_REQUIRES})
+    target_link_libraries(__idf_${name} PRIVATE __idf_${other})
+  endforeach()
+  set(COMPONENT_LIB __idf_${name} PARENT_SCOPE)
+endfunction()
+
+macro(project name)
+  _project(${name} C)
+  foreach(component ${EXTRA_COMPONENT_DIRS} ${CMAKE_CURRENT_SOURCE_DIR}/main)
+    execute_process(COMMAND ${CMAKE_COMMAND} -DESP_PLATFORM=1 -DCOMPONENT=${component} -P ${STAND_IN}/requirements.cmake
+                    RESULT_VARIABLE failed)
+    if(failed)
+      message(FATAL_ERROR "${component} cannot be read by a script")
+    endif()
+    get_filename_component(folder ${component} NAME)
+    add_subdirectory(${component} ${folder})
+  endforeach()
+  add_executable(${name}.elf ${STAND_IN}/start.c)
+  target_link_libraries(${name}.elf PRIVATE __idf_main)
+endmacro()

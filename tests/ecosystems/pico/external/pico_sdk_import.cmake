@@ -1,0 +1,10 @@
+# Stand-in for the Pico SDK: its commands that our sample calls.
+macro(pico_sdk_init)
+  add_library(pico_stdlib INTERFACE)
+  target_include_directories(pico_stdlib INTERFACE ${PICO_SDK_PATH}/include)
+  target_link_options(pico_stdlib INTERFACE --specs=nosys.specs)
+endmacro()
+function(pico_enable_stdio_uart target on)
+endfunction()
+function(pico_add_extra_outputs target)
+endfunction()
