@@ -404,30 +404,37 @@ static size_t dw_shape(const ek_kernels *k, ek_dw *d)
     return (size_t)((d->rows - 1) * d->row_step + (d->count - 1) * d->step + (d->kh - 1) * d->dy + (d->kw - 1) * d->dx) + d->channels;
 }
 
+/* weights of a depthwise kernel */
+static uint8_t *weights_dw_s8(const ek_dw *d, int extreme, int ties)
+{
+    uint32_t taps = d->kh * d->kw, blocks = (d->channels + d->nr - 1) / d->nr;
+    size_t block = (size_t)d->nr * (8 + taps);
+    uint8_t *w = buffer(1, blocks * block);
+    for (uint32_t b = 0; b < blocks; b++) {
+        uint8_t *p = w + b * block;
+        for (uint32_t j = 0; j < d->nr; j++) {
+            int32_t bias = (int32_t)range(0, 20000) - 10000;
+            memcpy(p + 4 * j, &bias, 4);
+        }
+        fill_scales(p + 4 * d->nr, d->nr, 0.01f, ties);
+        fill_s8(p + 8 * d->nr, (size_t)d->nr * taps, extreme);
+    }
+    return w;
+}
+
 static void test_dw_s8(const ek_kernels *k)
 {
     ek_dw d = { .nr = k->dw_s8_nr };
     size_t xn = dw_shape(k, &d), yn = (size_t)d.rows * d.count * d.channels;
-    uint32_t taps = d.kh * d.kw, blocks = (d.channels + d.nr - 1) / d.nr;
-    size_t block = (size_t)d.nr * (8 + taps);
     int extreme = !(rnd() & 3), ties = !(rnd() & 3);
     d.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
     bounds(&d.lo, &d.hi, &d.zero);
-    uint8_t *x = buffer(0, xn), *w = buffer(1, blocks * block), *y = buffer(2, yn), *want = buffer(3, yn);
+    uint8_t *x = buffer(0, xn), *y = buffer(2, yn), *want = buffer(3, yn);
     fill_s8(x, xn, extreme);
-    for (uint32_t b = 0; b < blocks; b++) {
-        uint8_t *p = w + b * block;
-        for (uint32_t j = 0; j < d.nr; j++) {
-            int32_t bias = (int32_t)range(0, 20000) - 10000;
-            memcpy(p + 4 * j, &bias, 4);
-        }
-        fill_scales(p + 4 * d.nr, d.nr, 0.01f, ties);
-        fill_s8(p + 8 * d.nr, (size_t)d.nr * taps, extreme);
-    }
     fill_s8(y, yn, 0);
     memcpy(want, y, yn);
     d.x = x;
-    d.w = w;
+    d.w = weights_dw_s8(&d, extreme, ties);
     char detail[160];
     format(detail, "%ux%u, %u channels, %u pixels, w_zero %d", (unsigned)d.kh, (unsigned)d.kw,
              (unsigned)d.channels, (unsigned)d.count, (int)d.w_zero);
@@ -436,6 +443,60 @@ static void test_dw_s8(const ek_kernels *k)
     d.y = y;
     k->dw_s8(&d);
     same_bytes("dw_s8", detail, y, want, yn);
+}
+
+/* an image against the portable kernel on a padded copy of it */
+static void test_dw_image(const ek_kernels *k)
+{
+    uint32_t stride = range(1, 2), bottom = range(0, 1), right = range(0, 1);
+    int extreme = !(rnd() & 3), ties = !(rnd() & 3);
+    ek_dw d = { .nr = k->dw_s8_nr, .kh = 3, .kw = 3, .h = range(2, 9), .columns = range(2, 12), .row_stride = range(1, 2) };
+    if (!k->dw_image)
+        return;
+    d.top = range(0, 1);
+    d.left = range(0, 1);
+    uint32_t ph = d.h + d.top + bottom, pw = d.columns + d.left + right;
+    if (ph < 3 || pw < 3)
+        return;
+    d.channels = range(1, rnd() & 1 ? 40 : 9);
+    d.rows = (ph - 3) / d.row_stride + 1;
+    d.count = (pw - 3) / stride + 1;
+    d.fill = (int32_t)range(0, 255) - 128;
+    d.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
+    bounds(&d.lo, &d.hi, &d.zero);
+    size_t xn = (size_t)d.h * d.columns * d.channels, yn = (size_t)d.rows * d.count * d.channels, line = d.columns * d.channels;
+    uint8_t *x = buffer(0, xn), *y = buffer(2, yn), *want = buffer(3, yn), *copy = buffer(4, (size_t)ph * pw * d.channels);
+    fill_s8(x, xn, extreme);
+    d.w = weights_dw_s8(&d, extreme, ties);
+    memset(copy, d.fill, (size_t)ph * pw * d.channels);
+    for (uint32_t i = 0; i < d.h; i++)
+        memcpy(copy + ((size_t)(i + d.top) * pw + d.left) * d.channels, x + i * line, line);
+    fill_s8(y, yn, 0);
+    ek_dw p = d;
+    p.x = copy;
+    p.y = want;
+    p.dx = (ptrdiff_t)d.channels;
+    p.step = (ptrdiff_t)(stride * d.channels);
+    p.dy = (ptrdiff_t)(pw * d.channels);
+    p.row_step = (ptrdiff_t)d.row_stride * p.dy;
+    ek_dw_s8_portable(&p);
+    d.x = x;
+    d.y = y;
+    d.dx = p.dx;
+    d.step = p.step;
+    d.dy = (ptrdiff_t)line;
+    char detail[160];
+    format(detail, "%ux%u, %u channels, stride %u, left %u, w_zero %d", (unsigned)d.h, (unsigned)d.columns, (unsigned)d.channels,
+           (unsigned)stride, (unsigned)d.left, (int)d.w_zero);
+    if (k->dw_image(&d))
+        same_bytes("dw_image", detail, y, want, yn);
+    else
+        fail("dw_image", detail, 0, 0, 1);
+    int32_t large = 1 << 30; /* a bias that floats do not hold */
+    memcpy((uint8_t *)(uintptr_t)d.w, &large, 4);
+    ek_dw_s8_portable(&p);
+    if (k->dw_image(&d))
+        same_bytes("dw_image", "large bias", y, want, yn);
 }
 
 static void test_dw_f32(const ek_kernels *k)
@@ -626,6 +687,7 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
         test_gemm_dyn(k);
         test_gemm_f32(k);
         test_dw_s8(k);
+        test_dw_image(k);
         test_dw_f32(k);
         test_add_s8(k, ref);
         test_bytes(k, ref);

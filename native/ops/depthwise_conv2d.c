@@ -199,12 +199,40 @@ static int in_bands(dwconv *v)
 static int in_bands(dwconv *v) { (void)v; return 0; }
 #endif
 
+/* 1: done by a kernel that reads images with their padding */
+static int in_image(const dwconv *v)
+{
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims, *o = v->y.dims;
+    ek_dw k = v->d;
+    if (!v->c->k->dw_image || v->fn != v->c->k->dw_s8 || a->dilation[0] != 1 || a->dilation[1] != 1)
+        return 0;
+    k.rows = o[1];
+    k.count = o[2];
+    k.dx = (ptrdiff_t)d[3];
+    k.dy = (ptrdiff_t)d[2] * k.dx;
+    k.step = (ptrdiff_t)a->stride[1] * k.dx;
+    k.h = d[1];
+    k.columns = d[2];
+    k.row_stride = a->stride[0];
+    k.top = a->pad[0];
+    k.left = a->pad[1];
+    k.fill = v->x.zero;
+    for (uint32_t b = 0; b < d[0]; b++) {
+        k.x = v->x.data + (size_t)b * d[1] * d[2] * d[3];
+        k.y = v->y.data + (size_t)b * o[1] * o[2] * d[3];
+        if (!v->c->k->dw_image(&k))
+            return 0;
+    }
+    return 1;
+}
+
 static int run(const ek_ctx *c)
 {
     dwconv v;
     if (!setup(c, &v))
         return 0;
-    if (!in_bands(&v))
+    if (!in_image(&v) && !in_bands(&v))
         ek_for(c, row_tile, &v, v.y.dims[0] * v.y.dims[1]);
     return 1;
 }

@@ -54,6 +54,11 @@ typedef struct ek_dw {
     int32_t w_zero;
     float lo, hi;
     int32_t zero;
+    /* A whole image, for ek_kernels.dw_image alone: x is its pixel (0, 0), `rows` and `count` are the output's.  Tap (i, j) of
+     * pixel (r, p) lies in row r * row_stride + i - top, column p * step / dx + j - left; outside (h, columns) it is
+     * `fill`, the zero point. */
+    uint32_t h, columns, row_stride, top, left;
+    int32_t fill;
 } ek_dw;
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
@@ -72,6 +77,7 @@ typedef struct ek_kernels {
     void (*gemm_sparse)(const ek_gemm *g); /* int8 x int8 -> int8, w_zero 0 */
     void (*dw_s8)(const ek_dw *d);
     void (*dw_f32)(const ek_dw *d);
+    int (*dw_image)(const ek_dw *d);     /* dw_s8 over a padded image; 0: not one it can do.  NULL: can do none */
     void (*add_s8)(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *p);
     void (*lut_s8)(const int8_t *x, const int8_t *table, int8_t *y, size_t n); /* table[x + 128] */
     void (*max_s8)(int8_t *acc, const int8_t *x, size_t n);    /* acc = max(acc, x) */

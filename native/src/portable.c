@@ -268,5 +268,6 @@ void ek_kernels_portable(ek_kernels *k)
     k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = 0;
     k->nm_nr = k->nm_kr = k->blocks_nr = k->blocks_kr = 0;
     k->s8_xoff = EK_XOFF_ANY;
+    k->dw_image = 0;
     k->tile_rows = 4;
 }

@@ -35,6 +35,224 @@ EK_INLINE void pixels(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, 
     }
 }
 
+/* 3x3 in floats, 4 channels at a time: products and sums of so few int8 are whole numbers that a float holds exactly, and
+ * VFMA is the only vector-by-vector multiply-accumulate of Helium. */
+typedef struct dw3 {
+    float init[4], left[4], right[4]; /* bias and taps in missing rows; also a missing left column; a missing right column */
+    float w[9][4];        /* taps, zero point taken off */
+    float scale[4];
+    int32_t lo[4], hi[4]; /* zero added */
+    int32_t zero;
+    ptrdiff_t px;         /* elements to the next column */
+    size_t step;          /* elements to the next output */
+    uint32_t columns, count;
+    int is_left;          /* a left column is missing */
+    uint32_t first, rows; /* of the taps: those that exist */
+    float fill;
+} dw3;
+
+enum { EXACT = 1 << 23 }; /* of a bias: with 9 products of at most 128 * 384 it stays below 2^24 */
+
+EK_INLINE float32x4_t inputs(const int8_t *x) { return vcvtq_f32_s32(vldrbq_s32(x)); }
+
+EK_INLINE int32x4_t finish3(const dw3 *t, float32x4_t acc)
+{
+    int32x4_t v = vaddq_n_s32(vcvtnq_s32_f32(vmulq_f32(acc, vldrwq_f32(t->scale))), t->zero);
+    return vminq_s32(vmaxq_s32(v, vldrwq_s32(t->lo)), vldrwq_s32(t->hi));
+}
+
+EK_INLINE void put3(const dw3 *t, float32x4_t acc, int8_t *y) { vstrbq_s32(y, finish3(t, acc)); }
+
+/* One output row, stride 1; x: its input rows at column 0.  a has seen two columns of its window, b one. */
+EK_INLINE void line1(const dw3 *t, const int8_t *const *x, int8_t *y, const float *w, const unsigned rows)
+{
+    const int8_t *r[3];
+    const ptrdiff_t px = t->px;
+    float32x4_t a = vldrwq_f32(t->init), b = a, c, d;
+    uint32_t n = t->count, have = t->columns - 1; /* outputs and columns left */
+    EK_UNROLL for (unsigned i = 0; i < rows; i++)
+        r[i] = x[i];
+    if (t->is_left) {
+        a = vldrwq_f32(t->left);
+    } else {
+        have--;
+        EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px)
+            a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i));
+    }
+    EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px) {
+        float32x4_t u = inputs(r[i]);
+        a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 4));
+        b = vfmaq_f32(b, u, vldrwq_f32(w + 12 * i));
+    }
+    for (; n >= 2 && have >= 2; n -= 2, have -= 2) {
+        c = d = vldrwq_f32(t->init);
+        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+            float32x4_t u = inputs(r[i]), v = inputs(r[i] + px), k = vldrwq_f32(w + 12 * i + 8);
+            r[i] += 2 * px;
+            a = vfmaq_f32(a, u, k);
+            b = vfmaq_f32(b, v, k);
+            k = vldrwq_f32(w + 12 * i + 4);
+            b = vfmaq_f32(b, u, k);
+            c = vfmaq_f32(c, v, k);
+            k = vldrwq_f32(w + 12 * i);
+            c = vfmaq_f32(c, u, k);
+            d = vfmaq_f32(d, v, k);
+        }
+        put3(t, a, y);
+        put3(t, b, y + t->step);
+        y += 2 * t->step;
+        a = c;
+        b = d;
+    }
+    if (n && have) {
+        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+            float32x4_t u = inputs(r[i]);
+            a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 8));
+            b = vfmaq_f32(b, u, vldrwq_f32(w + 12 * i + 4));
+        }
+        put3(t, a, y);
+        y += t->step;
+        a = b;
+        n--;
+    }
+    if (n)
+        put3(t, vaddq_f32(a, vldrwq_f32(t->right)), y);
+}
+
+/* the same, stride 2: a has seen the first column of its window */
+EK_INLINE void line2(const dw3 *t, const int8_t *const *x, int8_t *y, const float *w, const unsigned rows)
+{
+    const int8_t *r[3];
+    const ptrdiff_t px = t->px;
+    float32x4_t a = vldrwq_f32(t->init), b;
+    uint32_t n = t->count, have = t->columns;
+    EK_UNROLL for (unsigned i = 0; i < rows; i++)
+        r[i] = x[i];
+    if (t->is_left) {
+        a = vldrwq_f32(t->left);
+    } else {
+        have--;
+        EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px)
+            a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i));
+    }
+    for (; n && have >= 2; n--, have -= 2, y += t->step) {
+        b = vldrwq_f32(t->init);
+        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+            float32x4_t u = inputs(r[i]), v = inputs(r[i] + px);
+            r[i] += 2 * px;
+            a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 4));
+            a = vfmaq_f32(a, v, vldrwq_f32(w + 12 * i + 8));
+            b = vfmaq_f32(b, v, vldrwq_f32(w + 12 * i));
+        }
+        put3(t, a, y);
+        a = b;
+    }
+    if (n) { /* the last column is missing */
+        EK_UNROLL for (unsigned i = 0; i < rows; i++)
+            a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i + 4));
+        put3(t, vaddq_f32(a, vldrwq_f32(t->right)), y);
+    }
+}
+
+static __attribute__((noinline)) void line13(const dw3 *t, const int8_t *const *x, int8_t *y) { line1(t, x, y, t->w[0], 3); }
+static __attribute__((noinline)) void line23(const dw3 *t, const int8_t *const *x, int8_t *y) { line2(t, x, y, t->w[0], 3); }
+static __attribute__((noinline)) void line12(const dw3 *t, const int8_t *const *x, int8_t *y)
+{
+    line1(t, x, y, t->w[3 * t->first], 2);
+}
+static __attribute__((noinline)) void line22(const dw3 *t, const int8_t *const *x, int8_t *y)
+{
+    line2(t, x, y, t->w[3 * t->first], 2);
+}
+
+/* one output row of fewer than 4 channels */
+static __attribute__((noinline)) void narrow3(const dw3 *t, const int8_t *const *x, int8_t *y, uint32_t stride, mve_pred16_t p)
+{
+    for (uint32_t n = 0; n < t->count; n++, y += t->step) {
+        float32x4_t acc = vldrwq_f32(t->init);
+        for (uint32_t i = 0; i < t->rows; i++) {
+            const float *w = t->w[3 * (t->first + i)];
+            for (uint32_t j = 0, at = n * stride - (uint32_t)t->is_left; j < 3; j++, at++) { /* column -1 is a large number */
+                float32x4_t v = vdupq_n_f32(t->fill);
+                if (at < t->columns)
+                    v = vcvtq_f32_s32(vldrbq_z_s32(x[i] + (ptrdiff_t)at * t->px, p));
+                acc = vfmaq_f32(acc, v, vldrwq_f32(w + 4 * j));
+            }
+        }
+        vstrbq_p_s32(y, finish3(t, acc), p);
+    }
+}
+
+/* the constants of rows whose window has rows [first, first + rows) in the image */
+static void edges(dw3 *t, float32x4_t bias, uint32_t first, uint32_t rows)
+{
+    float32x4_t left = vdupq_n_f32(0), right = left;
+    for (uint32_t i = 0; i < 3; i++) {
+        const float *w = t->w[3 * i];
+        if (i < first || i >= first + rows) {
+            for (uint32_t j = 0; j < 3; j++)
+                bias = vfmaq_n_f32(bias, vldrwq_f32(w + 4 * j), t->fill);
+            continue;
+        }
+        left = vfmaq_n_f32(left, vldrwq_f32(w), t->fill);
+        right = vfmaq_n_f32(right, vldrwq_f32(w + 8), t->fill);
+    }
+    vstrwq_f32(t->init, bias);
+    vstrwq_f32(t->left, vaddq_f32(bias, left));
+    vstrwq_f32(t->right, right);
+    t->first = first;
+    t->rows = rows;
+}
+
+/* all output rows of the channels c0 to c0 + 3 */
+static void lines(const ek_dw *d, dw3 *t, uint32_t c0, float32x4_t bias)
+{
+    int whole = d->channels - c0 >= 4, two = d->step == 2 * d->dx;
+    int8_t *y = (int8_t *)d->y + c0;
+    t->rows = 0;
+    for (uint32_t r = 0, top = 0u - d->top; r < d->rows; r++, top += d->row_stride, y += d->count * t->step) {
+        uint32_t first = top >> 31, rows = d->h - top < 3 ? d->h - top : 3 - first; /* top: -1 at least */
+        const int8_t *row = (const int8_t *)d->x + (ptrdiff_t)(top + first) * d->dy + (ptrdiff_t)c0;
+        const int8_t *const x[3] = { row, row + d->dy, rows == 3 ? row + 2 * d->dy : row };
+        if (first != t->first || rows != t->rows)
+            edges(t, bias, first, rows);
+        if (!whole)
+            narrow3(t, x, y, two ? 2 : 1, vctp32q(d->channels - c0));
+        else if (rows == 3)
+            (two ? line23 : line13)(t, x, y);
+        else
+            (two ? line22 : line12)(t, x, y);
+    }
+}
+
+/* 3x3 with strides of 1 or 2 and one column or row of padding at most on each side, whose biases floats hold */
+static int dw_image(const ek_dw *d)
+{
+    uint32_t stride = d->step == d->dx ? 1 : 2, right = (d->count - 1) * stride + 3 - d->left;
+    if (d->kh != 3 || d->kw != 3 || d->step > 2 * d->dx || d->row_stride > 2 || d->h < 2 || d->columns < 2 || d->left > 1
+        || d->top > 1 || right > d->columns + 1 || (d->rows - 1) * d->row_stride + 3 - d->top > d->h + 1)
+        return 0;
+    dw3 t = { .fill = (float)d->fill, .px = d->dx, .columns = d->columns, .is_left = d->left != 0, .count = d->count,
+              .step = d->channels, .zero = d->zero };
+    const size_t block = 8u * (8 + 9);
+    vstrwq_s32(t.lo, vdupq_n_s32((int32_t)d->lo + d->zero));
+    vstrwq_s32(t.hi, vdupq_n_s32((int32_t)d->hi + d->zero));
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
+        int32x4_t b = vldrwq_s32((const int32_t *)(const void *)(d->w + c0 / 8 * block) + c0 % 8);
+        if (vmaxvq_u32(0, vreinterpretq_u32_s32(vabsq_s32(b))) >= EXACT)
+            return 0;
+    }
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
+        const uint8_t *head = d->w + c0 / 8 * block + c0 % 8 * 4;
+        const int8_t *w = (const int8_t *)(d->w + c0 / 8 * block + 64 + c0 % 8);
+        vstrwq_f32(t.scale, vldrwq_f32((const float *)(const void *)(head + 32)));
+        for (uint32_t i = 0; i < 9; i++)
+            vstrwq_f32(t.w[i], vcvtq_f32_s32(vsubq_n_s32(vldrbq_s32(w + 8 * i), d->w_zero)));
+        lines(d, &t, c0, vcvtq_f32_s32(vldrwq_s32((const int32_t *)(const void *)head)));
+    }
+    return 1;
+}
+
 static void dw_s8(const ek_dw *d)
 {
     ptrdiff_t at[MAX_TAPS];
@@ -81,6 +299,7 @@ void ek_dw_mve(ek_kernels *k)
 {
     EK_SET(k, dw_s8, DW_S8, dw_s8, EK_ISA_MVE);
     EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_MVE);
+    k->dw_image = EK_USES(DW_S8) ? dw_image : 0;
     k->dw_s8_nr = 8;
     k->dw_f32_nr = 4;
 }
