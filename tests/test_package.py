@@ -284,7 +284,7 @@ def test_reserved_codes_are_refused(small: bytes) -> None:
         (tens + 4, "<B", 7, "tensor"),  # f16
         (tens + 4, "<B", 9, "tensor"),  # i4
         (tens + 16, "<I", 0x80000000, "tensor"),  # a symbol
-        (vari + 12, "<I", 3, "structure"),  # codebook
+        (vari + 12, "<I", 3, "tensor"),  # codebook
         (ops_at + 4, "<H", 0xFFFF, "op missing"),  # external
         (ops_at + 6, "<H", 2, "op missing"),  # a later version of the op
     ):
