@@ -6,6 +6,8 @@
 static const uint8_t *packed_s8(const ek_ctx *c, uint32_t i, const ek_variant **v)
 {
     const ek_kernels *k = c->k;
+    if (!EK_USES(GEMM_SPARSE))
+        return ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
     const uint8_t *w = k->nm_nr ? ek_packed(c, i, EK_ENC_NM, k->nm_nr, k->nm_kr, k->s8_xoff, v) : 0;
     if (!w && k->blocks_nr)
         w = ek_packed(c, i, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr, k->s8_xoff, v);
@@ -19,7 +21,7 @@ static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_
     ek_view t = ek_in(c, i);
     uint32_t kind = v->encoding & 0xff, fits = kind == EK_ENC_NM ? v->nr == c->k->nm_nr && v->kr == c->k->nm_kr
                                                                  : v->nr == c->k->blocks_nr && v->kr == c->k->blocks_kr;
-    if (!EK_USES(GEMM_SPARSE) || groups != 1 || t.dims[0] != n || t.dims[1] != k)
+    if (groups != 1 || t.dims[0] != n || t.dims[1] != k)
         return 0;
     fits = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff);
     r->bits = 8;
@@ -42,7 +44,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     if (!w)
         return 0;
     if (v->encoding)
-        return !is_float && sparse(c, r, v, w, i, y, n, k, groups);
+        return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
     if (dynamic)
         w = ek_packed(c, i, EK_ENC_PLAIN, c->k->s8_nr, c->k->s8_kr, 0, &v);
