@@ -100,9 +100,10 @@ class Target:
         """Its ISAs, or the portable one."""
         return [isas()[n] for n in self.isas] or [PORTABLE]
 
-    def windows(self) -> bool:
-        """Whether one of its ISAs reads windows of an image without gathering them."""
-        return any(i.windows for i in self.kernels())
+    def bands(self) -> bool:
+        """Whether one of its ISAs reads windows and its system has memory for padded copies of
+        rows, in which all windows lie (ek_kernels.windows, EK_BANDS)."""
+        return self.linux and any(i.windows for i in self.kernels())
 
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes

@@ -319,6 +319,51 @@ static void test_gemm_sparse(const ek_kernels *k, uint8_t encoding, uint8_t nr, 
     same_bytes("gemm_sparse", detail, y, want, yn);
 }
 
+/* windows of an image against the same rows gathered */
+static void test_windows(const ek_kernels *k)
+{
+    if (!(k->windows & 1))
+        return;
+    ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .xoff = k->s8_xoff == EK_XOFF_ANY ? (rnd() & 1 ? 128 : 0) : k->s8_xoff };
+    uint32_t runs = range(1, 4);
+    shape(&g, 1);
+    g.segment = g.kr * range(1, 4);
+    g.k = runs * g.segment;
+    g.width = range(1, 5);
+    g.lda = (ptrdiff_t)range(1, 40);
+    g.line = (ptrdiff_t)range(0, 300);
+    g.gap = (ptrdiff_t)range(0, 200);
+    g.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
+    bounds(&g.lo, &g.hi, &g.zero);
+    uint32_t ldy = g.n + range(0, 3), last = (g.m - 1) / g.width, most = g.m < g.width ? g.m : g.width;
+    size_t an = (size_t)((ptrdiff_t)last * g.line + (ptrdiff_t)(most - 1) * g.lda + (ptrdiff_t)(runs - 1) * g.gap) + g.segment;
+    size_t yn = (size_t)(g.m - 1) * ldy + g.n;
+    uint8_t *a = buffer(0, an), *y = buffer(2, yn), *want = buffer(3, yn), *rows = buffer(4, (size_t)g.m * g.k);
+    fill_s8(a, an, !(rnd() & 3));
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    for (uint32_t m = 0; m < g.m; m++)
+        for (uint32_t r = 0; r < runs; r++)
+            memcpy(rows + (size_t)m * g.k + r * g.segment,
+                   a + (ptrdiff_t)(m / g.width) * g.line + (ptrdiff_t)(m % g.width) * g.lda + (ptrdiff_t)r * g.gap, g.segment);
+    g.w = weights_s8(&g, 0, 0, 0);
+    g.ldy = (ptrdiff_t)ldy;
+    char detail[160];
+    format(detail, "m %u n %u, %u runs of %u, width %u, w_zero %d", (unsigned)g.m, (unsigned)g.n, (unsigned)runs,
+           (unsigned)g.segment, (unsigned)g.width, (int)g.w_zero);
+    ek_gemm p = g;
+    p.a = rows;
+    p.lda = (ptrdiff_t)g.k;
+    p.width = p.segment = 0;
+    p.line = p.gap = 0;
+    p.y = want;
+    ek_gemm_s8_portable(&p);
+    g.a = a;
+    g.y = y;
+    k->gemm_s8(&g);
+    same_bytes("windows", detail, y, want, yn);
+}
+
 static void test_gemm_dyn(const ek_kernels *k)
 {
     ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .lo = -1e9f, .hi = 1e9f };
@@ -682,6 +727,7 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
 {
     for (unsigned i = 0; i < trials; i++) {
         test_gemm_s8(k);
+        test_windows(k);
         test_gemm_sparse(k, EK_ENC_NM, k->nm_nr, k->nm_kr);
         test_gemm_sparse(k, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr);
         test_gemm_dyn(k);

@@ -205,7 +205,7 @@ def padded_run(op: Op, w: Array, target: Target) -> int:
     _, kh, kw, ci = w.shape
     run, kr = kw * ci, max(la.kr for la in target.s8())
     padded = -(-run // kr) * kr
-    in_place = target.windows() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
+    in_place = target.bands() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
     pays = in_place and (kh, kw) != (1, 1) and padded * 2 <= run * 3
     return int(padded if pays else run)
 
@@ -223,7 +223,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
     tile = row * min(target.tile_rows * (2 if room else 1), oh * ow)
-    return int(room + max(tile, band_bytes(op, g) if target.windows() else 0))
+    return int(room + max(tile, band_bytes(op, g) if target.bands() else 0))
 
 
 def band_bytes(op: Op, g: Graph) -> int:
@@ -307,6 +307,8 @@ def thin(rng: np.random.Generator, w: Array, pattern: str) -> Array:
 CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] = (
     ("pointwise", (1, 5, 5, 16), (24, 1, 1, 16), {}),
     ("pointwise_odd", (1, 4, 3, 13), (7, 1, 1, 13), {"lo": 0.0}),
+    ("pointwise_few", (2, 3, 5, 3), (9, 1, 1, 3), {}),
+    ("3x3_windows", (2, 6, 5, 16), (5, 3, 3, 16), {"pad": (1, 1, 1, 1)}),
     ("3x3_same", (1, 8, 7, 8), (16, 3, 3, 8), {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}),
     ("3x3_stride2_rgb", (1, 15, 16, 3), (10, 3, 3, 3), {"stride": (2, 2), "pad": (0, 0, 1, 1)}),
     ("dilated", (1, 11, 9, 4), (5, 3, 3, 4), {"dilation": (2, 3), "pad": (2, 3, 2, 3)}),

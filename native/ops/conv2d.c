@@ -1,6 +1,7 @@
 /* 2-D convolution as tiles of GEMM rows.  Pointwise inputs are read where they lie.  Kernels that read windows get bands of
- * output rows over the input, or over a padded copy of its rows; for others the inputs of each output pixel are gathered
- * (im2col) into scratch, a tile at a time, padded with the zero point. */
+ * output rows over the input, or over a padded copy of its rows; on microcontrollers, which have no memory for copies, those
+ * windows that lie inside the image.  All other inputs are gathered (im2col) into scratch, a tile at a time, padded with the
+ * zero point. */
 #include <string.h>
 #include "attrs.h"
 #include "gemm.h"
@@ -16,6 +17,7 @@ typedef struct conv {
     uint32_t ci, groups, out_group;
     uint32_t band;     /* output rows of a band; 0: no windows */
     int copied;        /* bands are padded copies */
+    uint32_t y0, y1, x0, x1; /* output pixels whose inputs are whole runs inside the image */
 } conv;
 
 enum { BAND_BYTES = 65536 }; /* of input rows read again and again: twin of edgekit/ops/conv2d.py */
@@ -34,7 +36,7 @@ static int direct(const conv *v)
     uint32_t kr = v->rows.deep;
     return a->kernel[0] == 1 && a->kernel[1] == 1 && a->stride[0] == 1 && a->stride[1] == 1 && a->groups == 1
            && !(a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3]) && v->run == v->ci
-           && (v->k % kr == 0 || (windows(v) && v->k >= kr));
+           && (v->k % kr == 0 || windows(v));
 }
 
 static int setup(const ek_ctx *c, conv *v)
@@ -80,47 +82,96 @@ static int check(const ek_ctx *c)
     return c->rec->scratch >= (nothing ? 0 : (uint64_t)v.kp * v.elem) + v.rows.room;
 }
 
-/* one output pixel's inputs (kh, kw, ci) of group gi */
-static void gather(const conv *v, uint8_t *row, uint32_t pixel, uint32_t gi)
+/* n bytes, or by words of which the last may be more; no call for what is short */
+static void copy(uint8_t *to, const uint8_t *from, uint32_t n, int more)
+{
+    uint32_t i = 0;
+    if (n < 16)
+        for (; i + (more ? 0 : 3) < n; i += 4)
+            memcpy(to + i, from + i, 4);
+    if (i < n)
+        memcpy(to + i, from + i, n - i);
+}
+
+/* the inputs (kh, kw, ci) of n output pixels from (b, oy, ox) on, all inside the image */
+static void gather_inside(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, uint32_t ox, uint32_t n)
 {
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t ow = v->y.dims[2], oh = v->y.dims[1];
-    uint32_t ox = pixel % ow, oy = pixel / ow % oh, b = pixel / ow / oh;
-    uint32_t seg = v->ci * v->elem, pad = (v->run - a->kernel[1] * v->ci) * v->elem;
-    const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * d[3] * v->elem + (size_t)gi * seg;
-    int fill = v->elem == 1 ? v->x.zero : 0;
-    for (uint32_t i = 0; i < a->kernel[0]; i++, memset(row, 0, pad), row += pad) {
-        int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
-        if (iy < 0 || iy >= d[1]) {
-            memset(row, fill, (size_t)seg * a->kernel[1]);
-            row += (size_t)seg * a->kernel[1];
-            continue;
-        }
-        int64_t ix = (int64_t)ox * a->stride[1] - a->pad[1];
-        const uint8_t *line = base + (size_t)iy * d[2] * d[3] * v->elem;
-        if (v->groups == 1 && a->dilation[1] == 1 && ix >= 0 && ix + a->kernel[1] <= d[2]) {
-            memcpy(row, line + (size_t)ix * seg, (size_t)seg * a->kernel[1]);
-            row += (size_t)seg * a->kernel[1];
-            continue;
-        }
-        for (uint32_t j = 0; j < a->kernel[1]; j++, row += seg) {
-            int64_t at = ix + (int64_t)j * a->dilation[1];
-            if (at < 0 || at >= d[2])
-                memset(row, fill, seg);
-            else
-                memcpy(row, line + (size_t)at * d[3] * v->elem, seg);
-        }
+    uint32_t px = d[3] * v->elem, bytes = a->kernel[1] * px, rest = (v->kp - v->k) * v->elem;
+    uint32_t top = oy * a->stride[0] - a->pad[0], left = ox * a->stride[1] - a->pad[1];
+    size_t line = (size_t)d[2] * px, gap = a->dilation[0] * line;
+    const uint8_t *x = v->x.data + ((size_t)b * d[1] + top) * line + (size_t)left * px;
+    int more = rest >= 3 && top + (a->kernel[0] - 1u) * a->dilation[0] + 1 < d[1]; /* what is more meets weights of 0 */
+    for (; n; n--, x += a->stride[1] * px, row += rest) {
+        const uint8_t *p = x;
+        for (uint32_t i = a->kernel[0]; i; i--, p += gap, row += bytes)
+            copy(row, p, bytes, more);
     }
-    memset(row, 0, (size_t)(v->kp - v->k) * v->elem);
+}
+
+static uint8_t *put(uint8_t *row, int value, uint32_t n)
+{
+    if (n)
+        memset(row, value, n);
+    return row + n;
+}
+
+/* The inputs of group gi of output pixel (b, oy, ox).  Places are counted modulo 2^32: what lies before the image is larger. */
+static void gather(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, uint32_t ox, uint32_t gi)
+{
+    const ek_attr_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t kw = a->kernel[1], seg = v->ci * v->elem, pad = (v->run - kw * v->ci) * v->elem, px = d[3] * v->elem;
+    uint32_t iy = oy * a->stride[0] - a->pad[0], ix = ox * a->stride[1] - a->pad[1];
+    uint32_t left = ix < d[2] ? 0 : ek_min_u32(0u - ix, kw), right = ix + kw; /* taps of a row before the image, past it */
+    right = left == kw || right <= d[2] ? 0 : ek_min_u32(right - d[2], kw - left);
+    const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * px + (size_t)gi * seg;
+    int fill = v->elem == 1 ? v->x.zero : 0;
+    for (uint32_t i = a->kernel[0]; i; i--, iy += a->dilation[0]) {
+        const uint8_t *line = base + (size_t)iy * d[2] * px;
+        if (iy >= d[1]) {
+            row = put(row, fill, seg * kw);
+        } else if (v->groups == 1 && a->dilation[1] == 1) {
+            uint32_t n = (kw - left - right) * seg;
+            row = put(row, fill, left * seg);
+            copy(row, line + (size_t)(ix + left) * px, n, 0);
+            row = put(row + n, fill, right * seg);
+        } else {
+            for (uint32_t j = 0, at = ix; j < kw; j++, at += a->dilation[1], row += seg) {
+                if (at < d[2])
+                    memcpy(row, line + (size_t)at * px, seg);
+                else
+                    memset(row, fill, seg);
+            }
+        }
+        row = put(row, 0, pad);
+    }
+    put(row, 0, (v->kp - v->k) * v->elem);
 }
 
 /* m gathered rows from m0 on; g.y is set */
 static void gathered(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t gi, uint8_t *room)
 {
     uint8_t *s = room + v->rows.room;
-    for (uint32_t i = 0; i < m; i++)
-        gather(v, s + (size_t)i * v->kp * v->elem, m0 + i, gi);
+    uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
+    for (uint32_t i = 0, n; i < m; i += n) {
+        uint8_t *row = s + (size_t)i * v->kp * v->elem;
+        n = oy >= v->y0 && oy < v->y1 && ox >= v->x0 && ox < v->x1 ? ek_min_u32(m - i, v->x1 - ox) : 0;
+        if (n)
+            gather_inside(v, row, b, oy, ox, n);
+        else
+            gather(v, row, b, oy, ox, gi);
+        n += !n;
+        ox += n;
+        if (ox == ow) {
+            ox = 0;
+            if (++oy == oh) {
+                oy = 0;
+                b++;
+            }
+        }
+    }
     g->a = s;
     g->lda = (ptrdiff_t)v->kp;
     g->m = m;
@@ -142,15 +193,16 @@ static void tile(void *arg, unsigned t, unsigned thread)
             gathered(v, &g, m0, m, gi, room);
             continue;
         }
-        uint32_t last = v->k != v->kp && m0 + m == pixels; /* nothing may be read past the tensor */
+        uint32_t last = (v->kp - 1) / v->k, i = m0 + last < pixels ? ek_min_u32(m, pixels - last - m0) : 0;
         g.a = v->x.data + (size_t)m0 * v->k * v->elem;
         g.lda = (ptrdiff_t)v->k;
-        g.m = m - last;
-        if (g.m)
+        g.m = i;
+        if (i)
             ek_rows_run(&v->rows, &g, room);
-        g.y = (uint8_t *)g.y + (size_t)g.m * v->y.dims[3] * v->elem;
-        if (last)
-            gathered(v, &g, m0 + m - 1, 1, gi, room);
+        for (; i < m; i++) { /* nothing may be read past the tensor */
+            g.y = v->y.data + (size_t)(m0 + i) * v->y.dims[3] * v->elem;
+            gathered(v, &g, m0 + i, 1, gi, room);
+        }
     }
 }
 
@@ -215,14 +267,58 @@ static int in_bands(conv *v)
     return v->band != 0;
 }
 #else
-static int in_bands(conv *v) { (void)v; return 0; }
+/* 1: done, the windows inside the image read where they lie */
+static int in_bands(conv *v)
+{
+    const ek_attr_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t ow = v->y.dims[2], oh = v->y.dims[1], pixels = v->y.dims[0] * oh * ow;
+    uint32_t x0 = v->x0, x1 = v->x1 - (v->x1 - x0) % 2; /* kernels take rows by two */
+    if (!windows(v) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->rows.room)
+        return 0;
+    uint32_t tile = ek_tile_rows(v->c, &v->rows, v->kp * v->elem, pixels);
+    size_t line = (size_t)d[2] * v->ci;
+    uint8_t *room = ek_scratch(v->c, 0);
+    for (uint32_t m = 0, n; m < pixels; m += n) {
+        uint32_t ox = m % ow, oy = m / ow % oh, b = m / ow / oh;
+        ek_gemm g = v->rows.g;
+        g.ldy = (ptrdiff_t)v->y.dims[3];
+        g.y = v->y.data + (size_t)m * v->y.dims[3] * v->elem;
+        if (oy < v->y0 || oy >= v->y1 || ox < x0 || ox >= x1) { /* up to the next inside, which may follow in the next row */
+            n = x0 < x1 ? (ox < x0 ? x0 - ox : ow - ox + x0) : tile;
+            n = ek_min_u32(ek_min_u32(n, tile), pixels - m);
+            gathered(v, &g, m, n, 0, room);
+            continue;
+        }
+        n = x1 - ox;
+        g.a = v->x.data + (((size_t)b * d[1] + oy * a->stride[0] - a->pad[0]) * line + (size_t)(ox * a->stride[1] - a->pad[1]) * v->ci) * v->elem;
+        g.lda = (ptrdiff_t)a->stride[1] * v->ci;
+        g.m = g.width = n;
+        g.segment = v->run;
+        g.gap = (ptrdiff_t)(a->dilation[0] * line);
+        ek_rows_run(&v->rows, &g, room);
+    }
+    return 1;
+}
 #endif
+
+/* finds y0, y1, x0 and x1 */
+static void find_inside(conv *v)
+{
+    const ek_attr_conv2d *a = v->a;
+    v->y0 = v->y1 = v->x0 = v->x1 = 0;
+    if (v->groups != 1 || a->dilation[1] != 1 || v->run != a->kernel[1] * v->ci)
+        return;
+    ek_inside(v->x.dims[1], v->y.dims[1], a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &v->y0, &v->y1);
+    ek_inside(v->x.dims[2], v->y.dims[2], a->kernel[1], a->stride[1], 1, a->pad[1], &v->x0, &v->x1);
+}
 
 static int run(const ek_ctx *c)
 {
     conv v;
     if (!setup(c, &v))
         return 0;
+    find_inside(&v);
     uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
     v.rows.in_place = direct(&v);
     if (!v.rows.in_place && in_bands(&v))

@@ -56,19 +56,6 @@ static int check(const ek_ctx *c)
     return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * v.d.channels * v.elem;
 }
 
-/* first and one past the last output index whose taps all lie inside */
-static void inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
-                   uint32_t *first, uint32_t *end)
-{
-    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
-    *first = ek_min_u32((pad + stride - 1) / stride, out);
-    uint64_t room = (uint64_t)size + pad;
-    uint64_t last = room < span ? 0 : ek_div_u64(room - span, stride) + 1;
-    *end = last < out ? (uint32_t)last : out;
-    if (*end < *first)
-        *end = *first;
-}
-
 static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy, uint32_t ox, uint8_t *s)
 {
     const ek_attr_depthwise_conv2d *a = v->a;
@@ -101,8 +88,8 @@ static void one_row(const dwconv *v, uint32_t t, uint8_t *s)
     const uint32_t *d = v->x.dims;
     uint32_t oh = v->y.dims[1], ow = v->y.dims[2], oy = t % oh, b = t / oh;
     uint32_t y0, y1, x0, x1, row = d[3] * v->elem;
-    inside(d[1], oh, a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &y0, &y1);
-    inside(d[2], ow, a->kernel[1], a->stride[1], a->dilation[1], a->pad[1], &x0, &x1);
+    ek_inside(d[1], oh, a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &y0, &y1);
+    ek_inside(d[2], ow, a->kernel[1], a->stride[1], a->dilation[1], a->pad[1], &x0, &x1);
     if (oy < y0 || oy >= y1)
         x0 = x1 = ow;
     const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * row;

@@ -147,3 +147,15 @@ void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_
         memset(s + (before + width) * px, fill, after * px);
     }
 }
+
+void ek_inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
+               uint32_t *first, uint32_t *end)
+{
+    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
+    *first = ek_min_u32((pad + stride - 1) / stride, out);
+    uint64_t room = (uint64_t)size + pad;
+    uint64_t last = room < span ? 0 : ek_div_u64(room - span, stride) + 1;
+    *end = last < out ? (uint32_t)last : out;
+    if (*end < *first)
+        *end = *first;
+}

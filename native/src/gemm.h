@@ -28,6 +28,9 @@ unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r);
 /* Rows [first, first + rows) of `image` (h, w, c as in x) to s, (rows, cols, c): column 0 is input column -left, and what
  * lies outside becomes x's zero point. */
 void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_t rows, uint32_t left, uint32_t cols, uint8_t *s);
+/* First and one past the last output index whose taps all lie inside. */
+void ek_inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
+               uint32_t *first, uint32_t *end);
 /* Window geometry of conv and pool: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is
  * top, left, bottom, right. */
 int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,

@@ -63,7 +63,7 @@ typedef struct ek_dw {
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
-/* No kernel of a microcontroller takes bands or windows: its builds leave out the code that makes them. */
+/* Microcontrollers have no memory for padded bands of rows: their builds leave out the code that makes them. */
 #if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define EK_BANDS 0
 #else

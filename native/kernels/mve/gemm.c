@@ -30,9 +30,6 @@
 #define EK_ZERO                                                               \
     "movs r0, #0\n\tmovs r2, #0\n\tmovs r4, #0\n\tmovs r6, #0\n\t"            \
     "mov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n"
-#define EK_BIAS24                                                             \
-    "ldrd r0, r2, [r5, #-32]\n\tldrd r4, r6, [r5, #-24]\n\t"                 \
-    "mov r8, r0\n\tmov r10, r2\n\tmov r12, r4\n\tmov lr, r6\n"
 #define EK_BIAS18                                                             \
     "ldrd r0, r2, [r3, #-32]\n\tldrd r4, r6, [r3, #-24]\n\t"                 \
     "ldrd r8, r10, [r5, #-32]\n\tldrd r12, lr, [r5, #-24]\n"
@@ -48,15 +45,7 @@
             "stmia r1, {r0, r2, r4, r6, r8, r10, r12, lr}\n\t"                \
             "pop {r4-r11, pc}")
 
-/* acc[row][output] = biases and sums of 2 rows and the 4 outputs of a block */
-__attribute__((naked, noinline)) static void acc24(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
-                                                   const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
-                                                   int32_t *acc __attribute__((unused)))
-{
-    EK_LOOP(EK_BIAS24, EK_STEP24);
-}
-
-/* the same, from 0 */
+/* acc[row][output] = sums of 2 rows and the 4 outputs of a block */
 __attribute__((naked, noinline)) static void dyn24(const int8_t *a __attribute__((unused)), const int8_t *b __attribute__((unused)),
                                                    const int8_t *w __attribute__((unused)), uint32_t steps __attribute__((unused)),
                                                    int32_t *acc __attribute__((unused)))
@@ -80,16 +69,17 @@ __attribute__((naked, noinline)) static void dyn18(const int8_t *a __attribute__
     EK_LOOP(EK_ZERO, EK_STEP18);
 }
 
-/* Whole blocks of two rows: sums, requantization and store.  The order of instructions is what llvm-mca's model of a
- * Cortex-M55 rates best: 17 cycles a pass of the loop (128 products), 52 for the last pass and what surrounds it. */
+/* Blocks of two rows: sums, requantization and store.  The order of instructions is what llvm-mca's model of a Cortex-M55
+ * rates best: 17 cycles a pass of the loop (128 products), 55 for the last pass and what surrounds it. */
 typedef struct pair {
-    const int8_t *a, *b;   /*  0: rows */
-    int8_t *y, *z;         /*  8: their outputs */
-    uint32_t more;         /* 16: passes after the first */
-    int32_t zero;          /* 20 */
-    const uint8_t *end;    /* 24: of the blocks, less 16 */
-    uint32_t unused;
-    int32_t lo[4], hi[4];  /* 32, 48: bounds, zero added */
+    const int8_t *a, *b;        /*  0: rows */
+    int8_t *y, *z;              /*  8: their outputs */
+    uint32_t more, segments;    /* 16: passes after the first of a segment, segments after the first */
+    int32_t zero;               /* 24 */
+    const uint8_t *end;         /* 28: of the blocks, less 16 */
+    int32_t lo[4], hi[4];       /* 32, 48: bounds, zero added */
+    ptrdiff_t jump;             /* 64: from the end of a segment to the next */
+    int32_t part[2];            /* 68: what the weight zero point takes off the rows */
 } pair;
 
 /* r11: the pair; r5: 16 before the head of a block; q6: its scales */
@@ -97,7 +87,7 @@ typedef struct pair {
     "ldrd r4, r6, [r5, #24]\n\tvldrw.u32 q6, [r5, #32]\n\t"                  \
     "ldrd r0, r2, [r5, #16]\n\tmov lr, r6\n\t"                              \
     "ldrd r1, r3, [r11]\n\tvldrb.u8 q2, [r5, #48]!\n\t"                      \
-    "mov r8, r0\n\tldr r7, [r11, #16]\n\t"                                  \
+    "mov r8, r0\n\tldrd r7, r9, [r11, #16]\n\t"                             \
     "vldrb.u8 q1, [r3], #16\n\tmov r10, r2\n\t"                             \
     "mov r12, r4\n\tvldrb.u8 q0, [r1], #16\n\t"
 
@@ -112,18 +102,18 @@ typedef struct pair {
     "vmladava.s8 lr, q1, q5\n\tvldrb.u8 q1, [r3], #16\n\t"
 
 /* the last pass; then r1, r3: outputs, r4: end, r7: zero */
-#define EK_PAIR_TAIL                                                          \
+#define EK_PAIR_TAIL(a, b)                                                    \
     "vmladava.s8 r0, q0, q2\n\tvldrb.u8 q3, [r5, #16]!\n\t"                  \
     "vmladava.s8 r8, q1, q2\n\tvldrb.u8 q4, [r5, #16]!\n\t"                  \
     "vmladava.s8 r10, q1, q3\n\tldrd r1, r3, [r11, #8]\n\t"                 \
     "vmladava.s8 r4, q0, q4\n\tvmladava.s8 r12, q1, q4\n\t"                 \
     "vldrb.u8 q5, [r5, #16]!\n\tvmladava.s8 r2, q0, q3\n\t"                 \
-    "ldr r7, [r11, #20]\n\tvmladava.s8 r6, q0, q5\n\t"                      \
+    "ldr r7, [r11, #24]\n\tvmladava.s8 r6, q0, q5\n\t"                      \
     "vmladava.s8 lr, q1, q5\n\tvmov q0[2], q0[0], r0, r4\n\t"               \
-    "vmov q1[2], q1[0], r8, r12\n\tvmov q1[3], q1[1], r10, lr\n\t"          \
-    "vcvt.f32.s32 q1, q1\n\tvmov q0[3], q0[1], r2, r6\n\t"                  \
+    "vmov q1[2], q1[0], r8, r12\n\tvmov q1[3], q1[1], r10, lr\n\t" b        \
+    "vcvt.f32.s32 q1, q1\n\tvmov q0[3], q0[1], r2, r6\n\t" a                \
     "vcvt.f32.s32 q0, q0\n\tvldrw.u32 q4, [r11, #32]\n\t"                   \
-    "vmul.f32 q0, q0, q6\n\tldr r4, [r11, #24]\n\t"                         \
+    "vmul.f32 q0, q0, q6\n\tldr r4, [r11, #28]\n\t"                         \
     "vcvtn.s32.f32 q0, q0\n\tvmul.f32 q1, q1, q6\n\t"                       \
     "vadd.i32 q0, q0, r7\n\tvcvtn.s32.f32 q1, q1\n\t"                       \
     "vmax.s32 q0, q0, q4\n\tvadd.i32 q1, q1, r7\n\t"                        \
@@ -132,35 +122,42 @@ typedef struct pair {
     "vmin.s32 q1, q1, q5\n\tvstrb.32 q1, [r3], #4\n\t"                      \
     "strd r1, r3, [r11, #8]\n\t"
 
-/* blocks from w on */
+/* all blocks from w on; r7: passes, r9: segments left */
+#define EK_PAIR(a, b)                                                         \
+    __asm__("push {r4-r11, lr}\n\tvpush {d8-d13}\n\t"                       \
+            "mov r11, r0\n\tsub.w r5, r1, #16\n"                            \
+            "1:\t" EK_PAIR_HEAD "cbz r7, 3f\n"                               \
+            "2:\t" EK_PAIR_STEP "subs r7, r7, #1\n\tbne 2b\n"               \
+            "3:\tsubs.w r9, r9, #1\n\tbmi 4f\n\t"                          \
+            "ldr r7, [r11, #64]\n\tadd r1, r7\n\tadd r3, r7\n\t"           \
+            EK_PAIR_STEP "ldr r7, [r11, #16]\n\tcmp r7, #0\n\tbne 2b\n\tb 3b\n" \
+            "4:\t" EK_PAIR_TAIL(a, b) "cmp r5, r4\n\tbne 1b\n\t"           \
+            "vpop {d8-d13}\n\tpop {r4-r11, pc}")
+
 __attribute__((naked, noinline)) static void pair24(pair *p __attribute__((unused)), const uint8_t *w __attribute__((unused)))
 {
-    __asm__("push {r4-r11, lr}\n\tvpush {d8-d13}\n\t"
-            "mov r11, r0\n\tsub.w r5, r1, #16\n"
-            "1:\t" EK_PAIR_HEAD "cbz r7, 3f\n"
-            "2:\t" EK_PAIR_STEP "subs r7, r7, #1\n\tbne 2b\n"
-            "3:\t" EK_PAIR_TAIL "cmp r5, r4\n\tbne 1b\n\t"
-            "vpop {d8-d13}\n\tpop {r4-r11, pc}");
+    EK_PAIR("", "");
+}
+
+__attribute__((naked, noinline)) static void pair24z(pair *p __attribute__((unused)), const uint8_t *w __attribute__((unused)))
+{
+    EK_PAIR("vsub.i32 q0, q0, r8\n\t", "ldrd r8, r10, [r11, #68]\n\tvsub.i32 q1, q1, r10\n\t");
 }
 
 /* what the weight zero point takes off a row: w_zero * sum_k a */
 static int32_t zero_part(const ek_gemm *g, const int8_t *a)
 {
     int32_t sum = 0;
+    uint32_t segment = g->segment ? g->segment : g->k;
     if (!g->w_zero)
         return 0;
-    for (uint32_t k = 0; k < g->k; k += 16) {
-        mve_pred16_t p = vctp8q(g->k - k);
-        sum = vaddvaq_p_s8(sum, vldrbq_z_s8(a + k, p), p);
-    }
+    for (uint32_t k = 0; k < g->k; k += segment, a += g->gap)
+        for (uint32_t i = 0; i < segment; i += 16) {
+            mve_pred16_t p = vctp8q(segment - i);
+            sum = vaddvaq_p_s8(sum, vldrbq_z_s8(a + i, p), p);
+        }
     return (int32_t)((uint32_t)g->w_zero * (uint32_t)sum);
 }
-
-typedef struct limits {
-    float32x4_t lo, hi; /* relative to zero */
-    int32_t zero;
-    pair p;
-} limits;
 
 /* the outputs of a block that exist, for mr rows of gemm_dyn from m on */
 EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, const int32_t *acc, uint32_t m, uint32_t n0, const unsigned mr)
@@ -176,92 +173,132 @@ EK_INLINE void put_dyn(const ek_gemm *g, const uint8_t *head, const int32_t *acc
     }
 }
 
-/* 4 outputs of a row, or the `left` that exist; part: what the weight zero point takes off it */
-EK_INLINE void put_s8(const limits *q, const uint8_t *head, const int32_t *acc, int32_t part, int8_t *y, uint32_t left)
+/* 4 sums of a row -> outputs; part: what the weight zero point takes off it */
+EK_INLINE int32x4_t finish(const uint8_t *head, const int32_t *acc, int32_t part)
 {
     float32x4_t scale = vldrwq_f32((const float *)(const void *)(head + 16));
-    float32x4_t v = vmulq_f32(vcvtq_f32_s32(vsubq_n_s32(vldrwq_s32(acc), part)), scale);
-    int32x4_t i = vaddq_n_s32(vcvtnq_s32_f32(vminnmq_f32(vmaxnmq_f32(v, q->lo), q->hi)), q->zero);
-    if (left >= 4)
-        vstrbq_s32(y, i);
-    else
-        vstrbq_p_s32(y, i, vctp32q(left));
+    return vcvtnq_s32_f32(vmulq_f32(vcvtq_f32_s32(vsubq_n_s32(vldrwq_s32(acc), part)), scale));
 }
 
-EK_INLINE void rows2(const ek_gemm *g, limits *q, uint32_t m, const int dyn)
+EK_INLINE int32x4_t within(int32x4_t v, int32_t zero, int32x4_t lo, int32x4_t hi)
 {
-    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *b = a + g->lda;
-    const uint8_t *head = g->w;
-    const size_t block = ek_block_s8(4, 16, g->k);
-    const uint32_t n = g->n, steps = (g->k + 15) / 16;
-    const ptrdiff_t ldy = g->ldy;
-    int8_t *y = dyn ? 0 : (int8_t *)g->y + (ptrdiff_t)m * ldy;
-    int32_t pa = dyn ? 0 : zero_part(g, a), pb = dyn ? 0 : zero_part(g, b), acc[8];
-    uint32_t i = 0;
-    if (!dyn && !g->w_zero && n >= 4) {
-        q->p.a = a;
-        q->p.b = b;
-        q->p.y = y;
-        q->p.z = y + ldy;
-        q->p.end = head + n / 4 * block - 16;
-        pair24(&q->p, head);
-        i = n / 4 * 4;
-        head += n / 4 * block;
-    }
-    for (; i < n; i += 4, head += block) {
-        if (dyn) {
-            dyn24(a, b, (const int8_t *)head + 32, steps, acc);
-            put_dyn(g, head, acc, m, i, 2);
-            continue;
-        }
-        acc24(a, b, (const int8_t *)head + 32, steps, acc);
-        put_s8(q, head, acc, pa, y + i, n - i);
-        put_s8(q, head, acc + 4, pb, y + ldy + i, n - i);
+    return vminq_s32(vmaxq_s32(vaddq_n_s32(v, zero), lo), hi);
+}
+
+/* the outputs past the last whole block, for the rows of p */
+static __attribute__((noinline)) void rest2(const ek_gemm *g, pair *p, const uint8_t *w, int8_t *y, int8_t *z)
+{
+    int8_t last[8];
+    p->y = last;
+    p->z = last + 4;
+    p->end = w + ek_block_s8(4, 16, g->k) - 16;
+    (g->w_zero ? pair24z : pair24)(p, w);
+    for (uint32_t i = 0; i < g->n % 4; i++) {
+        y[i] = last[i];
+        z[i] = last[4 + i];
     }
 }
 
-EK_INLINE void row1(const ek_gemm *g, const limits *q, uint32_t m, const int dyn)
+/* a row to y */
+static void row1(const ek_gemm *g, const int8_t *a, int8_t *y)
 {
-    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
+    const int32_t zero = g->zero;
+    const int32x4_t lo = vdupq_n_s32((int32_t)g->lo + zero), hi = vdupq_n_s32((int32_t)g->hi + zero);
     const uint8_t *head = g->w;
     const size_t block = ek_block_s8(4, 16, g->k);
     const uint32_t n = g->n, steps = (g->k + 15) / 16;
-    int8_t *y = dyn ? 0 : (int8_t *)g->y + (ptrdiff_t)m * g->ldy;
-    int32_t part = dyn ? 0 : zero_part(g, a), acc[8];
+    int32_t part = zero_part(g, a), acc[8];
     for (uint32_t i = 0; i < n; i += 8, head += 2 * block) {
         const uint8_t *next = i + 4 < n ? head + block : head;
-        if (dyn) {
-            dyn18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
-            put_dyn(g, head, acc, m, i, 1);
-            if (i + 4 < n)
-                put_dyn(g, next, acc + 4, m, i + 4, 1);
+        acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
+        int32x4_t u = finish(head, acc, part), v = finish(next, acc + 4, part);
+        u = within(u, zero, lo, hi);
+        v = within(v, zero, lo, hi);
+        if (n - i >= 8) {
+            vstrbq_s32(y + i, u);
+            vstrbq_s32(y + i + 4, v);
             continue;
         }
-        acc18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
-        put_s8(q, head, acc, part, y + i, n - i);
+        vstrbq_p_s32(y + i, u, vctp32q(n - i));
         if (i + 4 < n)
-            put_s8(q, next, acc + 4, part, y + i + 4, n - i - 4);
+            vstrbq_p_s32(y + i + 4, v, vctp32q(n - i - 4));
     }
 }
 
-EK_INLINE void gemm(const ek_gemm *g, const int dyn)
+static void gemm_s8(const ek_gemm *g)
 {
-    limits q = { .lo = vdupq_n_f32(g->lo), .hi = vdupq_n_f32(g->hi), .zero = g->zero };
-    uint32_t m = 0;
-    if (!dyn) {
-        q.p.more = (g->k + 15) / 16 - 1;
-        q.p.zero = g->zero;
-        vstrwq_s32(q.p.lo, vdupq_n_s32((int32_t)g->lo + g->zero));
-        vstrwq_s32(q.p.hi, vdupq_n_s32((int32_t)g->hi + g->zero));
+    const uint32_t segment = g->segment ? g->segment : g->k, width = g->segment ? g->width : g->m, whole = g->n / 4 * 4;
+    const uint8_t *w = g->w, *rest = w + g->n / 4 * ek_block_s8(4, 16, g->k);
+    const ptrdiff_t ldy = g->ldy, lda = g->lda;
+    void (*const run)(pair *, const uint8_t *) = g->w_zero ? pair24z : pair24;
+    const int8_t *a = (const int8_t *)g->a, *line = a;
+    int8_t *y = (int8_t *)g->y;
+    if (g->m == 1 && !g->segment) {
+        row1(g, a, y);
+        return;
     }
-    for (; m + 2 <= g->m; m += 2)
-        rows2(g, &q, m, dyn);
-    if (m < g->m)
-        row1(g, &q, m, dyn);
+    pair p; /* in full it would be a call of memset */
+    p.more = (segment + 15) / 16 - 1;
+    p.segments = segment == g->k ? 0 : (g->k - 1) / segment;
+    p.zero = g->zero;
+    p.jump = g->gap - (ptrdiff_t)segment;
+    vstrwq_s32(p.lo, vdupq_n_s32((int32_t)g->lo + g->zero));
+    vstrwq_s32(p.hi, vdupq_n_s32((int32_t)g->hi + g->zero));
+    for (uint32_t left = g->m, x = width; left; y += 2 * ldy) {
+        int pairs = left > 1;
+        if (!pairs && !g->segment) {
+            row1(g, a, y);
+            return;
+        }
+        p.a = p.b = a;
+        for (int i = 0; i < 1 + pairs; i++) { /* on to the next row */
+            p.b = a;
+            a += lda;
+            if (!--x) {
+                a = line += g->line;
+                x = width;
+            }
+        }
+        left -= 1u + (unsigned)pairs;
+        if (g->w_zero) {
+            p.part[0] = zero_part(g, p.a);
+            p.part[1] = zero_part(g, p.b);
+        }
+        int8_t *z = pairs ? y + ldy : y;
+        if (whole) {
+            p.y = y;
+            p.z = z;
+            p.end = rest - 16;
+            run(&p, w);
+        }
+        if (whole != g->n)
+            rest2(g, &p, rest, y + whole, z + whole);
+    }
 }
 
-static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
-static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
+static void gemm_dyn(const ek_gemm *g)
+{
+    const size_t block = ek_block_s8(4, 16, g->k);
+    const uint32_t n = g->n, steps = (g->k + 15) / 16;
+    const int8_t *a = (const int8_t *)g->a;
+    int32_t acc[8];
+    uint32_t m = 0;
+    for (; m + 2 <= g->m; m += 2, a += 2 * g->lda) {
+        const uint8_t *head = g->w;
+        for (uint32_t i = 0; i < n; i += 4, head += block) {
+            dyn24(a, a + g->lda, (const int8_t *)head + 32, steps, acc);
+            put_dyn(g, head, acc, m, i, 2);
+        }
+    }
+    const uint8_t *head = g->w;
+    for (uint32_t i = 0; m < g->m && i < n; i += 8, head += 2 * block) {
+        const uint8_t *next = i + 4 < n ? head + block : head;
+        dyn18(a, (const int8_t *)head + 32, (const int8_t *)next + 32, steps, acc);
+        put_dyn(g, head, acc, m, i, 1);
+        if (i + 4 < n)
+            put_dyn(g, next, acc + 4, m, i + 4, 1);
+    }
+}
 
 /* mr rows by 4 outputs */
 EK_INLINE void tile_f32(const ek_gemm *g, uint32_t m, uint32_t n, const float *w, const unsigned mr)
@@ -302,6 +339,7 @@ void ek_kernels_mve(ek_kernels *k)
     k->s8_kr = 16;
     k->s8_xoff = 0;
     k->f32_nr = 4;
+    k->windows = 1;
     ek_dw_mve(k);
     ek_elementwise_mve(k);
 }
