@@ -86,16 +86,15 @@ def _read(data: bytes) -> Contents:
     rollback, model_id = struct.unpack_from("<Q32s", data, 56)
     found = []
     for i in range(count):
-        kind, flags, at, _, length, crc, _ = struct.unpack_from("<4sIIIQII", data, 128 + 32 * i)
-        begin = at * package.UNIT_FILE
+        kind, flags, at, _, length, crc, _ = struct.unpack_from(
+            "<4sIIIQII", data, package.HEADER + package.RECORD * i
+        )
+        begin = at * package.UNIT
         intact = zlib.crc32(data[begin : begin + length]) == crc
         found.append(
             Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact)
         )
-    strides = {
-        s.kind: struct.unpack_from("<I", data, 128 + 32 * i + 12)[0] for i, s in enumerate(found)
-    }
-    tables = _Tables(parts, strides)
+    tables = _Tables(parts, package.strides(data))
     meta = json.loads(parts.get("META", b"{}"))
     return Contents(
         version=f"{major}.{minor}",
@@ -131,12 +130,32 @@ class _Tables:
         return strs[at : strs.index(b"\0", at)].decode("utf-8", "replace")
 
     def refs(self, at: int, n: int) -> list[int]:
-        return list(struct.unpack_from(f"<{n}I", self.parts["REFS"], 4 * at))
+        size = self.strides["REFS"]
+        found = struct.unpack_from(
+            f"<{n}{'H' if size == 2 else 'I'}", self.parts["REFS"], size * at
+        )
+        return [package.NONE if size == 2 and r == 0xFFFF else r for r in found]
+
+    def name(self, tensor: int) -> str:
+        """Name of a tensor, made up where the package has none."""
+        names = self.parts.get("NAME", b"")
+        if 4 * tensor >= len(names):
+            return f"tensor{tensor}"
+        return self.string(struct.unpack_from("<I", names, 4 * tensor)[0])
+
+    def op_name(self, op: int) -> str:
+        """Name of an op, "" where the package has none."""
+        if self.strides["OPS "] < package.STRIDES["OPS "]:
+            return ""
+        return self.string(self.record("OPS ", package.OP, op)[-1])
 
     def variants(self, first: int, n: int) -> tuple[Variant, ...]:
         out = []
+        plain = self.strides["VARI"] <= package.PLAIN_VARIANT
+        fmt = package.VARIANT[:-1] if plain else package.VARIANT
         for i in range(first, first + n):
-            nr, kr, xoff, dtype, at, size, encoding = self.record("VARI", "<BBBBIII", i)
+            nr, kr, xoff, dtype, at, size, *tail = self.record("VARI", fmt, i)
+            encoding = tail[0] if tail else 0
             begin = at * package.UNIT
             out.append(
                 Variant(
@@ -149,25 +168,27 @@ class _Tables:
 
     def tensor(self, index: int) -> tuple[Tensor, str, int]:
         """(tensor, memory, offset in bytes)."""
-        name, dtype, rank, kind, flags, offset, size, *rest = self.record(
-            "TENS", "<IBBBBII8IfiHHI", index
-        )
-        dims, (scale, zero, variants, _, first) = rest[:8], rest[8:]
-        shape = tuple(dims[:rank])
-        quant = QuantSpec.per_tensor(scale, zero) if flags & 1 else None
-        memory = {0: "const", 1: "main", 2: "fast", 3: "state"}[kind]
-        at = offset * package.UNIT
+        offset, word, dtype, rank, place, variants = self.record("TENS", package.TENSOR, index)
+        shape = struct.unpack_from(f"<{rank}I", self.parts["WORD"], 4 * word)
+        quant = None
+        if place & package.QUANTIZED:
+            spec = struct.unpack_from("<fi", self.parts["WORD"], 4 * (word + rank))
+            quant = QuantSpec.per_tensor(*spec)
+        memory = {0: "const", 1: "main", 2: "fast", 3: "state"}[place & 15]
+        packed = DTYPES[dtype] == "packed"
+        at = 0 if packed else offset * package.UNIT
         data = None
         source = {"const": "DATA", "state": "STAT"}.get(memory)
-        if source and DTYPES[dtype] != "packed":
-            raw = self.parts[source][at : at + size]
-            data = np.frombuffer(raw, NUMPY[DTYPES[dtype]]).reshape(shape)
-        packed = self.variants(first, variants) if DTYPES[dtype] == "packed" else ()
-        return Tensor(self.string(name), shape, DTYPES[dtype], data, quant, packed), memory, at
+        if source and not packed:
+            kind = np.dtype(NUMPY[DTYPES[dtype]])
+            count = int(np.prod(shape, dtype=np.int64))
+            data = np.frombuffer(self.parts[source], kind, count, at).reshape(shape)
+        layouts = self.variants(offset, variants) if packed else ()
+        return Tensor(self.name(index), shape, DTYPES[dtype], data, quant, layouts), memory, at
 
-    def attrs(self, definition: OpDef, at: int, size: int) -> dict[str, Any]:
+    def attrs(self, definition: OpDef, at: int) -> dict[str, Any]:
         """Attributes from their C structure: the inverse of OpDef.pack."""
-        raw = self.parts["ATTR"][at : at + size]
+        raw = self.parts["ATTR"][at:]
         out: dict[str, Any] = {f.name: f.default for f in definition.fields if f.host}
         pos = 0
         for f in definition.c_fields:
@@ -180,7 +201,7 @@ class _Tables:
         return out
 
     def entry(self, index: int) -> Entry:
-        name, op0, n, refs, ins, outs, *_ = self.record("ENTR", "<IIIIHH3I", index)
+        name, op0, n, refs, ins, outs = self.record("ENTR", package.ENTRY, index)
         g = Graph(self.string(name))
         offsets: dict[str, int] = {}
         memory: dict[str, str] = {}
@@ -203,8 +224,8 @@ class _Tables:
         g.inputs, g.outputs = list(io[:ins]), list(io[ins:])
         scratch, attr_bytes, exact = [], [], []
         for i in range(op0, op0 + n):
-            label, code, version, at, n_in, n_out, attr, size, work, flags = self.record(
-                "OPS ", "<IHHIHHIIII", i
+            code, version, n_out, n_in, flags, at, attr, work = self.record(
+                "OPS ", package.OP[:-1], i
             )
             definition = self.defs.get((code, version))
             if definition is None:
@@ -212,12 +233,12 @@ class _Tables:
                     f"op code {code} version {version} is not known", todo="update edgekit"
                 )
             operands = names(self.refs(at, n_in + n_out))
-            attrs = self.attrs(definition, attr, size)
+            attrs = self.attrs(definition, attr)
             g.ops.append(
-                Op(definition.name, self.string(label), operands[:n_in], operands[n_in:], attrs)
+                Op(definition.name, self.op_name(i), operands[:n_in], operands[n_in:], attrs)
             )
             scratch.append(work)
-            attr_bytes.append(size)
+            attr_bytes.append(len(definition.pack(attrs)))
             exact.append(bool(flags & 1))
         return Entry(g.name, g, offsets, memory, tuple(scratch), tuple(attr_bytes), tuple(exact))
 

@@ -7,7 +7,7 @@ messages.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from edgekit import layout, ops, paths, wire
 from edgekit.ops.base import OpDef
@@ -79,12 +79,17 @@ def isas_h() -> str:
     return "".join(out) + "#endif\n"
 
 
-def isas_c(names: Collection[str] | None = None) -> str:
-    """The overlay table of a build, lowest rank first; with ``names`` only of these ISAs."""
+def isas_c(names: Collection[str] | None = None, instead: Mapping[str, str] | None = None) -> str:
+    """The overlay table of a build, lowest rank first; with ``names`` only of these ISAs.
+
+    ``instead``: ISA -> another that paints over all of it, so that a core with both links one.
+    """
     isas = [i for i in layout.isas().values() if names is None or i.name in names]
+    better = {k: layout.isas()[v].when for k, v in (instead or {}).items()}
     out = [HEAD + '#include "oplist.h"\n\nconst ek_overlay ek_overlays[] = {\n']
     out += [
-        f"#if {i.when}\n    {{ EK_ISA_{i.name.upper()}, ek_kernels_{i.name}, ek_has_{i.name} }},\n"
+        f"#if {i.when}{f' && !({better[i.name]})' if i.name in better else ''}\n"
+        f"    {{ EK_ISA_{i.name.upper()}, ek_kernels_{i.name}, ek_has_{i.name} }},\n"
         "#endif\n"
         for i in isas
     ]

@@ -1,6 +1,6 @@
 """Writes .ekp packages: native/src/format.h and native/FORMAT.md in Python.
 
-The same graph gives the same bytes.  Offsets of tensors count 16 bytes, of sections 64.
+The same graph gives the same bytes.  Offsets of tensors and sections count 16 bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,20 @@ from edgekit import ops
 from edgekit.errors import PackageError
 from edgekit.ir import NUMPY, Array, Graph, Op, Tensor
 from edgekit.layout import Variant
-from edgekit.plan import Plan, up
+from edgekit.plan import Plan
 
 MAGIC, MAJOR, MINOR = 0x1A504B45, 1, 0
-UNIT, UNIT_FILE, NONE = 16, 64, 0xFFFFFFFF
+UNIT, NONE = 16, 0xFFFFFFFF
+HEADER, RECORD = 128, 32  # bytes of the header and of a record of the section table
+WIDE = 64  # DATA begins at a multiple, so that a vector of weights lies in one cache line
 DTYPES = {"f32": 0, "i8": 1, "u8": 2, "i16": 3, "i32": 4, "i64": 5, "bool": 6, "i4": 9, "i2": 10}
 DTYPES["packed"] = 11
 KIND_CONST, KIND_MAIN, KIND_STATE = 0, 1, 3
-CRITICAL = {"STRS", "TENS", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "DATA", "STAT"}
-STRIDES = {"TENS": 64, "VARI": 16, "OPS ": 32, "ENTR": 32, "GOLD": 32}
+QUANTIZED = 16  # bit of a tensor's place
+CRITICAL = {"STRS", "TENS", "WORD", "NAME", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "DATA", "STAT"}
+STRIDES = {"TENS": 12, "VARI": 16, "REFS": 4, "OPS ": 24, "ENTR": 20, "GOLD": 24}
+UNNAMED_OP, PLAIN_VARIANT = 20, 12  # strides of packages without names, without sparse weights
+TENSOR, VARIANT, OP, ENTRY = "<IIBBBB", "<BBBBIII", "<HBBHHIIII", "<IIIIHH"
 FEATURE_ENCODED = 4  # required by sparse weights
 FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
@@ -75,9 +81,12 @@ class _Writer:
     str_at: dict[str, int] = field(default_factory=dict)
     data: _Blob = field(default_factory=_Blob)
     tens: bytearray = field(default_factory=bytearray)
+    words: bytearray = field(default_factory=bytearray)
+    names: bytearray = field(default_factory=bytearray)
     vari: bytearray = field(default_factory=bytearray)
     refs: list[int] = field(default_factory=list)
     attr: bytearray = field(default_factory=bytearray)
+    attr_at: dict[bytes, int] = field(default_factory=dict)
     ops: bytearray = field(default_factory=bytearray)
     entr: bytearray = field(default_factory=bytearray)
     stat: bytearray = field(default_factory=bytearray)
@@ -94,17 +103,36 @@ class _Writer:
 
     def tensor(self, t: Tensor, kind: int, offset: int) -> None:
         quant = t.quant if t.quant is not None and t.quant.axis is None else None
-        dims = (*t.shape, *([0] * (8 - len(t.shape))))
         if len(t.shape) > 8:
             raise PackageError(f"{t.name!r} has rank {len(t.shape)}, 8 is the most")
-        variant0 = len(self.vari) // 16
+        if t.dtype == "packed":
+            offset = len(self.vari) // STRIDES["VARI"]
         for v in t.variants:
             self.variant(v)
-        nbytes = 0 if t.dtype == "packed" else t.nbytes
-        scale, zero = (float(quant.scale), int(quant.zero)) if quant else (0.0, 0)
-        head = (self.string(t.name), DTYPES[t.dtype], len(t.shape), kind, int(quant is not None))
-        tail = (scale, zero, len(t.variants), 0, variant0)
-        self.tens += struct.pack("<IBBBBII8IfiHHI", *head, offset, nbytes, *dims, *tail)
+        words = struct.pack(f"<{len(t.shape)}I", *t.shape)
+        if quant is not None:
+            words += struct.pack("<fi", float(quant.scale), int(quant.zero))
+        place = kind | (QUANTIZED if quant is not None else 0)
+        what = (DTYPES[t.dtype], len(t.shape), place, len(t.variants))
+        self.tens += struct.pack(TENSOR, offset, self.word(words), *what)
+        self.names += struct.pack("<I", self.string(t.name))
+
+    def word(self, words: bytes) -> int:
+        """Index of these words in WORD; those that lie there already are used again."""
+        at = self.words.find(words)
+        while at > 0 and at % 4:
+            at = self.words.find(words, at + 1)
+        if at < 0:
+            at = len(self.words)
+            self.words += words
+        return at // 4
+
+    def attributes(self, attr: bytes) -> int:
+        """Offset of an attribute structure; ops with equal ones share it."""
+        if attr not in self.attr_at:
+            self.attr_at[attr] = len(self.attr)
+            self.attr += attr
+        return self.attr_at[attr]
 
     def variant(self, v: Variant) -> None:
         la = v.layout
@@ -113,7 +141,7 @@ class _Writer:
             self.required |= FEATURE_ENCODED
         if v.dtype in ("i4", "i2"):
             self.required |= FEATURE_PACKED_BITS
-        self.vari += struct.pack("<BBBBIII", la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)
+        self.vari += struct.pack(VARIANT, la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)
 
     def state(self, t: Tensor) -> int:
         """Offset of a state in UNIT; its initial bytes are added when it is first seen."""
@@ -134,30 +162,30 @@ class _Writer:
             return KIND_CONST, self.data.add(np.ascontiguousarray(t.data).tobytes())
         return KIND_MAIN, plan.offsets[t.name] // UNIT
 
-    def entry(self, name: str, g: Graph, plan: Plan) -> None:
+    def entry(self, label: str, g: Graph, plan: Plan) -> None:
         index: dict[str, int] = {}
-        for t in g.tensors.values():
-            index[t.name] = len(self.tens) // 64
+        ends = (*g.inputs, *g.outputs)  # first: packages without names keep theirs
+        for name in dict.fromkeys((*ends, *g.tensors)):
+            t = g.tensors[name]
+            index[name] = len(self.tens) // STRIDES["TENS"]
             self.tensor(t, *self.place(t, g, plan))
-        op0 = len(self.ops) // 32
+        op0 = len(self.ops) // STRIDES["OPS "]
         for op, scratch in zip(g.ops, plan.scratch, strict=True):
             self.op(op, g, plan, index, scratch)
         refs = len(self.refs)
         self.refs += [index[n] for n in (*g.inputs, *g.outputs)]
-        span = (op0, len(self.ops) // 32 - op0, refs, len(g.inputs), len(g.outputs))
-        self.entr += struct.pack("<IIIIHH3I", self.string(name), *span, 0, 0, 0)
+        count = len(self.ops) // STRIDES["OPS "] - op0
+        span = (op0, count, refs, len(g.inputs), len(g.outputs))
+        self.entr += struct.pack(ENTRY, self.string(label), *span)
 
     def op(self, op: Op, g: Graph, plan: Plan, index: dict[str, int], scratch: int) -> None:
         d = ops.get(op.type)
-        attr = d.pack(op.attrs)
-        operands = (len(self.refs), len(op.inputs), len(op.outputs))
+        refs = len(self.refs)
         self.refs += [index[n] if n else NONE for n in (*op.inputs, *op.outputs)]
         flags = int(d.exact(op, g)) | _grants(op, g, plan) << 8
-        tail = (len(self.attr), len(attr), scratch, flags)
-        self.ops += struct.pack(
-            "<IHHIHHIIII", self.string(op.name), d.code, d.version, *operands, *tail
-        )
-        self.attr += attr
+        head = (d.code, d.version, len(op.outputs), len(op.inputs), flags)
+        tail = (refs, self.attributes(d.pack(op.attrs)), scratch, self.string(op.name))
+        self.ops += struct.pack(OP, *head, *tail)
 
 
 def write(
@@ -178,6 +206,8 @@ def write(
     gold, gdat = _goldens(goldens or [])
     sections = {
         "TENS": bytes(w.tens),
+        "WORD": bytes(w.words),
+        "NAME": bytes(w.names),
         "VARI": bytes(w.vari),
         "REFS": np.asarray(w.refs, "<u4").tobytes(),
         "ATTR": bytes(w.attr),
@@ -224,7 +254,7 @@ def _goldens(goldens: list[Golden]) -> tuple[bytes, bytes]:
         data = g.data()
         gdat += b"\0" * (-len(gdat) % UNIT)
         place = (len(gdat) // UNIT, len(data))
-        gold += struct.pack("<IIIIIfII", g.entry, g.seed, *place, int(g.exact), g.tolerance, 0, 0)
+        gold += struct.pack("<IIIIIf", g.entry, g.seed, *place, int(g.exact), g.tolerance)
         gdat += data
     return bytes(gold), bytes(gdat)
 
@@ -235,15 +265,21 @@ def _assemble(
     model_id: bytes,
     rollback: int,
     required: int = 0,
+    strides: dict[str, int] | None = None,
+    align: int = WIDE,
 ) -> bytes:
-    at = up(128 + 32 * len(sections), UNIT_FILE)
+    strides = STRIDES if strides is None else strides
+    start = HEADER + RECORD * len(sections)
     table, body = bytearray(), bytearray()
     for kind, data in sections:
-        what = (kind.encode(), int(kind in CRITICAL), at // UNIT_FILE, STRIDES.get(kind, 0))
-        table += struct.pack("<4sIIIQII", *what, len(data), zlib.crc32(data), 0)
-        padded = data + b"\0" * (-len(data) % UNIT_FILE)
-        body += padded
-        at += len(padded)
+        to = align if kind == "DATA" else UNIT
+        body += b"\0" * (-(start + len(body)) % to)
+        what = (kind.encode(), int(kind in CRITICAL), (start + len(body)) // UNIT)
+        table += struct.pack(
+            "<4sIIIQII", *what, strides.get(kind, 0), len(data), zlib.crc32(data), 0
+        )
+        body += data
+    body += b"\0" * (-(start + len(body)) % align)
 
     def header(crc: int) -> bytes:
         head = (
@@ -252,7 +288,7 @@ def _assemble(
             MINOR,
             required,
             0,
-            at,
+            start + len(body),
             len(sections),
             crc,
             *(m // UNIT for m in mem),
@@ -262,16 +298,29 @@ def _assemble(
         return struct.pack("<IHHIIQII5IIQ32s32s", *head, *tail)
 
     crc = zlib.crc32(bytes(table), zlib.crc32(header(0)))
-    front = header(crc) + bytes(table)
-    return front + b"\0" * (-len(front) % UNIT_FILE) + bytes(body)
+    return header(crc) + bytes(table) + bytes(body)
 
 
-def reassemble(data: bytes, parts: dict[str, bytes]) -> bytes:
-    """A package with the header fields of ``data`` and other sections, checksums made again."""
+def strides(data: bytes) -> dict[str, int]:
+    """Name -> bytes of a record of every section, 0 where it is no table."""
+    return {kind: stride for kind, _, stride, _ in _table(data)}
+
+
+def reassemble(
+    data: bytes,
+    parts: dict[str, bytes],
+    changed: dict[str, int] | None = None,
+    align: int = WIDE,
+) -> bytes:
+    """A package with the header fields of ``data`` and other sections, checksums made again.
+
+    ``changed``: strides of sections whose records are others now.
+    """
     (required,) = struct.unpack_from("<I", data, 8)
     mem = [m * UNIT for m in struct.unpack_from("<5I", data, 32)]
     rollback, model_id = struct.unpack_from("<Q32s", data, 56)
-    return _assemble(list(parts.items()), mem, model_id, rollback, required)
+    widths = strides(data) | (changed or {})
+    return _assemble(list(parts.items()), mem, model_id, rollback, required, widths, align)
 
 
 def sections(data: bytes) -> dict[str, bytes]:
@@ -280,16 +329,23 @@ def sections(data: bytes) -> dict[str, bytes]:
         raise PackageError(
             "not an EdgeKit package", todo="give a .ekp file written by `edgekit build`"
         )
-    n = struct.unpack_from("<I", data, 24)[0]
     out: dict[str, bytes] = {}
-    for i in range(n):
-        if 128 + 32 * (i + 1) > len(data):
+    for kind, at, _, size in _table(data):
+        if at + size > len(data):
             raise PackageError("the package is truncated", todo="copy it again")
-        kind, _, offset, _, size, _, _ = struct.unpack_from("<4sIIIQII", data, 128 + 32 * i)
-        if offset * UNIT_FILE + size > len(data):
-            raise PackageError("the package is truncated", todo="copy it again")
-        out[kind.decode("ascii", "replace")] = data[offset * UNIT_FILE : offset * UNIT_FILE + size]
+        out[kind] = data[at : at + size]
     return out
+
+
+def _table(data: bytes) -> Iterator[tuple[str, int, int, int]]:
+    """(kind, offset in bytes, stride, bytes) of every section."""
+    for i in range(struct.unpack_from("<I", data, 24)[0]):
+        if HEADER + RECORD * (i + 1) > len(data):
+            raise PackageError("the package is truncated", todo="copy it again")
+        kind, _, offset, stride, size, _, _ = struct.unpack_from(
+            "<4sIIIQII", data, HEADER + RECORD * i
+        )
+        yield kind.decode("ascii", "replace"), offset * UNIT, stride, size
 
 
 def golden_inputs(seed: int, specs: list[tuple[Tensor, tuple[float, float]]]) -> list[Array]:

@@ -54,7 +54,7 @@ static void repair(uint8_t *p, size_t len)
     if (sizeof *h + (uint64_t)n * sizeof *s > len)
         return;
     for (uint32_t i = 0; i < n; i++) {
-        uint64_t at = (uint64_t)s[i].offset * EK_UNIT_FILE;
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
         if (s[i].kind != EK_SECT_DATA && at <= len && s[i].bytes <= len - at) /* DATA is not read by ek_open */
             s[i].crc = ek_crc32(0, p + at, (size_t)s[i].bytes);
     }
@@ -154,12 +154,12 @@ static size_t structure(const uint8_t *p, uint32_t *at, size_t *weights)
     for (uint32_t k = 0; k < h->sections; k++)
         if (s[k].kind != EK_SECT_DATA && s[k].kind != EK_SECT_META)
             for (uint64_t i = 0; i < s[k].bytes; i++)
-                at[n++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT_FILE + i);
+                at[n++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT + i);
     *weights = n;
     for (uint32_t k = 0; k < h->sections; k++)
         if (s[k].kind == EK_SECT_DATA)
             for (uint64_t i = next() % 100; i < s[k].bytes; i += 100)
-                at[(*weights)++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT_FILE + i);
+                at[(*weights)++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT + i);
     return n;
 }
 

@@ -81,7 +81,7 @@ def table(data: bytes, kind: str) -> tuple[int, int, int]:
     for i in range(struct.unpack_from("<I", data, 24)[0]):
         name, _, at, stride, size = struct.unpack_from("<4sIIIQ", data, 128 + 32 * i)
         if name == kind.encode():
-            return at * 64, stride, size
+            return at * 16, stride, size
     raise KeyError(kind)
 
 
@@ -90,7 +90,7 @@ def repaired(data: bytearray) -> bytes:
     n = struct.unpack_from("<I", data, 24)[0]
     for i in range(n):
         _, _, at, _, size = struct.unpack_from("<4sIIIQ", data, 128 + 32 * i)
-        struct.pack_into("<I", data, 128 + 32 * i + 24, zlib.crc32(data[at * 64 : at * 64 + size]))
+        struct.pack_into("<I", data, 128 + 32 * i + 24, zlib.crc32(data[at * 16 : at * 16 + size]))
     struct.pack_into("<I", data, 28, 0)
     struct.pack_into("<I", data, 28, zlib.crc32(data[: 128 + 32 * n]))
     return bytes(data)

@@ -47,7 +47,7 @@ def test_mutants_are_refused_with_a_sentence_or_run_safely(
 def test_several_entries_and_state_survive_every_byte() -> None:
     subject = fuzz.Subject("two_entries", two_entries(), 0)
     result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
-    assert result.mutants > 3 * 1000 and result.ran == result.opened > 0
+    assert result.mutants > 2500 and result.ran == result.opened > 0
 
 
 @pytest.mark.parametrize("pattern", ["1:8", "blocks"])

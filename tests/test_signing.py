@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, need, need_program
+from package_cases import table
 
 from edgekit import boards, cli, emulate, package, signing, toolchain
 
@@ -154,11 +155,9 @@ def package_spans(data: bytes) -> list[range]:
     """Bytes a signature covers: header, table and sections."""
     parts = package.sections(data)
     spans = [range(32, 128 + 32 * len(parts))]
-    at = 128 + 32 * len(parts)
-    for part in parts.values():
-        at = -(-at // 64) * 64
-        spans.append(range(at, at + len(part)))
-        at += len(part)
+    for kind in parts:
+        at, _, size = table(data, kind)
+        spans.append(range(at, at + size))
     spans[-1] = range(spans[-1].start, spans[-1].start + 64)  # SIGN: the key is a hint
     return spans
 

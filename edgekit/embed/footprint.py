@@ -189,7 +189,12 @@ def _flags(cc: Compiler, folder: Path) -> list[str]:
 
 def _link(board: Board, cc: Compiler, objects: Sequence[Path], folder: Path, script: Path) -> Path:
     port = folder / "port"
-    defines = ["-DEK_PORT", f"-DEK_CLOCK_HZ={(board.clock_mhz or 0) * 1_000_000}u", f"-I{port}"]
+    defines = [
+        "-DEK_PORT",
+        "-DEK_PORT_NO_IRQS",
+        f"-DEK_CLOCK_HZ={(board.clock_mhz or 0) * 1_000_000}u",
+        f"-I{port}",
+    ]
     sources = [folder / "main.c", *(port / f for f in PORT if f.endswith(".c"))]
     more = []
     for source in sources:

@@ -16,7 +16,7 @@ from edgekit.boards import Board
 from edgekit.contents import Contents
 from edgekit.embed.strip import strip
 from edgekit.errors import UsageError
-from edgekit.explain import slot_names
+from edgekit.explain import isa_slots, slot_names
 from edgekit.ir import Tensor
 
 PORT = ("startup.c", "semihost.c", "memory.c", "port.h")
@@ -72,7 +72,7 @@ def project(data: bytes, board: Board, name: str) -> Project:
         for path in (*core, *kernels, *_headers(board))
         if path != "edgekit/gen/isas.c"
     }
-    files["edgekit/gen/isas.c"] = gen.isas_c(board.isa)
+    files["edgekit/gen/isas.c"] = gen.isas_c(board.isa, _covered(board))
     files["edgekit/src/ek_build.h"] = fill("ek_build.h", values)
     files[f"{prefix}.h"] = fill("model.h", {**values, "ends": _ends_c(found, prefix)})
     files[f"{prefix}.c"] = fill("model.c", values)
@@ -217,6 +217,19 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     return (*src, "edgekit/gen/isas.c", *ops), tuple(kernels)
 
 
+def _covered(board: Board) -> dict[str, str]:
+    """ISA -> a better one of a bare board whose kernels fill every slot of it: both are there or
+    not when the compiler runs, and the package has the layout of the better one alone."""
+    slots = isa_slots()
+    ranked = [n for n in slots if n in board.isa] if board.bare else []
+    return {
+        low: high
+        for i, low in enumerate(ranked)
+        for high in ranked[i + 1 :]
+        if slots[low] <= slots[high]
+    }
+
+
 def _headers(board: Board) -> list[str]:
     native = paths.data("native")
     found = [*native.glob("src/*.h"), native / "include" / "edgekit.h", *native.glob("kernels/*.h")]
@@ -266,9 +279,9 @@ def _program(name: str, board: Board) -> str:
         "LINK = -Wl,--gc-sections -Wl,-T,port/link.ld\n"
         "LIBS = $(if $(findstring zig,$(CC)),-nostartfiles,-nostdlib -lgcc -Wl,-Map=$@.map)\n"
         "PORT = port/startup.c port/semihost.c port/memory.c\n"
+        f"DEFINES = -DEK_PORT -DEK_PORT_NO_IRQS -DEK_CLOCK_HZ={mhz}u\n"
         f"{name}.elf: $(MAIN) $(PORT) lib{name}.a port/link.ld\n"
-        f"\t$(CC) $(FLAGS) -Os -DEK_PORT -DEK_CLOCK_HZ={mhz}u -Iport $(MAIN) $(PORT)"
-        f" lib{name}.a $(LINK) $(LIBS) -o $@\n"
+        f"\t$(CC) $(FLAGS) -Os $(DEFINES) -Iport $(MAIN) $(PORT) lib{name}.a $(LINK) $(LIBS) -o $@\n"
     )
     if board.emulator is not None:
         args = " ".join((board.emulator.program, *board.emulator.args))

@@ -6,24 +6,40 @@ import struct
 
 from edgekit import package
 
-NAMED = {
-    "TENS": 64,
-    "OPS ": 32,
-    "ENTR": 32,
-}  # tables whose records begin with a name; their strides
-
 
 def strip(data: bytes) -> bytes:
     """The same package, smaller: same ops, places, weights and golden vectors, so the same bits.
 
-    Names of entries, inputs and outputs stay, since `ek_find` looks them up.
+    Names of entries, inputs and outputs stay, since `ek_find` looks them up.  References take two
+    bytes where that is enough, and nothing is aligned to more than a microcontroller asks for.
     """
-    parts = package.sections(data)
-    parts.pop("META", None)
-    parts.pop("SIGN", None)  # it was made over the other bytes
-    old = parts["STRS"]
-    kept = _ends(parts)
-    strings = bytearray(b"\0")
+    parts, strides = package.sections(data), package.strides(data)
+    for kind in ("META", "SIGN"):  # a signature was made over the other bytes
+        parts.pop(kind, None)
+    refs = struct.unpack(f"<{len(parts['REFS']) // strides['REFS']}I", parts["REFS"])
+    tensors = len(parts["TENS"]) // strides["TENS"]
+    if tensors < 0xFFFF:
+        parts["REFS"] = struct.pack(f"<{len(refs)}H", *(r & 0xFFFF for r in refs))
+        strides["REFS"] = 2
+    parts["OPS "] = _columns(parts["OPS "], strides["OPS "], package.UNNAMED_OP)
+    strides["OPS "] = package.UNNAMED_OP
+    vari, wide = parts.get("VARI", b""), strides.get("VARI", 0)
+    tails = (vari[i + package.PLAIN_VARIANT : i + wide] for i in range(0, len(vari), wide or 1))
+    if vari and not any(map(any, tails)):  # no sparse weights
+        parts["VARI"] = _columns(vari, wide, package.PLAIN_VARIANT)
+        strides["VARI"] = package.PLAIN_VARIANT
+    _names(parts, refs, strides["ENTR"])
+    return package.reassemble(data, parts, strides, align=package.UNIT)
+
+
+def _columns(table: bytes, stride: int, keep: int) -> bytes:
+    """The first ``keep`` bytes of every record."""
+    return b"".join(table[i : i + keep] for i in range(0, len(table), stride))
+
+
+def _names(parts: dict[str, bytes], refs: tuple[int, ...], stride: int) -> None:
+    """Leaves the strings of entries and of their inputs and outputs; those lie first in NAME."""
+    old, strings = parts["STRS"], bytearray(b"\0")
     places: dict[int, int] = {}
 
     def place(at: int) -> int:
@@ -33,22 +49,12 @@ def strip(data: bytes) -> bytes:
             strings.extend(old[at : old.index(b"\0", at) + 1])
         return places[at]
 
-    for kind, stride in NAMED.items():
-        table = bytearray(parts.get(kind, b""))
-        for i in range(len(table) // stride):
-            (at,) = struct.unpack_from("<I", table, i * stride)
-            keep = kind == "ENTR" or (kind == "TENS" and i in kept)
-            struct.pack_into("<I", table, i * stride, place(at) if keep else 0)
-        if kind in parts:
-            parts[kind] = bytes(table)
-    parts["STRS"] = bytes(strings)
-    return package.reassemble(data, parts)
-
-
-def _ends(parts: dict[str, bytes]) -> set[int]:
-    """Indices of the tensors that are inputs or outputs of an entry."""
-    found: set[int] = set()
-    for i in range(len(parts["ENTR"]) // NAMED["ENTR"]):
-        first, inputs, outputs = struct.unpack_from("<IHH", parts["ENTR"], i * NAMED["ENTR"] + 12)
-        found |= set(struct.unpack_from(f"<{inputs + outputs}I", parts["REFS"], 4 * first))
-    return found
+    entries, kept = bytearray(parts["ENTR"]), set()
+    for at in range(0, len(entries), stride):
+        name, _, _, first, inputs, outputs = struct.unpack_from(package.ENTRY, entries, at)
+        kept |= set(refs[first : first + inputs + outputs])
+        struct.pack_into("<I", entries, at, place(name))
+    names = struct.unpack(f"<{len(parts['NAME']) // 4}I", parts["NAME"])[: max(kept) + 1]
+    new = (place(n) if i in kept else 0 for i, n in enumerate(names))
+    parts["NAME"] = struct.pack(f"<{len(names)}I", *new)
+    parts["ENTR"], parts["STRS"] = bytes(entries), bytes(strings)

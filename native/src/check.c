@@ -44,7 +44,7 @@ int ek_is(const ek_view *v, uint32_t dtype, uint32_t rank)
 
 int ek_quant_ok(const ek_view *v)
 {
-    return v->rec && (v->rec->flags & EK_TENSOR_QUANTIZED) && v->scale > 0 && v->scale < 1.8e19f && v->zero >= -128 && v->zero <= 127;
+    return v->rec && (v->rec->place & EK_TENSOR_QUANTIZED) && v->scale > 0 && v->scale < 1.8e19f && v->zero >= -128 && v->zero <= 127;
 }
 
 int ek_bounds_ok(float lo, float hi, int32_t zero)

@@ -7,8 +7,7 @@
 
 #define EK_MAGIC 0x1a504b45u /* "EKP\x1a" */
 #define EK_NONE 0xffffffffu
-#define EK_UNIT_FILE 64u /* sections */
-#define EK_UNIT 16u      /* tensors in DATA and in memories */
+#define EK_UNIT 16u /* places of sections, of tensors in DATA and in memories */
 #define EK_OPERANDS_MAX 1024u /* inputs and outputs of one op together */
 #define EK_OUTPUTS_MAX 64u    /* of one op */
 #define EK_FOURCC(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
@@ -41,7 +40,7 @@ typedef struct ek_header {
 typedef struct ek_section {
     uint32_t kind;   /* EK_FOURCC */
     uint32_t flags;  /* bit 0: critical, a reader must know the kind */
-    uint32_t offset; /* EK_UNIT_FILE from the start of the package */
+    uint32_t offset; /* EK_UNIT from the start of the package; they lie in the order of this table */
     uint32_t stride; /* of a record; 0: not a table */
     uint64_t bytes;
     uint32_t crc;
@@ -49,22 +48,15 @@ typedef struct ek_section {
 } ek_section;
 
 typedef struct ek_tensor_rec {
-    uint32_t name;    /* offset in STRS */
+    uint32_t offset;  /* EK_UNIT: in DATA (const) or in its memory; STATE: also in STAT; EK_PACKED: first record in VARI */
+    uint32_t words;   /* first of its words in WORD: dims[rank], then scale (float) and zero (int32) where quantized */
     uint8_t dtype;    /* ek_dtype */
     uint8_t rank;
-    uint8_t kind;     /* EK_KIND_* */
-    uint8_t flags;    /* bit 0: quantized */
-    uint32_t offset;  /* EK_UNIT: in DATA (const) or in its memory; STATE: also in STAT */
-    uint32_t bytes;
-    uint32_t dims[EK_MAX_RANK];
-    float scale;
-    int32_t zero;
-    uint16_t variants; /* EK_PACKED: how many layouts, from variant0 on in VARI */
-    uint16_t encoding; /* EK_ENC_* */
-    uint32_t variant0;
+    uint8_t place;    /* EK_KIND_*, EK_TENSOR_QUANTIZED; other bits are 0 */
+    uint8_t variants; /* EK_PACKED: how many layouts */
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
-enum { EK_TENSOR_QUANTIZED = 1 };
+enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16 };
 /* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md); 2 and 3 are
  * reserved and refused. */
 enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3,
@@ -79,18 +71,19 @@ typedef struct ek_variant {
     uint8_t dtype;   /* EK_F32, EK_I8, EK_I4 or EK_I2: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
-    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8 */
+    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8.  Absent in packages without sparse weights: see ek_encoding */
 } ek_variant;
 
 typedef struct ek_op_rec {
-    uint32_t name;
-    uint16_t code, version;
+    uint16_t code;
+    uint8_t version;
+    uint8_t outputs;
+    uint16_t inputs;
+    uint16_t flags;     /* bit 0: exact; bit 8 + k: input k (0..7) lies where an output lies */
     uint32_t refs;      /* first index in REFS: inputs, then outputs */
-    uint16_t inputs, outputs;
-    uint32_t attr;      /* offset in ATTR, multiple of 4 */
-    uint32_t attr_bytes;
+    uint32_t attr;      /* offset in ATTR of the op's structure, multiple of 4; ops may share one */
     uint32_t scratch;   /* bytes granted, per thread */
-    uint32_t flags;     /* bit 0: exact; bit 8 + k: input k (0..7) lies where an output lies */
+    uint32_t name;      /* offset in STRS; absent in packages without names: read it with ek_op_name */
 } ek_op_rec;
 enum { EK_OP_EXACT = 1, EK_OP_GRANT0 = 256 };
 /* Op codes: 1.. are EdgeKit's; 0x8000.. belong to whoever builds with ops of their own; the last one is reserved. */
@@ -101,7 +94,6 @@ typedef struct ek_entry_rec {
     uint32_t op0, ops;   /* range in OPS */
     uint32_t refs;       /* first index in REFS: inputs, then outputs */
     uint16_t inputs, outputs;
-    uint32_t reserved[3];
 } ek_entry_rec;
 
 /* A golden vector: inputs are made from a seed, outputs are compared by CRC-32 (exact) or value. */
@@ -112,11 +104,12 @@ typedef struct ek_golden_rec {
     uint32_t data_bytes;
     uint32_t exact;     /* 1: CRC-32 of each output; 0: float32 values follow */
     float tolerance;    /* max |got - want| <= tolerance * max |want|, per output */
-    uint32_t reserved[2];
 } ek_golden_rec;
 
 #define EK_SECT_STRS EK_FOURCC('S', 'T', 'R', 'S')
 #define EK_SECT_TENS EK_FOURCC('T', 'E', 'N', 'S')
+#define EK_SECT_WORD EK_FOURCC('W', 'O', 'R', 'D') /* uint32: shapes, scales and zero points of tensors */
+#define EK_SECT_NAME EK_FOURCC('N', 'A', 'M', 'E') /* uint32: names of the first tensors, offsets in STRS */
 #define EK_SECT_VARI EK_FOURCC('V', 'A', 'R', 'I')
 #define EK_SECT_REFS EK_FOURCC('R', 'E', 'F', 'S')
 #define EK_SECT_ATTR EK_FOURCC('A', 'T', 'T', 'R')
@@ -130,7 +123,7 @@ typedef struct ek_golden_rec {
 #define EK_SECT_SYMS EK_FOURCC('S', 'Y', 'M', 'S') /* reserved: symbols and their maxima; critical */
 #define EK_SECT_SIGN EK_FOURCC('S', 'I', 'G', 'N') /* reserved: Ed25519 signature; ignorable */
 
-_Static_assert(sizeof(ek_header) == 128 && sizeof(ek_section) == 32 && sizeof(ek_tensor_rec) == 64, "format");
-_Static_assert(sizeof(ek_variant) == 16 && sizeof(ek_op_rec) == 32 && sizeof(ek_entry_rec) == 32, "format");
-_Static_assert(sizeof(ek_golden_rec) == 32, "format");
+_Static_assert(sizeof(ek_header) == 128 && sizeof(ek_section) == 32 && sizeof(ek_tensor_rec) == 12, "format");
+_Static_assert(sizeof(ek_variant) == 16 && sizeof(ek_op_rec) == 24 && sizeof(ek_entry_rec) == 20, "format");
+_Static_assert(sizeof(ek_golden_rec) == 24, "format");
 #endif

@@ -19,8 +19,8 @@ static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_
                   uint32_t k, uint32_t groups)
 {
     ek_view t = ek_in(c, i);
-    uint32_t kind = v->encoding & 0xff, fits = kind == EK_ENC_NM ? v->nr == c->k->nm_nr && v->kr == c->k->nm_kr
-                                                                 : v->nr == c->k->blocks_nr && v->kr == c->k->blocks_kr;
+    uint32_t encoding = ek_encoding(c, v), kind = encoding & 0xff;
+    int fits = kind == EK_ENC_NM ? v->nr == c->k->nm_nr && v->kr == c->k->nm_kr : v->nr == c->k->blocks_nr && v->kr == c->k->blocks_kr;
     if (groups != 1 || t.dims[0] != n || t.dims[1] != k)
         return 0;
     fits = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff);
@@ -30,7 +30,7 @@ static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_
     r->group_bytes = v->bytes;
     r->deep = kind == EK_ENC_NM ? EK_CHUNK : v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
-                      .encoding = (uint8_t)kind, .slots = (uint8_t)(v->encoding >> 8) };
+                      .encoding = (uint8_t)kind, .slots = (uint8_t)(encoding >> 8) };
     r->fn = fits ? c->k->gemm_sparse : ek_gemm_sparse_portable;
     return 1;
 }
@@ -43,7 +43,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
     if (!w)
         return 0;
-    if (v->encoding)
+    if (ek_encoding(c, v))
         return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
     if (dynamic)

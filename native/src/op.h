@@ -47,6 +47,8 @@ ek_view ek_out(const ek_ctx *c, uint32_t i);
 /* Packed weights of operand i in the layout this CPU likes best: *v is set and its blob returned; rec->dims are the
  * logical shape.  NULL where the operand is not packed. */
 const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigned nr, unsigned kr, unsigned xoff, const ek_variant **v);
+/* EK_ENC_*, plus N << 8 */
+uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v);
 /* Calls fn(arg, tile, thread) for all tiles, by the port's threads where there are any. */
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles);
 

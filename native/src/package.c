@@ -60,7 +60,7 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
 static int table_of(ek_table *t, const ek_section *s, const uint8_t *base, size_t record)
 {
     /* older writers' records are shorter: never, today's are the first */
-    if (s->stride < record || s->stride % 4)
+    if (s->stride < record || s->stride % (record < 4 ? record : 4))
         return 0;
     uint64_t count = ek_div_u64(s->bytes, s->stride);
     if (count > 0xfffffu || count * s->stride != s->bytes)
@@ -82,16 +82,21 @@ static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
         p->attr = base;
         p->attr_bytes = (uint32_t)s->bytes;
         return s->bytes <= 0x7fffffffu;
-    case EK_SECT_REFS:
-        p->ref = (const uint32_t *)(const void *)base;
-        p->refs = (uint32_t)(s->bytes / 4);
-        return s->bytes <= 0x7fffffffu && s->bytes % 4 == 0;
+    case EK_SECT_WORD:
+        p->word = (const uint32_t *)(const void *)base;
+        p->words = (uint32_t)(s->bytes / 4);
+        return s->bytes <= 0x7fffffffu;
+    case EK_SECT_NAME:
+        p->name = (const uint32_t *)(const void *)base;
+        p->names = (uint32_t)(s->bytes / 4);
+        return s->bytes <= 0x7fffffffu;
+    case EK_SECT_REFS: return table_of(&p->refs, s, base, 2) && s->stride <= 4;
     case EK_SECT_DATA: p->data = base; p->data_bytes = s->bytes; return 1;
     case EK_SECT_STAT: p->stat = base; p->stat_bytes = s->bytes; return 1;
     case EK_SECT_GDAT: p->gdat = base; p->gdat_bytes = s->bytes; return 1;
     case EK_SECT_TENS: return table_of(&p->tensors, s, base, sizeof(ek_tensor_rec));
-    case EK_SECT_VARI: return table_of(&p->variants, s, base, sizeof(ek_variant));
-    case EK_SECT_OPS_: return table_of(&p->ops, s, base, sizeof(ek_op_rec));
+    case EK_SECT_VARI: return table_of(&p->variants, s, base, offsetof(ek_variant, encoding));
+    case EK_SECT_OPS_: return table_of(&p->ops, s, base, offsetof(ek_op_rec, name));
     case EK_SECT_ENTR: return table_of(&p->entries, s, base, sizeof(ek_entry_rec));
     case EK_SECT_GOLD: return table_of(&p->goldens, s, base, sizeof(ek_golden_rec));
     case EK_SECT_META: return 1;
@@ -101,7 +106,7 @@ static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
 
 static int known(uint32_t kind)
 {
-    static const uint32_t kinds[] = { EK_SECT_STRS, EK_SECT_TENS, EK_SECT_VARI, EK_SECT_REFS, EK_SECT_ATTR, EK_SECT_OPS_,
+    static const uint32_t kinds[] = { EK_SECT_STRS, EK_SECT_TENS, EK_SECT_WORD, EK_SECT_NAME, EK_SECT_VARI, EK_SECT_REFS, EK_SECT_ATTR, EK_SECT_OPS_,
                                       EK_SECT_ENTR, EK_SECT_DATA, EK_SECT_STAT, EK_SECT_GOLD, EK_SECT_GDAT, EK_SECT_META };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i] == kind)
@@ -119,7 +124,7 @@ ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
     p->header = h;
     const ek_section *s = (const ek_section *)(const void *)(h + 1);
     for (uint32_t i = 0; i < h->sections; i++) {
-        uint64_t at = (uint64_t)s[i].offset * EK_UNIT_FILE;
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
         if (at > h->file_bytes || s[i].bytes > h->file_bytes - at)
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
         for (uint32_t j = 0; j < i; j++)
@@ -130,7 +135,7 @@ ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
         if (!take_section(p, &s[i], (const uint8_t *)pkg + at))
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
     }
-    if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->ref)
+    if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->refs.base)
         return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, h->sections);
     return EK_OK;
 }
@@ -141,12 +146,17 @@ uint32_t ek_dtype_bytes(uint32_t dtype)
     return dtype < sizeof bytes ? bytes[dtype] : 0;
 }
 
-/* what one block of sparse weights stores lies in the file; *at: its bytes, moved past it */
-static int list_ok(const ek_variant *v, const uint8_t **at, const uint8_t *end, uint32_t k)
+uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v)
 {
-    uint32_t size = (uint32_t)v->nr * v->kr, slots = v->encoding >> 8, count;
+    return p->variants.stride < sizeof *v ? EK_ENC_PLAIN : v->encoding;
+}
+
+/* what one block of sparse weights stores lies in the file; *at: its bytes, moved past it */
+static int list_ok(const ek_variant *v, uint32_t encoding, const uint8_t **at, const uint8_t *end, uint32_t k)
+{
+    uint32_t size = (uint32_t)v->nr * v->kr, slots = encoding >> 8, count;
     const uint8_t *b = *at;
-    if ((v->encoding & 0xff) == EK_ENC_NM) {
+    if ((encoding & 0xff) == EK_ENC_NM) {
         uint64_t steps = (uint64_t)(ek_up(k, EK_CHUNK) / EK_CHUNK) * (slots / v->kr);
         if (steps * 2 * size > (uint64_t)(end - b))
             return 0;
@@ -166,55 +176,75 @@ static int list_ok(const ek_variant *v, const uint8_t **at, const uint8_t *end, 
 /* Sparse int8 weights (n, k): blocks follow each other inside the variant.  Kernels keep places inside the rows. */
 static int encoding_ok(const ek_package *p, const ek_variant *v, const ek_tensor_rec *t)
 {
-    uint32_t kind = v->encoding & 0xff, slots = v->encoding >> 8, size = (uint32_t)v->nr * v->kr;
-    if (v->encoding == EK_ENC_PLAIN)
+    uint32_t encoding = ek_variant_encoding(p, v), kind = encoding & 0xff, slots = encoding >> 8, size = (uint32_t)v->nr * v->kr;
+    const uint32_t *dims = p->word + t->words;
+    if (encoding == EK_ENC_PLAIN)
         return 1;
-    if (t->rank != 2 || t->dims[1] > 0xffffffu || v->dtype != EK_I8 || size % 4 || v->nr > 64 || v->kr > 64
+    if (t->rank != 2 || dims[1] > 0xffffffu || v->dtype != EK_I8 || size % 4 || v->nr > 64 || v->kr > 64
         || (v->xoff != 0 && v->xoff != 128))
         return 0;
     if (kind == EK_ENC_NM ? !slots || slots > EK_CHUNK || slots % v->kr : kind != EK_ENC_BLOCKS || slots)
         return 0;
     const uint8_t *b = p->data + (size_t)v->offset * EK_UNIT, *end = b + v->bytes;
-    for (uint32_t n = 0; n < t->dims[0]; n += v->nr) {
+    for (uint32_t n = 0; n < dims[0]; n += v->nr) {
         if (end - b < 8 * v->nr)
             return 0;
         b += 8 * v->nr;
-        if (!list_ok(v, &b, end, t->dims[1]))
+        if (!list_ok(v, encoding, &b, end, dims[1]))
             return 0;
     }
     return 1;
 }
 
+uint32_t ek_tensor_count(const ek_package *p, const ek_tensor_rec *t)
+{
+    uint32_t n = 1;
+    for (uint32_t i = 0; i < t->rank; i++)
+        n *= p->word[t->words + i];
+    return n;
+}
+
+uint32_t ek_tensor_bytes(const ek_package *p, const ek_tensor_rec *t)
+{
+    return ek_tensor_count(p, t) * ek_dtype_bytes(t->dtype);
+}
+
+const char *ek_tensor_name(const ek_package *p, uint32_t tensor) { return tensor < p->names ? p->strs + p->name[tensor] : ""; }
+
+const char *ek_op_name(const ek_package *p, uint32_t op)
+{
+    return p->ops.stride < sizeof(ek_op_rec) ? "" : p->strs + ek_op_get(p, op)->name;
+}
+
 static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 {
     uint64_t n = 1;
-    if (t->name >= p->strs_bytes || t->rank > EK_MAX_RANK || t->dtype > EK_PACKED || t->encoding != EK_ENC_PLAIN)
+    if (t->rank > EK_MAX_RANK || t->dtype > EK_PACKED || t->place & ~(EK_KIND_MASK | EK_TENSOR_QUANTIZED)
+        || (uint64_t)t->words + t->rank + (t->place & EK_TENSOR_QUANTIZED ? 2u : 0u) > p->words)
         return 0;
-    for (uint32_t i = 0; i < EK_MAX_RANK; i++) {
-        uint32_t d = t->dims[i];
-        if (i < t->rank ? d == 0 : d != 0)
-            return 0;
-        n *= d ? d : 1;
-        if (n > 0x7fffffffu)
+    for (uint32_t i = 0; i < t->rank; i++) {
+        n *= p->word[t->words + i];
+        if (n - 1 > 0x7ffffffeu) /* 0 too */
             return 0;
     }
     if (t->dtype == EK_PACKED) {
-        if (t->kind != EK_KIND_CONST || !t->variants || (uint64_t)t->variant0 + t->variants > p->variants.count)
+        if (ek_kind(t) != EK_KIND_CONST || !t->variants || (uint64_t)t->offset + t->variants > p->variants.count)
             return 0;
         for (uint32_t i = 0; i < t->variants; i++) /* a build without the kernel leaves the check out, and refuses in its op */
-            if (EK_USES(GEMM_SPARSE) && !encoding_ok(p, (const ek_variant *)ek_record(&p->variants, t->variant0 + i), t))
+            if (EK_USES(GEMM_SPARSE) && !encoding_ok(p, (const ek_variant *)ek_record(&p->variants, t->offset + i), t))
                 return 0;
         return 1;
     }
-    uint32_t size = ek_dtype_bytes(t->dtype);
-    if (!size || n * size > 0x7fffffffu || t->bytes != n * size)
+    uint32_t size = t->dtype > EK_BOOL ? 0 : ek_dtype_bytes(t->dtype); /* others are reserved */
+    if (!size || n * size > 0x7fffffffu)
         return 0;
-    uint64_t end = (uint64_t)t->offset * EK_UNIT + t->bytes;
-    switch (t->kind) {
+    uint64_t end = (uint64_t)t->offset * EK_UNIT + n * size;
+    uint32_t kind = ek_kind(t);
+    switch (kind) {
     case EK_KIND_CONST: return end <= p->data_bytes;
     case EK_KIND_STATE: return end <= p->stat_bytes && end <= (uint64_t)p->header->mem[EK_MEM_STATE] * EK_UNIT;
     case EK_KIND_MAIN:
-    case EK_KIND_FAST: return end <= (uint64_t)p->header->mem[t->kind] * EK_UNIT;
+    case EK_KIND_FAST: return end <= (uint64_t)p->header->mem[kind] * EK_UNIT;
     default: return 0;
     }
 }
@@ -226,31 +256,34 @@ static int variant_in_file(const ek_package *p, const ek_variant *v)
 
 static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_ok)
 {
-    if ((uint64_t)first + n > p->refs)
+    if ((uint64_t)first + n > p->refs.count)
         return 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (p->ref[first + i] >= p->tensors.count && !(absent_ok && p->ref[first + i] == EK_NONE))
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t r = ek_operand(p, first + i);
+        if (r >= p->tensors.count && !(absent_ok && r == EK_NONE))
             return 0;
+    }
     return 1;
 }
 
-static int overlap(const ek_tensor_rec *a, const ek_tensor_rec *b)
+static int overlap(const ek_package *p, const ek_tensor_rec *a, const ek_tensor_rec *b)
 {
     uint64_t a0 = (uint64_t)a->offset * EK_UNIT, b0 = (uint64_t)b->offset * EK_UNIT;
-    return a->kind == b->kind && a->kind != EK_KIND_CONST && a0 < b0 + b->bytes && b0 < a0 + a->bytes;
+    return ek_kind(a) == ek_kind(b) && ek_kind(a) != EK_KIND_CONST && a0 < b0 + ek_tensor_bytes(p, b)
+           && b0 < a0 + ek_tensor_bytes(p, a);
 }
 
 /* Operands lie apart, save that an output may begin where an input begins to which the op grants it. */
 static int apart(const ek_package *p, const ek_op_rec *o)
 {
     for (uint32_t i = 0; i < o->outputs; i++) {
-        uint32_t r = p->ref[o->refs + o->inputs + i];
+        uint32_t r = ek_operand(p, o->refs + o->inputs + i);
         if (r == EK_NONE)
             continue;
         const ek_tensor_rec *y = ek_tensor_get(p, r);
         for (uint32_t j = 0; j < (uint32_t)o->inputs + i; j++) {
-            uint32_t q = p->ref[o->refs + j];
-            if (q == EK_NONE || !overlap(ek_tensor_get(p, q), y))
+            uint32_t q = ek_operand(p, o->refs + j);
+            if (q == EK_NONE || !overlap(p, ek_tensor_get(p, q), y))
                 continue;
             if (j >= o->inputs || j >= 8 || !(o->flags & (uint32_t)EK_OP_GRANT0 << j) || ek_tensor_get(p, q)->offset != y->offset)
                 return 0;
@@ -263,15 +296,15 @@ static int op_ok(const ek_package *p, const ek_op_rec *o)
 {
     if ((uint32_t)o->inputs + o->outputs > EK_OPERANDS_MAX || o->outputs > EK_OUTPUTS_MAX)
         return 0;
-    if (o->name >= p->strs_bytes || o->attr % 4 || (uint64_t)o->attr + o->attr_bytes > p->attr_bytes)
+    if (o->attr % 4 || o->attr > p->attr_bytes || (p->ops.stride >= sizeof *o && o->name >= p->strs_bytes))
         return 0;
     if (o->scratch > (uint64_t)p->header->mem[EK_MEM_SCRATCH] * EK_UNIT || o->scratch % EK_UNIT)
         return 0;
     if (!refs_ok(p, o->refs, (uint32_t)o->inputs + o->outputs, 1))
         return 0;
     for (uint32_t i = 0; i < o->outputs; i++) {
-        uint32_t r = p->ref[o->refs + o->inputs + i];
-        if (r != EK_NONE && ek_tensor_get(p, r)->kind == EK_KIND_CONST)
+        uint32_t r = ek_operand(p, o->refs + o->inputs + i);
+        if (r != EK_NONE && ek_kind(ek_tensor_get(p, r)) == EK_KIND_CONST)
             return 0;
     }
     return apart(p, o);
@@ -284,8 +317,8 @@ static int entry_ok(const ek_package *p, const ek_entry_rec *e)
     if (!refs_ok(p, e->refs, (uint32_t)e->inputs + e->outputs, 0))
         return 0;
     for (uint32_t i = 0; i < (uint32_t)e->inputs + e->outputs; i++) {
-        const ek_tensor_rec *t = ek_tensor_get(p, p->ref[e->refs + i]);
-        if (t->dtype == EK_PACKED || (i < e->inputs && t->kind == EK_KIND_CONST))
+        const ek_tensor_rec *t = ek_tensor_get(p, ek_operand(p, e->refs + i));
+        if (t->dtype == EK_PACKED || (i < e->inputs && ek_kind(t) == EK_KIND_CONST))
             return 0;
     }
     return 1;
@@ -296,7 +329,7 @@ static uint64_t golden_bytes(const ek_package *p, const ek_golden_rec *g)
     const ek_entry_rec *e = ek_entry_get(p, g->entry);
     uint64_t n = (uint64_t)e->inputs * 8;
     for (uint32_t i = 0; i < e->outputs; i++)
-        n += g->exact ? 4 : ek_tensor_get(p, p->ref[e->refs + e->inputs + i])->bytes;
+        n += g->exact ? 4 : ek_tensor_bytes(p, ek_tensor_get(p, ek_operand(p, e->refs + e->inputs + i)));
     return n;
 }
 
@@ -308,6 +341,9 @@ ek_status ek_package_check(const ek_package *p)
     for (uint32_t i = 0; i < p->tensors.count; i++)
         if (!tensor_ok(p, ek_tensor_get(p, i)))
             return EK_STATUS(EK_ERR_TENSOR, EK_AT_TENSOR, i);
+    for (uint32_t i = 0; i < p->names; i++)
+        if (p->name[i] >= p->strs_bytes)
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_TENSOR, i);
     /* references and golden data are used once each, in order: no small file asks for endless checking */
     uint64_t end = 0;
     for (uint32_t i = 0; i < p->ops.count; i++) {
@@ -363,7 +399,7 @@ static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_
     const uint8_t *sign = 0, *bytes = (const uint8_t *)pkg;
     for (uint32_t i = 0; i < p->header->sections; i++)
         if (s[i].kind == EK_SECT_SIGN && s[i].bytes >= 64)
-            sign = bytes + (size_t)s[i].offset * EK_UNIT_FILE;
+            sign = bytes + (size_t)s[i].offset * EK_UNIT;
     if (!sign)
         return EK_ERR_SIGNATURE;
     ek_sha512 hash, part;
@@ -384,7 +420,7 @@ static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_
         if (s[i].kind == EK_SECT_SIGN)
             continue;
         ek_sha512_begin(&part);
-        ek_sha512_add(&part, bytes + (size_t)s[i].offset * EK_UNIT_FILE, (size_t)s[i].bytes);
+        ek_sha512_add(&part, bytes + (size_t)s[i].offset * EK_UNIT, (size_t)s[i].bytes);
         ek_sha512_end(&part, digest);
         ek_sha512_add(&hash, digest, 64);
     }
@@ -392,13 +428,13 @@ static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_
 #endif
 }
 
-/* The bytes from `at` to the next section boundary are 0, so that no bit of a file is unchecked. */
+/* The bytes between sections are 0, so that no bit of a file is unchecked. */
 static int padding_ok(const uint8_t *pkg, uint64_t at, uint64_t end)
 {
-    for (; at % EK_UNIT_FILE && at < end; at++)
+    for (; at < end; at++)
         if (pkg[at])
             return 0;
-    return 1;
+    return at == end;
 }
 
 ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
@@ -408,15 +444,16 @@ ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
     if (e)
         return e;
     const ek_section *s = (const ek_section *)(const void *)(p.header + 1);
-    uint64_t end = p.header->file_bytes;
-    if (!padding_ok((const uint8_t *)pkg, sizeof(ek_header) + p.header->sections * sizeof(ek_section), end))
-        return EK_ERR_CRC;
+    uint64_t end = sizeof(ek_header) + p.header->sections * sizeof(ek_section); /* of what was checked */
     for (uint32_t i = 0; i < p.header->sections; i++) {
-        uint64_t at = (uint64_t)s[i].offset * EK_UNIT_FILE;
-        if (ek_crc32(0, (const uint8_t *)pkg + (size_t)at, (size_t)s[i].bytes) != s[i].crc
-            || !padding_ok((const uint8_t *)pkg, at + s[i].bytes, end))
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
+        if (!padding_ok((const uint8_t *)pkg, end, at)
+            || ek_crc32(0, (const uint8_t *)pkg + (size_t)at, (size_t)s[i].bytes) != s[i].crc)
             return EK_STATUS(EK_ERR_CRC, EK_AT_SECTION, i);
+        end = at + s[i].bytes;
     }
+    if (!padding_ok((const uint8_t *)pkg, end, p.header->file_bytes))
+        return EK_ERR_CRC;
     if (key && key->ed25519 && (e = signature_ok(&p, pkg, key->ed25519)) != EK_OK)
         return e;
     if (key && p.header->rollback < key->min_rollback)

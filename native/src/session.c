@@ -36,60 +36,58 @@ static uint8_t *tensor_data(const ek_session *s, const ek_tensor_rec *t)
 {
     if (t->dtype == EK_PACKED)
         return 0;
-    if (t->kind == EK_KIND_CONST) /* never written: outputs cannot be constants, see op_ok */
+    if (ek_kind(t) == EK_KIND_CONST) /* never written: outputs cannot be constants, see op_ok */
         return (uint8_t *)(uintptr_t)(s->p.data + (size_t)t->offset * EK_UNIT);
-    return (uint8_t *)s->cfg.mem[t->kind] + (size_t)t->offset * EK_UNIT;
+    return (uint8_t *)s->cfg.mem[ek_kind(t)] + (size_t)t->offset * EK_UNIT;
 }
 
-static ek_view view_of(const ek_ctx *c, uint32_t at)
+/* operand i of n, whose references begin at `first` */
+static ek_view view_of(const ek_ctx *c, uint32_t i, uint32_t n, uint32_t first)
 {
-    ek_view v;
-    memset(&v, 0, sizeof v);
-    uint32_t r = c->s->p.ref[at];
+    static const ek_view none;
+    const ek_package *p = &c->s->p;
+    uint32_t r = i < n ? ek_operand(p, first + i) : EK_NONE;
     if (r == EK_NONE)
-        return v;
-    const ek_tensor_rec *t = ek_tensor_get(&c->s->p, r);
+        return none;
+    const ek_tensor_rec *t = ek_tensor_get(p, r);
+    ek_view v; /* every field is set: an op asks for a dozen of these, clearing them first costs as much again */
     v.rec = t;
     v.data = tensor_data(c->s, t);
-    v.dims = t->dims;
+    v.dims = p->word + t->words;
     v.rank = t->rank;
     v.dtype = t->dtype;
-    v.bytes = t->bytes;
     v.count = 1;
-    for (uint32_t i = 0; i < t->rank; i++)
-        v.count *= t->dims[i];
-    v.scale = t->scale;
-    v.zero = t->zero;
-    v.is_const = t->kind == EK_KIND_CONST;
+    for (uint32_t k = 0; k < v.rank; k++)
+        v.count *= v.dims[k];
+    v.bytes = v.count * ek_dtype_bytes(t->dtype);
+    v.scale = 0;
+    v.zero = 0;
+    if (t->place & EK_TENSOR_QUANTIZED) {
+        memcpy(&v.scale, v.dims + t->rank, 4);
+        memcpy(&v.zero, v.dims + t->rank + 1, 4);
+    }
+    v.is_const = ek_kind(t) == EK_KIND_CONST;
     return v;
 }
 
-ek_view ek_in(const ek_ctx *c, uint32_t i)
-{
-    ek_view none;
-    memset(&none, 0, sizeof none);
-    return i < c->rec->inputs ? view_of(c, c->rec->refs + i) : none;
-}
+ek_view ek_in(const ek_ctx *c, uint32_t i) { return view_of(c, i, c->rec->inputs, c->rec->refs); }
+ek_view ek_out(const ek_ctx *c, uint32_t i) { return view_of(c, i, c->rec->outputs, c->rec->refs + c->rec->inputs); }
 
-ek_view ek_out(const ek_ctx *c, uint32_t i)
-{
-    ek_view none;
-    memset(&none, 0, sizeof none);
-    return i < c->rec->outputs ? view_of(c, c->rec->refs + c->rec->inputs + i) : none;
-}
+uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v) { return ek_variant_encoding(&c->s->p, v); }
 
 const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigned nr, unsigned kr, unsigned xoff, const ek_variant **v)
 {
-    if (i >= c->rec->inputs || c->s->p.ref[c->rec->refs + i] == EK_NONE)
-        return 0;
     const ek_package *p = &c->s->p;
-    const ek_tensor_rec *t = ek_tensor_get(p, p->ref[c->rec->refs + i]);
+    uint32_t r = i < c->rec->inputs ? ek_operand(p, c->rec->refs + i) : EK_NONE;
+    if (r == EK_NONE)
+        return 0;
+    const ek_tensor_rec *t = ek_tensor_get(p, r);
     if (t->dtype != EK_PACKED)
         return 0;
-    *v = encoding ? 0 : (const ek_variant *)ek_record(&p->variants, t->variant0);
+    *v = encoding ? 0 : (const ek_variant *)ek_record(&p->variants, t->offset);
     for (uint32_t j = 0; j < t->variants; j++) {
-        const ek_variant *w = (const ek_variant *)ek_record(&p->variants, t->variant0 + j);
-        if ((w->encoding & 0xff) == encoding && w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
+        const ek_variant *w = (const ek_variant *)ek_record(&p->variants, t->offset + j);
+        if ((ek_variant_encoding(p, w) & 0xff) == encoding && w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
             *v = w;
             break;
         }
@@ -114,7 +112,7 @@ static ek_status check_ops(ek_session *s)
         const ek_op_def *d = ek_op_def_of(s, r);
         if (!d)
             return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
-        if (r->attr_bytes != d->attr_bytes || r->inputs < d->min_in || (d->max_in != 255 && r->inputs > d->max_in)
+        if ((uint64_t)r->attr + d->attr_bytes > s->p.attr_bytes || r->inputs < d->min_in || (d->max_in != 255 && r->inputs > d->max_in)
             || r->outputs < d->min_out || (d->max_out != 255 && r->outputs > d->max_out))
             return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
         ek_ctx c = ek_ctx_of(s, r);
@@ -201,14 +199,17 @@ ek_status ek_tensor_at(ek_session *s, uint32_t index, ek_tensor *t)
     const ek_tensor_rec *r = ek_tensor_get(&s->p, index);
     memset(t, 0, sizeof *t);
     t->data = tensor_data(s, r);
-    t->bytes = r->dtype == EK_PACKED ? 0 : r->bytes;
-    memcpy(t->dims, r->dims, sizeof t->dims);
+    t->bytes = r->dtype == EK_PACKED ? 0 : ek_tensor_bytes(&s->p, r);
+    const uint32_t *words = s->p.word + r->words;
+    memcpy(t->dims, words, r->rank * sizeof *words);
     t->rank = r->rank;
     t->dtype = r->dtype;
-    t->quantized = r->flags & EK_TENSOR_QUANTIZED;
-    t->scale = r->scale;
-    t->zero = r->zero;
-    t->name = s->p.strs + r->name;
+    t->quantized = (r->place & EK_TENSOR_QUANTIZED) != 0;
+    if (t->quantized) {
+        memcpy(&t->scale, words + r->rank, 4);
+        memcpy(&t->zero, words + r->rank + 1, 4);
+    }
+    t->name = ek_tensor_name(&s->p, index);
     return EK_OK;
 }
 
@@ -219,7 +220,7 @@ static ek_status entry_tensor(ek_session *s, unsigned entry, unsigned i, int out
     const ek_entry_rec *e = ek_entry_get(&s->p, entry);
     if (i >= (output ? e->outputs : e->inputs))
         return EK_ERR_ARGUMENT;
-    return ek_tensor_at(s, s->p.ref[e->refs + (output ? e->inputs : 0u) + i], t);
+    return ek_tensor_at(s, ek_operand(&s->p, e->refs + (output ? e->inputs : 0u) + i), t);
 }
 
 ek_status ek_input(ek_session *s, unsigned entry, unsigned i, ek_tensor *t) { return entry_tensor(s, entry, i, 0, t); }
@@ -255,7 +256,7 @@ ek_status ek_find(ek_session *s, const char *name, ek_ref *r)
     for (uint32_t i = 0; i < s->p.entries.count; i++) {
         const ek_entry_rec *e = ek_entry_get(&s->p, i);
         for (uint32_t j = 0; j < (uint32_t)e->inputs + e->outputs; j++)
-            if (same_name(s->p.strs + ek_tensor_get(&s->p, s->p.ref[e->refs + j])->name, name)) {
+            if (same_name(ek_tensor_name(&s->p, ek_operand(&s->p, e->refs + j)), name)) {
                 r->kind = j < e->inputs ? EK_REF_INPUT : EK_REF_OUTPUT;
                 r->entry = (uint16_t)i;
                 r->index = j < e->inputs ? j : j - e->inputs;
@@ -263,7 +264,7 @@ ek_status ek_find(ek_session *s, const char *name, ek_ref *r)
             }
     }
     for (uint32_t i = 0; i < s->p.tensors.count; i++)
-        if (same_name(s->p.strs + ek_tensor_get(&s->p, i)->name, name)) {
+        if (same_name(ek_tensor_name(&s->p, i), name)) {
             r->kind = EK_REF_TENSOR;
             r->index = i;
             return EK_OK;
@@ -302,7 +303,7 @@ ek_status ek_op(ek_session *s, uint32_t op, ek_op_info *info)
     ek_ctx c = ek_ctx_of(s, r);
     unsigned slot = d->kernel ? d->kernel(&c) : EK_K_NONE;
     memset(info, 0, sizeof *info);
-    info->name = s->p.strs + r->name;
+    info->name = ek_op_name(&s->p, op);
     info->type = d->name;
     info->isa = ek_isa_name(slot < EK_K_COUNT ? s->k.isa[slot] : 0);
     for (uint32_t i = 0; i < s->p.entries.count; i++) {
@@ -325,7 +326,7 @@ ek_status ek_op_tensor(ek_session *s, uint32_t op, uint32_t i, uint32_t *tensor)
     const ek_op_rec *r = ek_op_get(&s->p, op);
     if (i >= (uint32_t)r->inputs + r->outputs)
         return EK_ERR_ARGUMENT;
-    *tensor = s->p.ref[r->refs + i];
+    *tensor = ek_operand(&s->p, r->refs + i);
     return EK_OK;
 }
 

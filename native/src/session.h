@@ -9,11 +9,11 @@ typedef struct ek_table { const uint8_t *base; uint32_t count, stride; } ek_tabl
 typedef struct ek_package {
     const ek_header *header;
     const char *strs;
-    uint32_t strs_bytes, attr_bytes, refs;
+    uint32_t strs_bytes, attr_bytes, words, names;
     uint64_t data_bytes, stat_bytes, gdat_bytes;
-    const uint32_t *ref;
+    const uint32_t *word, *name;
     const uint8_t *attr, *data, *stat, *gdat;
-    ek_table tensors, variants, ops, entries, goldens;
+    ek_table tensors, variants, refs, ops, entries, goldens;
 } ek_package;
 
 struct ek_session {
@@ -30,6 +30,23 @@ static inline const void *ek_record(const ek_table *t, uint32_t i) { return t->b
 static inline const ek_tensor_rec *ek_tensor_get(const ek_package *p, uint32_t i) { return (const ek_tensor_rec *)ek_record(&p->tensors, i); }
 static inline const ek_op_rec *ek_op_get(const ek_package *p, uint32_t i) { return (const ek_op_rec *)ek_record(&p->ops, i); }
 static inline const ek_entry_rec *ek_entry_get(const ek_package *p, uint32_t i) { return (const ek_entry_rec *)ek_record(&p->entries, i); }
+static inline uint32_t ek_kind(const ek_tensor_rec *t) { return t->place & EK_KIND_MASK; }
+/* index of a tensor, EK_NONE: absent */
+static inline uint32_t ek_operand(const ek_package *p, uint32_t i)
+{
+    const void *at = ek_record(&p->refs, i);
+    if (p->refs.stride == 4)
+        return *(const uint32_t *)at;
+    uint32_t r = *(const uint16_t *)at;
+    return r == 0xffffu ? EK_NONE : r;
+}
+/* elements, bytes of a tensor that is not packed */
+uint32_t ek_tensor_count(const ek_package *p, const ek_tensor_rec *t);
+uint32_t ek_tensor_bytes(const ek_package *p, const ek_tensor_rec *t);
+uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v);
+/* names: "" in packages without them */
+const char *ek_tensor_name(const ek_package *p, uint32_t tensor);
+const char *ek_op_name(const ek_package *p, uint32_t op);
 const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r);
 ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r);
 ek_status ek_fail(const ek_session *s, ek_status e);

@@ -134,8 +134,10 @@ __attribute__((weak)) void ek_port_irq(void) {}
 #define IRQ4 ek_port_irq, ek_port_irq, ek_port_irq, ek_port_irq
 #define IRQ16 IRQ4, IRQ4, IRQ4, IRQ4
 typedef void (*ek_vector)(void);
-__attribute__((section(".vectors"), used)) static const ek_vector vectors[16 + 96] = {
+__attribute__((section(".vectors"), used)) static const ek_vector vectors[] = {
     (ek_vector)(uintptr_t)ek_stack_top, ek_port_reset, on_fault, on_fault, on_fault, on_fault, on_fault, on_fault,
     0, 0, 0, on_fault, on_fault, 0, on_fault, on_systick,
+#ifndef EK_PORT_NO_IRQS /* 384 bytes; no program of the port enables an interrupt but the system tick */
     IRQ16, IRQ16, IRQ16, IRQ16, IRQ16, IRQ16,
+#endif
 };

@@ -109,7 +109,7 @@ class _Package:
         for i in range(struct.unpack_from("<I", raw, 24)[0]):
             k, _, offset, _, size = struct.unpack_from("<4sIIIQ", raw, 128 + 32 * i)
             if k == kind:
-                return c.string_at(self.address + offset * 64, size)
+                return c.string_at(self.address + offset * 16, size)
         return b""
 
     def close(self) -> None:
