@@ -279,9 +279,9 @@ def _program(name: str, board: Board) -> str:
         "LINK = -Wl,--gc-sections -Wl,-T,port/link.ld\n"
         "LIBS = $(if $(findstring zig,$(CC)),-nostartfiles,-nostdlib -lgcc -Wl,-Map=$@.map)\n"
         "PORT = port/startup.c port/semihost.c port/memory.c\n"
-        f"DEFINES = -DEK_PORT -DEK_PORT_NO_IRQS -DEK_CLOCK_HZ={mhz}u\n"
+        f"DEFINES = -DEK_PORT -DEK_PORT_NO_IRQS -DEK_CLOCK_HZ={mhz}u -Iport\n"
         f"{name}.elf: $(MAIN) $(PORT) lib{name}.a port/link.ld\n"
-        f"\t$(CC) $(FLAGS) -Os $(DEFINES) -Iport $(MAIN) $(PORT) lib{name}.a $(LINK) $(LIBS) -o $@\n"
+        f"\t$(CC) $(FLAGS) -Os $(DEFINES) $(MAIN) $(PORT) lib{name}.a $(LINK) $(LIBS) -o $@\n"
     )
     if board.emulator is not None:
         args = " ".join((board.emulator.program, *board.emulator.args))
