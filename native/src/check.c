@@ -55,7 +55,7 @@ int ek_bounds_ok(float lo, float hi, int32_t zero)
 
 int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, uint32_t groups)
 {
-    if (v->dtype != dtype || v->encoding || !v->nr || !v->kr || v->nr > 64 || v->kr > 64 || (v->xoff != 0 && v->xoff != 128))
+    if (v->dtype != dtype || !v->nr || !v->kr || v->nr > 64 || v->kr > 64 || (v->xoff != 0 && v->xoff != 128))
         return 0;
     if (v->nr % 4 && v->nr != 1 && v->nr != 2)
         return 0;

@@ -60,7 +60,7 @@ enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16 };
 /* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md); 2 and 3 are
  * reserved and refused. */
 enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3,
-       EK_ENC_BLOCKS = 4 /* blocks that are not zero */ };
+       EK_ENC_BLOCKS = 4 /* blocks that are not zero */, EK_ENC_ANY = 255 /* only asked for */ };
 enum { EK_CHUNK = 64 }; /* inputs that the N of EK_ENC_NM are of */
 
 /* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each

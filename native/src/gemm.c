@@ -11,7 +11,9 @@ static const uint8_t *packed_s8(const ek_ctx *c, uint32_t i, const ek_variant **
     const uint8_t *w = k->nm_nr ? ek_packed(c, i, EK_ENC_NM, k->nm_nr, k->nm_kr, k->s8_xoff, v) : 0;
     if (!w && k->blocks_nr)
         w = ek_packed(c, i, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr, k->s8_xoff, v);
-    return w ? w : ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
+    if (!w)
+        w = ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
+    return w ? w : ek_packed(c, i, EK_ENC_ANY, k->s8_nr, k->s8_kr, k->s8_xoff, v);
 }
 
 /* ek_rows_setup of an encoding: ek_open has looked at its lists, which hold for the n and k of the tensor */

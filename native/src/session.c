@@ -84,13 +84,17 @@ const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigne
     const ek_tensor_rec *t = ek_tensor_get(p, r);
     if (t->dtype != EK_PACKED)
         return 0;
-    *v = encoding ? 0 : (const ek_variant *)ek_record(&p->variants, t->offset);
+    *v = 0;
     for (uint32_t j = 0; j < t->variants; j++) {
         const ek_variant *w = (const ek_variant *)ek_record(&p->variants, t->offset + j);
-        if ((ek_variant_encoding(p, w) & 0xff) == encoding && w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
+        if (encoding != EK_ENC_ANY && (ek_variant_encoding(p, w) & 0xff) != encoding)
+            continue;
+        if (w->nr == nr && w->kr == kr && (xoff == EK_XOFF_ANY || w->xoff == xoff)) {
             *v = w;
             break;
         }
+        if (!*v && (encoding == EK_ENC_PLAIN || encoding == EK_ENC_ANY)) /* portable C reads every layout */
+            *v = w;
     }
     return *v ? p->data + (size_t)(*v)->offset * EK_UNIT : 0;
 }
