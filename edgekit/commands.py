@@ -144,8 +144,9 @@ def compress(args: argparse.Namespace) -> None:
     with console.progress() as progress:
         if args.recipe:
             entries = search.replay(
-                args.model, args.data, args.recipe, args.output, progress=progress, **options
-            )
+                args.model, args.data, args.recipe, args.output, training=args.train,
+                progress=progress, **options,
+            )  # fmt: skip
             if args.json:
                 console.emit({"steps": entries})
                 return

@@ -9,12 +9,17 @@
     [[step]]
     do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
 
-prune (share, granule), sparsify (pattern, share, exclude), finetune and distill come before
-quantize, qat after it.  The last three train with labels and the float model as teacher: steps,
-batch, rate, soft, temperature, seed.
+prune takes a share of every family of channels, or what does least damage until there are `macs`
+times fewer multiplications or the modelled `latency` is so many times less; importance ("norm",
+"taylor", "fisher"), layers (residual branches may leave), repair (outputs keep their means and
+deviations), granule, samples, seed.  finetune, distill and qat train as `train.fit.Options` says
+(epochs for steps); the teacher of distill and qat is the float model as it came, or before the
+integers, or the file that `teacher` names.  prune, sparsify (pattern, share, exclude), finetune and
+distill come before quantize, qat after it.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
-that was killed goes on behind the last line.  A step that changes nothing is an error.
+that was killed goes on behind the last line, an unfinished training where it last was kept.  A step
+that changes nothing is an error.
 """
 
 from __future__ import annotations
@@ -32,23 +37,30 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime import Session
 
-from edgekit import boards, data, package, pipeline, torchnet
+from edgekit import boards, data, frontends, package, passes, pipeline, torchnet
 from edgekit.compress import calibrate, prune, quantize, reconstruct, sparsify, sqnr, store
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import fit
+from edgekit.train import fit, importance, net
 
 Progress = Callable[[str, int, int], None]
+TRAINING = {
+    "steps", "epochs", "batch", "rate", "seed", "optimizer", "decay", "warmup", "norms", "estimate",
+    "flip", "shift", "precision",
+}  # fmt: skip
+TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
 SETTINGS = {
     "quantize": {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
     },
-    "prune": {"share", "granule"},
+    "prune": {
+        "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
+    },
     "sparsify": {"pattern", "share", "exclude"},
-    "finetune": {"steps", "batch", "rate", "seed"},
-    "distill": {"steps", "batch", "rate", "soft", "temperature", "seed"},
-    "qat": {"steps", "batch", "rate", "soft", "temperature", "seed"},
+    "finetune": TRAINING,
+    "distill": TRAINING | TEACHING,
+    "qat": TRAINING | TEACHING | {"freeze"},
     "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
 }  # fmt: skip
 NOISE_SAMPLES = 8  # for the SQNR of a step
@@ -145,6 +157,14 @@ def parse(text: str, where: str = "recipe") -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def trains(step: Step) -> bool:
+    """Whether a step wants training samples."""
+    s = step.settings
+    if step.do == "prune":
+        return bool(s.get("layers") or s.get("repair") or s.get("importance", "norm") != "norm")
+    return step.do in ("finetune", "distill", "qat")
+
+
 def load(path: Path) -> tuple[Step, ...]:
     """Steps of a recipe file."""
     try:
@@ -168,39 +188,58 @@ def dump(steps: tuple[Step, ...]) -> str:
 
 def material(
     source: Any, graph: Graph, preprocess: dict[str, Any] | None = None,
-    calibration: int = 256, test: int = 1000, train: int = 0,
+    calibration: int = 256, test: int = 1000, train: int = 0, training: Any = None,
 ) -> Material:  # fmt: skip
     """Calibration and test samples of one data set: apart from each other, spread over it, the same
     every time.  A set too small for both is calibrated on at most half.  `train`: how many others
-    to prepare for training (with those of calibration); 0: none."""
+    to prepare for training (with those of calibration); 0: none.  `training`: a set of its own for
+    calibration and training."""
     d = source if isinstance(source, data.Dataset) else data.load(source)
     if len(d) < 4:
         raise DataError("needs at least 4 samples", where=d.source)
-    first = data.spread(len(d), min(calibration, len(d) // 2))
-    rest = np.setdiff1d(np.arange(len(d)), first)
-    second = rest[data.spread(len(rest), test)]
+    other = d
+    if training is not None:
+        other = training if isinstance(training, data.Dataset) else data.load(training)
+        first = data.spread(len(other), calibration)
+        second = data.spread(len(d), test)
+        third = np.arange(len(other))
+    else:
+        first = data.spread(len(d), min(calibration, len(d) // 2))
+        rest = np.setdiff1d(np.arange(len(d)), first)
+        second = rest[data.spread(len(rest), test)]
+        third = np.setdiff1d(np.arange(len(d)), second)
     infos, spec = data.input_infos(graph), dict(preprocess or {})
+    offset = int(spec.get("label_offset", 0))
     labels = d.take(second).labels
-    if labels is not None:
-        labels = np.asarray(labels) + int(spec.get("label_offset", 0))
-    parts = [list(data.feed(d.take(p), infos, spec)) for p in (first, second)]
+    parts = [list(data.feed(s.take(p), infos, spec)) for s, p in ((other, first), (d, second))]
     digest = hashlib.sha256()
     for part in parts:
         for x in part:
             for a in x.values():
                 digest.update(a.tobytes())
-    key = digest.hexdigest()[:16]
+    made = Material(
+        parts[0], parts[1], None if labels is None else np.asarray(labels) + offset,
+        digest.hexdigest()[:16],
+    )  # fmt: skip
     if not train:
-        return Material(parts[0], parts[1], labels, key)
-    third = np.setdiff1d(np.arange(len(d)), second)
+        return made
     third = third[data.spread(len(third), train)]
-    found = list(data.feed(d.take(third), infos, spec))
-    x = {i.name: np.concatenate([f[i.name] for f in found]) for i in infos}
-    y = d.take(third).labels
-    offset = int(spec.get("label_offset", 0))
-    return Material(
-        parts[0], parts[1], labels, key, x, None if y is None else np.asarray(y) + offset
-    )
+    x, y = _stacked(data.feed(other.take(third), infos, spec), infos, len(third)), None
+    if other.labels is not None:
+        y = np.asarray(other.take(third).labels) + offset
+    for a in x.values():
+        digest.update(a[:: max(1, len(a) // 64)].tobytes())
+    digest.update(repr((len(third), None if y is None else y.tolist())).encode())
+    return replace(made, train=x, train_labels=y, id=digest.hexdigest()[:16])
+
+
+def _stacked(samples: Iterator[dict[str, Array]], infos: Any, n: int) -> dict[str, Array]:
+    """Samples as one array per input, without a second copy of them all."""
+    out = {i.name: np.empty((n, *i.shape[1:]), i.dtype) for i in infos}
+    for k, sample in enumerate(samples):
+        for name, a in sample.items():
+            out[name][k] = a[0]
+    return out
 
 
 def predictions(
@@ -235,6 +274,7 @@ class Run:
         self.top, self.outputs = predictions(self.graph, samples.test, self.host, progress)
         self.float_bytes = len(pipeline.package_graph(self.graph, self.target))
         self.cache: dict[tuple[str, int, int], dict[str, calibrate.Observed]] = {}
+        self.step = ""  # key of the one that runs
         self.key = hashlib.sha256(store.dumps(self.graph) + samples.id.encode()).hexdigest()
 
     @property
@@ -247,9 +287,7 @@ class Run:
         work, entries, key = Work(self.graph), [], self.key
         done = self._ledger()
         for i, step in enumerate(steps):
-            key = hashlib.sha256(
-                (key + step.do + json.dumps(step.settings, sort_keys=True)).encode()
-            ).hexdigest()[:16]
+            key = _key(key, step)
             kept = None if self.folder is None else self.folder / f"{key}.npz"
             begin = time.perf_counter()
             before = work.graph
@@ -257,12 +295,14 @@ class Run:
                 self._resume(work, step, store.load(kept))
                 entries.append(replace(done[key], step=i))
                 continue
+            self.step = key
             effect = getattr(self, f"_{step.do}")(work, step.settings)
             if work.graph is before:
                 raise AssertionError(f"{step.do} left the graph as it was")
             entry = self._entry(i, step, key, work.graph, effect, time.perf_counter() - begin)
             if self.folder is not None and kept is not None:
                 package.save(kept, store.dumps(work.graph))
+                (self.folder / f"{key}.pt").unlink(missing_ok=True)
                 with (self.folder / "ledger.jsonl").open("a") as f:
                     f.write(json.dumps(asdict(entry)) + "\n")
             entries.append(entry)
@@ -392,10 +432,48 @@ class Run:
     def _prune(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is not None:
             raise UsageError("prune comes before quantize")
-        before = pipeline.macs(work.floating)
-        cut = prune.prune(work.floating, float(s.get("share", 0.3)), int(s.get("granule", 8)))
+        g, granule = work.floating, int(s.get("granule", 8))
+        before, budgets = pipeline.macs(g), [k for k in ("macs", "latency") if k in s]
+        if len(budgets) + ("share" in s) > 1:
+            raise UsageError("prune takes one of share, macs and latency")
+        kind, scores, drops = s.get("importance", "norm"), None, None
+        if kind != "norm" or s.get("layers"):
+            x, y = self._training()
+            few = np.random.default_rng(int(s.get("seed", 0))).permutation(len(self._some(x)))
+            few = few[: int(s.get("samples", 512))]
+            x, y = {k: v[few] for k, v in x.items()}, None if y is None else y[few]
+            if kind != "norm":
+                scores = importance.outputs(g, x, y, kind, progress=self.progress)
+            if s.get("layers"):
+                gone = {b.add: prune.without(g, (b,)) for b in prune.layers(g)}
+                drops = importance.losses(g, gone, x, y, progress=self.progress)
+        if budgets:
+            cut = prune.prune(
+                g, granule=granule, budget=1 / float(s[budgets[0]]), scores=scores, drops=drops,
+                cost=prune.macs if budgets[0] == "macs" else prune.tiles(granule),
+            )  # fmt: skip
+        else:
+            cut = prune.prune(g, float(s.get("share", 0.3)), granule, scores=scores)
+        self._same(prune.masked(g, cut), cut.graph)
         work.floating = cut.graph
-        return f"{before} -> {pipeline.macs(cut.graph)} MACs, {len(cut.whole)} groups stay whole"
+        if s.get("repair"):
+            some = {k: v[: fit.NORM_SAMPLES] for k, v in self._training()[0].items()}
+            work.floating = _with(cut.graph, fit.repair(g, cut.graph, cut.masks, some))
+        return (
+            f"{before} -> {pipeline.macs(cut.graph)} MACs, {len(cut.layers)} layers left, "
+            f"{len(cut.whole)} families stay whole"
+        )
+
+    def _same(self, masked: Graph, cut: Graph) -> None:
+        """AssertionError unless both compute the same, to 1e-5 of the largest output."""
+        few = self.samples.calibration[:2]
+        want, got = (predictions(g, few, self.host)[1] for g in (masked, cut))
+        if np.abs(want - got).max() > 1e-5 * max(1.0, float(np.abs(want).max())):
+            raise AssertionError("the pruned graph is not the masked one")
+
+    @staticmethod
+    def _some(x: dict[str, Array]) -> Array:
+        return next(iter(x.values()))
 
     def _sparsify(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is not None:
@@ -412,19 +490,46 @@ class Run:
         if work.quantized is not None:
             raise UsageError("finetune and distill come before quantize", todo="use qat after it")
         x, y = self._training()
-        soft = self._teach(self.graph, x) if teacher else None
-        r = fit.fit(work.floating, x, y, fit.Options(**s), teacher=soft, progress=self.progress)
-        g = work.floating.copy()
-        for n, a in r.constants.items():
-            g.tensors[n] = replace(g.tensors[n], data=a)
+        r = fit.fit(
+            work.floating, x, y, self._options(s, len(next(iter(x.values())))),
+            teacher=self._teacher(s) if teacher else None, progress=self.progress,
+            checkpoint=self._checkpoint(),
+        )  # fmt: skip
+        g = _with(work.floating, r.constants)
         old = torchnet.constants(work.floating)
         if all(np.array_equal(a, old[n].numpy()) for n, a in r.constants.items()):
             raise UsageError("training changed no weight", todo="give it steps and a rate above 0")
         work.floating = g
-        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}"
+        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}, {r.precision}"
 
     def _distill(self, work: Work, s: dict[str, Any]) -> str:
         return self._finetune(work, s, teacher=True)
+
+    def _options(self, s: dict[str, Any], samples: int) -> fit.Options:
+        """Training settings of a step; `epochs` are steps by the number of samples."""
+        known = {k: v for k, v in s.items() if k not in ("epochs", "teacher")}
+        o = fit.Options(**known)
+        if "epochs" not in s:
+            return o
+        if "steps" in s:
+            raise UsageError("a step is given steps and epochs", todo="keep one of them")
+        return replace(o, steps=round(float(s["epochs"]) * samples / min(o.batch, samples)))
+
+    def _teacher(self, s: dict[str, Any]) -> fit.Teacher:
+        """The graph that `teacher` names (a model file, or a graph of a run), else the float model
+        as it came."""
+        if "teacher" not in s:
+            return fit.Teacher(self.graph)
+        path = Path(s["teacher"])
+        if path.suffix == ".npz":
+            return fit.Teacher(store.load(path))
+        return fit.Teacher(passes.simplify_all(frontends.load(path))[0])
+
+    def _checkpoint(self) -> fit.Checkpoint | None:
+        """Where the step that runs now is kept while it trains."""
+        if self.folder is None:
+            return None
+        return fit.Checkpoint(self.folder / f"{self.step}.pt", package.save)
 
     def _qat(self, work: Work, s: dict[str, Any]) -> str:
         """Trains the integers; the float graph as it is now teaches."""
@@ -433,15 +538,15 @@ class Run:
         x, y = self._training()
         specs = {}
         for op in work.floating.ops:
-            w = work.floating.value(op.inputs[1]) if op.type in fit.WEIGHTED else None
+            w = work.floating.value(op.inputs[1]) if op.type in net.WEIGHTED else None
             if w is not None and op.outputs[0] in work.specs and op.name not in work.exclude:
                 axis = quantize.CHANNEL_AXIS.get(op.type, 0)
                 specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
-        sim = fit.Simulation(specs, work.specs)
+        sim = net.Simulation(specs, work.specs)
         r = fit.fit(
-            work.floating, x, y, fit.Options(**s), teacher=self._teach(work.floating, x),
-            simulation=sim,
-            progress=self.progress,
+            work.floating, x, y, self._options(s, len(next(iter(x.values())))),
+            teacher=self._teacher(s) if "teacher" in s else fit.Teacher(work.floating),
+            simulation=sim, progress=self.progress, checkpoint=self._checkpoint(),
         )  # fmt: skip
         given = {n: quantize.Given(*v) for n, v in r.integers.items()}
         q, names = quantize.quantize(
@@ -459,19 +564,6 @@ class Run:
             raise DataError("there are no training samples", todo="material(..., train=N)")
         return self.samples.train, self.samples.train_labels
 
-    def _teach(self, graph: Graph, x: dict[str, Array]) -> Array:
-        """Logits of a float graph."""
-        import torch
-
-        out, parts = fit.logits_of(graph), []
-        const = torchnet.constants(graph)
-        n = len(next(iter(x.values())))
-        with torch.no_grad():
-            for i in range(0, n, 64):
-                part = torchnet.tensors({k: v[i : i + 64] for k, v in x.items()})
-                parts.append(torchnet.run(graph.ops, part, const)[out].numpy())
-        return np.concatenate(parts).reshape(n, -1)
-
     def _resume(self, work: Work, step: Step, graph: Graph) -> None:
         """The state behind a step that the folder has."""
         if step.do == "quantize":
@@ -485,6 +577,28 @@ class Run:
             work.floating = graph
         else:
             work.quantized = graph
+
+
+def _with(graph: Graph, constants: dict[str, Array]) -> Graph:
+    """The graph with those constants in place of its own."""
+    g = graph.copy()
+    for n, a in constants.items():
+        g.tensors[n] = replace(g.tensors[n], data=a)
+    return g
+
+
+def _key(before: str, step: Step) -> str:
+    """Names a step by all that it follows from: those before it, settings, what files hold."""
+    digest = hashlib.sha256((before + step.do).encode())
+    digest.update(json.dumps(step.settings, sort_keys=True).encode())
+    if "teacher" in step.settings:
+        try:
+            digest.update(Path(step.settings["teacher"]).read_bytes())
+        except OSError as e:
+            raise UsageError(
+                f"cannot be read: {e.strerror}", where=str(step.settings["teacher"])
+            ) from None
+    return digest.hexdigest()[:16]
 
 
 def _moved(before: Graph, after: Graph, name: str) -> int:

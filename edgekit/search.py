@@ -24,7 +24,7 @@ from edgekit.recipe import Entry, Progress, Run, Step
 
 SENSITIVITY_SAMPLES = 64
 LEARNED_STEPS = 100
-TRAIN_SAMPLES = 20_000  # at most, in memory
+TRAIN_SAMPLES = 25_000  # at most, in memory
 
 
 class InfeasibleError(EdgeKitError):
@@ -103,16 +103,18 @@ def compress(
 def replay(
     model: Any, source: Any, path: Path, folder: Path, *, board: str = "host",
     preprocess: dict[str, Any] | None = None, shapes: dict[str, tuple[int, ...]] | None = None,
-    test: int = 1000, progress: Progress | None = None,
+    test: int = 1000, training: Any = None, progress: Progress | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """Runs a recipe file; the folder receives the ledger and model.ekp."""
+    """Runs a recipe file; the folder receives the ledger and model.ekp.  `training`: a set of its
+    own to calibrate and train on."""
     steps = recipe.load(path)
     graph = passes.simplify_all(frontends.load(model, shapes=shapes))[0]
     chip = boards.load(board)
-    trains = any(s.do in ("finetune", "distill", "qat") for s in steps)
+    trains = any(recipe.trains(s) for s in steps)
     samples = recipe.material(
-        source, graph, preprocess, test=test, train=TRAIN_SAMPLES if trains else 0
-    )
+        source, graph, preprocess, test=test, train=TRAIN_SAMPLES if trains else 0,
+        training=training,
+    )  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(graph, samples, chip, folder, progress)
     result, entries = run.run(steps)

@@ -55,10 +55,17 @@ def run(
     return values
 
 
-def _clamp(op: Op, y: Tensor) -> Tensor:
+def clamped(op: Op, y: Tensor) -> Tensor:
+    """A result between the op's `lo` and `hi`."""
+    import torch.nn.functional as nn
+
     lo, hi = float(op.attrs["lo"]), float(op.attrs["hi"])
     if np.isinf(lo) and np.isinf(hi):
         return y
+    if lo == 0 and np.isinf(hi):  # these two have a quicker gradient than clamp
+        return nn.relu(y)
+    if not np.isinf(lo) and not np.isinf(hi):
+        return nn.hardtanh(y, lo, hi)
     return y.clamp(None if np.isinf(lo) else lo, None if np.isinf(hi) else hi)
 
 
@@ -84,13 +91,13 @@ def _conv(op: Op, xs: list[Tensor]) -> Tensor:
     bias = xs[2] if len(xs) > 2 else None
     pad = (top, left) if even else (0, 0)
     y = nn.conv2d(x, kernel, bias, tuple(a["stride"]), pad, tuple(a["dilation"]), groups)
-    return _clamp(op, y.permute(0, 2, 3, 1))
+    return clamped(op, y.permute(0, 2, 3, 1))
 
 
 def _linear(op: Op, xs: list[Tensor]) -> Tensor:
     import torch.nn.functional as nn
 
-    return _clamp(op, nn.linear(xs[0], xs[1], xs[2] if len(xs) > 2 else None))
+    return clamped(op, nn.linear(xs[0], xs[1], xs[2] if len(xs) > 2 else None))
 
 
 def _binary(op: Op, xs: list[Tensor]) -> Tensor:
@@ -108,7 +115,7 @@ def _binary(op: Op, xs: list[Tensor]) -> Tensor:
     }
     if op.attrs["kind"] not in forms:
         raise ModelError(f"{op.attrs['kind']} has no differentiable form", where=op.name)
-    return _clamp(op, forms[op.attrs["kind"]](a, b))
+    return clamped(op, forms[op.attrs["kind"]](a, b))
 
 
 def _unary(op: Op, xs: list[Tensor]) -> Tensor:
@@ -152,7 +159,7 @@ def _avg_pool(op: Op, xs: list[Tensor]) -> Tensor:
     if any(d != 1 for d in a["dilation"]):
         raise ModelError("a dilated mean has no differentiable form", where=op.name)
     share = nn.avg_pool2d(mask, kernel, stride).clamp_min(1e-9)
-    return _clamp(op, (nn.avg_pool2d(x, kernel, stride) / share).permute(0, 2, 3, 1))
+    return clamped(op, (nn.avg_pool2d(x, kernel, stride) / share).permute(0, 2, 3, 1))
 
 
 def _max_pool(op: Op, xs: list[Tensor]) -> Tensor:

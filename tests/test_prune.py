@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from package_cases import conv_net
 from test_reconstruct import residual_net
 
 from edgekit import evaluate, frontends, passes, pipeline
-from edgekit.compress import prune
+from edgekit.compress import channels, prune
 from edgekit.errors import UsageError
 from edgekit.ir import Graph, Tensor
 
@@ -20,22 +19,10 @@ MODELS = Path(__file__).parents[1] / ".." / "shared" / "data" / "models"
 F = np.float32
 
 
-def masked(graph: Graph, cut: prune.Pruned) -> Graph:
-    """The whole graph with the weights that read pruned channels set to zero."""
-    g = graph.copy()
-    for group in prune.groups(graph):
-        mask = cut.masks.get(group.tensors[0])
-        for op in group.readers if mask is not None else []:
-            t = g.tensors[op.inputs[1]]
-            assert t.data is not None and mask is not None
-            g.tensors[t.name] = replace(t, data=(t.data * mask).astype(F))
-    return g
-
-
 def equal(graph: Graph, cut: prune.Pruned) -> None:
     rng = np.random.default_rng(0)
     x: dict[str, Any] = {n: rng.normal(size=graph.tensors[n].shape).astype(F) for n in graph.inputs}
-    want, got = evaluate.outputs(masked(graph, cut), x), evaluate.outputs(cut.graph, x)
+    want, got = evaluate.outputs(prune.masked(graph, cut), x), evaluate.outputs(cut.graph, x)
     for n in graph.outputs:
         assert np.abs(want[n] - got[n]).max() <= 1e-5 * max(1.0, np.abs(want[n]).max())
 
@@ -92,22 +79,76 @@ def gated() -> Graph:
     return g
 
 
+def family(graph: Graph, maker: str) -> prune.Family:
+    return next(f for f in prune.families(channels.label(graph)) if maker in f.makers)
+
+
 def test_tied_channels_leave_together() -> None:
-    g = residual_net(8, 16)
-    group = next(x for x in prune.groups(g) if "add" in x.tensors)
-    assert {op.name for op in group.makers} == {"stem", "c2"} and not group.kept
-    gate = next(x for x in prune.groups(gated()) if "scaled" in x.tensors)
-    assert {op.name for op in gate.makers} == {"a", "up"}
+    found = family(residual_net(8, 16), "stem")
+    assert set(found.makers) == {"stem", "c2"} and not found.kept
+    assert set(family(gated(), "a").makers) == {"a", "up"}
 
 
 def test_what_cannot_go_is_named() -> None:
-    g = conv_net(channels=16)  # its flatten mixes positions and channels
-    why = {t: x.kept for x in prune.groups(g) for t in x.tensors}
-    assert "reshape" in why["conv"] and "input" in why["x"]
-    with pytest.raises(UsageError, match=r"no channel can be pruned.*reshape"):
-        prune.prune(g, 0.5)
+    assert "output" in family(separable(), "y").kept
+    with pytest.raises(UsageError, match=r"no channel can be pruned \(fc: an output"):
+        prune.prune(linear_net(), 0.5)
     with pytest.raises(UsageError, match="share"):
         prune.prune(residual_net(), 1.5)
+
+
+def linear_net() -> Graph:
+    g = Graph("linear")
+    g.add_tensor(Tensor("x", (1, 8)))
+    g.inputs = ["x"]
+    g.outputs = [g.emit("linear", ["x", g.const("w", np.ones((4, 8), F))], {}, name="fc")]
+    return g
+
+
+def test_a_flattened_image_loses_all_pixels_of_a_channel() -> None:
+    g = conv_net(channels=16)
+    cut = prune.prune(g, 0.5, granule=8)
+    equal(g, cut)
+    assert cut.masks["conv"].sum() == 8
+
+
+def test_the_masked_graph_is_not_the_whole_one() -> None:
+    g = residual_net(8, 16)
+    cut = prune.prune(g, 0.5, granule=4)
+    x = {"x": np.random.default_rng(0).normal(size=g.tensors["x"].shape).astype(F)}
+    whole, less = evaluate.outputs(g, x), evaluate.outputs(prune.masked(g, cut), x)
+    assert np.abs(whole["fc"] - less["fc"]).max() > 1e-2
+
+
+def test_a_layer_can_leave() -> None:
+    g = residual_net(8, 16)
+    (layer,) = [x for x in prune.layers(g) if x.add == "add"]
+    assert set(layer.ops) == {"c1", "c2"}
+    cut = prune.prune(g, granule=8, budget=0.7, drops={"add": 1e-6})
+    assert [x.add for x in cut.layers] == ["add"]
+    assert not {"c1", "c2"} & {op.name for op in cut.graph.ops}
+    equal(g, cut)
+
+
+@pytest.mark.parametrize("cost", [prune.macs, prune.tiles(16)])
+def test_a_budget_is_met_with_the_least_damage(cost: prune.Cost) -> None:
+    g = residual_net(16, 32)
+    scores = prune.norms(g)
+    cut = prune.prune(g, granule=4, budget=0.5, scores=scores, cost=cost)
+
+    def total(graph: Graph) -> float:
+        sizes = [
+            (op, *(graph.tensors[op.inputs[1]].shape[i] for i in (0, -1)))
+            for op in graph.ops
+            if op.type in ("conv2d", "linear")
+        ]
+        return sum(cost(graph, op, n, m) for op, n, m in sizes)
+
+    assert 0.3 * total(g) < total(cut.graph) <= 0.5 * total(g)
+    equal(g, cut)
+    assert all(m.sum() % 4 == 0 for m in cut.masks.values())
+    with pytest.raises(UsageError, match="reaches"):
+        prune.prune(g, granule=16, budget=0.01)
 
 
 @pytest.mark.parametrize(

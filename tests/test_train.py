@@ -14,7 +14,7 @@ from edgekit.compress import quantize
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array
 from edgekit.layout import Target
-from edgekit.train import fit
+from edgekit.train import fit, net
 
 torch = pytest.importorskip("torch")
 
@@ -75,9 +75,9 @@ def test_the_integers_are_what_training_evaluated() -> None:
             work.floating.value(op.inputs[1]), 0, work.bits.get(op.name, 8)
         )[1]
         for op in work.floating.ops
-        if op.type in fit.WEIGHTED
+        if op.type in net.WEIGHTED
     }
-    sim = fit.Simulation(specs, work.specs)
+    sim = net.Simulation(specs, work.specs)
     r = fit.fit(work.floating, x, y, fit.Options(steps=30), simulation=sim)
     given = {n: quantize.Given(*v) for n, v in r.integers.items()}
     q, _ = quantize.quantize(
@@ -86,9 +86,9 @@ def test_the_integers_are_what_training_evaluated() -> None:
     tuned = work.floating.copy()
     for n, a in r.constants.items():
         tuned.tensors[n] = replace(tuned.tensors[n], data=a)
-    job = fit._Fit(
+    job = net.Net(
         tuned,
-        fit.Simulation({n: v[1] for n, v in r.integers.items()}, r.activations),
+        net.Simulation({n: v[1] for n, v in r.integers.items()}, r.activations),
     )
     with torch.no_grad():
         want = job.logits(torchnet.tensors({"x": x["x"][:20]})).numpy()

@@ -1,205 +1,408 @@
 """Structured pruning: channels leave together wherever they are tied, and the graph really shrinks.
 
-Tensors whose last axes must keep the same channels (through adds, depthwise, pooling, elementwise
-ops) form a group.  A group is pruned only where every op that touches it is known to go along; all
-others are named with the reason.  Importance is the norm of the weights that make a channel, over
-all producers of its group (Li et al. 2017; groups as DepGraph, Fang et al. 2023).
+`channels` says which are tied and which must stay.  Classes of tied channels that the same ops make
+form a family; what stays of one is a multiple of `granule`, the width of the kernels' tiles.  A
+residual block whose branch nothing else reads can leave whole.  Either every family loses a share,
+or the cheapest damage per saved cost goes first until a budget is met; damage comes from outside
+(norms of weights, or `train.importance`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from edgekit.compress.channels import MAKERS, Ids, Labels, label
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Op
 
-MAKERS = ("conv2d", "linear")
-ALONG = ("unary", "max_pool2d", "avg_pool2d", "depthwise_conv2d")
-Mask = npt.NDArray[np.bool_]
+Scores = Mapping[str, npt.NDArray[np.float64]]  # op -> damage of losing each of its outputs
+Cost = Callable[[Graph, Op, int, int], float]  # of an op with so many outputs and inputs
 
 
-@dataclass
-class Group:
-    """Tensors that share channels, the ops that make them and the ops that mix them again.
+@dataclass(frozen=True)
+class Family:
+    """Classes of tied channels that the same ops make; `kept`: why it stays whole, or ""."""
 
-    `kept`: reason why it cannot be pruned, "" where it can.
-    """
+    makers: tuple[str, ...]
+    roots: tuple[int, ...]
+    kept: str
 
-    tensors: list[str]
-    channels: int
-    makers: list[Op] = field(default_factory=list)
-    along: list[Op] = field(default_factory=list)
-    readers: list[Op] = field(default_factory=list)
-    kept: str = ""
+    @property
+    def name(self) -> str:
+        return self.makers[0]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A residual branch: without it `add` hands `shortcut` on."""
+
+    add: str
+    ops: tuple[str, ...]
+    shortcut: str
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The smaller graph, masks of the channels that stay (by first tensor of the group), and groups
-    that had to stay whole with the reason."""
+    """The smaller graph; op -> mask of its outputs that stay; layers that left (by their addition);
+    families that stay whole with the reason."""
 
     graph: Graph
-    masks: dict[str, Mask]
+    masks: dict[str, npt.NDArray[np.bool_]]
+    layers: tuple[Layer, ...]
     whole: dict[str, str]
 
 
-def groups(graph: Graph) -> list[Group]:
-    """Every group of channels of the graph's activations."""
-    parent: dict[str, str] = {}
+def families(labels: Labels) -> list[Family]:
+    """Families in the order of their first op."""
+    made: dict[int, set[str]] = {}
+    for u, (op, _) in labels.makers.items():
+        made.setdefault(labels.find(u), set()).add(op)
+    order = {op.name: i for i, op in enumerate(labels.graph.ops)}
+    found: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    for root, ops in made.items():
+        key = tuple(sorted(ops, key=order.__getitem__))
+        found.setdefault((key, labels.stay.get(root, "")), []).append(root)
+    return [Family(ops, tuple(roots), why) for (ops, why), roots in found.items()]
 
-    def find(n: str) -> str:
-        while parent.setdefault(n, n) != n:
-            n = parent[n]
+
+def layers(graph: Graph) -> list[Layer]:
+    """Residual branches that can leave: x + f(x) where only the addition reads what f makes."""
+    producers, consumers, found = graph.producers(), graph.consumers(), []
+    for add in graph.ops:
+        if add.type != "binary" or add.attrs["kind"] != "add" or add.outputs[0] in graph.outputs:
+            continue
+        if any(graph.value(n) is not None for n in add.inputs):
+            continue
+        shapes = {graph.tensors[n].shape for n in add.inputs}
+        for end, shortcut in (add.inputs, add.inputs[::-1]) if len(shapes) == 1 else ():
+            branch = _branch(graph, end, shortcut, producers)
+            inside = {o for op in branch for o in op.outputs}
+            names = {op.name for op in branch} | {add.name}
+            private = all(c.name in names for o in inside for c in consumers.get(o, []))
+            if branch and private and not inside & {*graph.outputs, *graph.states}:
+                found.append(Layer(add.name, tuple(op.name for op in branch), shortcut))
+                break
+    return found
+
+
+def _branch(graph: Graph, end: str, start: str, producers: dict[str, Op]) -> list[Op]:
+    """Ops between `start` and `end`; none where another input leads into them."""
+    found: dict[str, Op] = {}
+    open_, bounds = [end], {*graph.inputs, *graph.states}
+    while open_:
+        n = open_.pop()
+        if n == start or not n or graph.value(n) is not None:
+            continue
+        op = producers.get(n)
+        if op is None or n in bounds:
+            return []
+        if op.name not in found:
+            found[op.name] = op
+            open_ += op.inputs
+    return list(found.values()) if end != start else []
+
+
+def without(graph: Graph, gone: tuple[Layer, ...]) -> Graph:
+    """The graph without those residual branches; the additions' bounds stay where they matter."""
+    g, dead = graph.copy(), {n for x in gone for n in x.ops}
+    producers, ops = graph.producers(), []
+    names: dict[str, str] = {}
+    by_add = {x.add: x for x in gone}
+
+    def real(n: str) -> str:
+        while n in names:
+            n = names[n]
         return n
 
-    for op in graph.ops:
-        for n in _tied(graph, op):
-            parent[find(n)] = find(op.outputs[0])
-    found: dict[str, Group] = {}
-
-    def of(n: str) -> Group:
-        shape = graph.tensors[n].shape
-        return found.setdefault(find(n), Group([], shape[-1] if shape else 0))
-
-    for n in (*graph.inputs, *(o for op in graph.ops for o in op.outputs)):
-        of(n).tensors.append(n)
-    for n in (*graph.inputs, *graph.states):
-        of(n).kept = "an input or a state of the model"
-    for n in graph.outputs:
-        of(n).kept = "an output of the model"
-    for op in graph.ops:
-        _sort(graph, op, of)
-    return list(found.values())
-
-
-def _tied(graph: Graph, op: Op) -> list[str]:
-    """Inputs that have the output's channels."""
-    acts = [n for n in op.inputs if n and graph.tensors[n].data is None]
-    out = graph.tensors[op.outputs[0]]
-    same = [n for n in acts if graph.tensors[n].shape[-1:] == out.shape[-1:]]
-    if op.type in ALONG:
-        return [op.inputs[0]]
-    if op.type == "binary":
-        return same if len(same) == len(acts) else []
-    if op.type in ("reduce", "reshape", "pad", "slice"):
-        return [op.inputs[0]] if _spatial(graph, op) else []
-    return []
-
-
-def _spatial(graph: Graph, op: Op) -> bool:
-    """Whether an op leaves the last axis as it is."""
-    x, y = graph.tensors[op.inputs[0]].shape, graph.tensors[op.outputs[0]].shape
-    if op.type == "reduce":
-        last = int(op.attrs["axes"]) >> (len(x) - 1) & 1
-        return not last and op.attrs["kind"] != "argmax"
-    if op.type == "reshape":
-        return x[-1] == y[-1]
-    axis = len(x) - 1
-    if op.type == "pad":
-        return not op.attrs["before"][axis] and not op.attrs["after"][axis]
-    return op.attrs["step"][axis] == 1 and x[axis] == y[axis]
-
-
-def _sort(graph: Graph, op: Op, of: Callable[[str], Group]) -> None:
-    """Enters an op into the groups it touches, or says why they must stay whole."""
-    out = of(op.outputs[0])
-    if op.type in MAKERS:
-        plain = op.attrs.get("groups", 1) == 1 and graph.value(op.inputs[1]) is not None
-        if plain:
-            out.makers.append(op)
-            of(op.inputs[0]).readers.append(op)
-            return
-    elif op.type in (*ALONG, "binary", "reduce", "reshape", "pad", "slice") and _tied(graph, op):
-        wide = [n for n in op.inputs[1:] if n and graph.value(n) is not None]
-        channels = graph.tensors[op.outputs[0]].shape[-1]
-        if op.type != "binary" or all(
-            graph.tensors[n].size == 1 or graph.tensors[n].shape[-1] == channels for n in wide
-        ):
-            out.along.append(op)
-            return
-    for n in (*op.inputs, *op.outputs):
-        if n and graph.tensors[n].data is None:
-            of(n).kept = of(n).kept or f"{op.type} {op.name!r} mixes or moves its channels"
-
-
-def importance(graph: Graph, group: Group) -> npt.NDArray[np.float64]:
-    """Per channel, the norm of its weights over the group's makers, each scaled to mean 1."""
-    total = np.zeros(group.channels)
-    for op in group.makers:
-        w = graph.value(op.inputs[1])
-        assert w is not None
-        norm = np.sqrt((w.reshape(len(w), -1).astype(np.float64) ** 2).sum(1))
-        total += norm / max(float(norm.mean()), 1e-12)
-    return total
-
-
-def prune(graph: Graph, share: float, granule: int = 8) -> Pruned:
-    """Removes about `share` of the channels of every group that can lose some, the weakest first.
-
-    What stays is a multiple of `granule` (the kernels' vectors).  UsageError where nothing can go.
-    """
-    if not 0 < share < 1:
-        raise UsageError(f"a share of {share:g} channels cannot be pruned", todo="0 < share < 1")
-    masks, whole = {}, {}
-    g = graph.copy()
-    for group in groups(graph):
-        if not group.makers and not group.kept:
+    for op in g.ops:
+        if op.name in dead:
             continue
-        if group.kept:
-            whole[group.tensors[0]] = group.kept
+        layer = by_add.get(op.name)
+        if layer is None:
+            ops.append(op.with_(inputs=tuple(real(n) for n in op.inputs)))
             continue
-        stay = -(-int(np.ceil(group.channels * (1 - share))) // granule) * granule
-        if stay >= group.channels:
-            whole[group.tensors[0]] = f"{group.channels} channels, {stay} would stay"
+        source = producers.get(layer.shortcut)
+        lo, hi = (float(op.attrs[k]) for k in ("lo", "hi"))
+        inside = source is not None and source.attrs.get("lo", -np.inf) >= lo
+        if np.isinf(hi) and (np.isinf(lo) or inside):
+            names[op.outputs[0]] = layer.shortcut
             continue
-        mask = np.zeros(group.channels, bool)
-        mask[np.argsort(-importance(graph, group), kind="stable")[:stay]] = True
-        _cut(g, group, mask)
-        masks[group.tensors[0]] = mask
-    if not masks:
-        reasons = "; ".join(f"{n}: {why}" for n, why in list(whole.items())[:3])
-        raise UsageError(f"no channel can be pruned ({reasons})", todo="a larger share")
+        clamp = {"kind": "clamp", "alpha": lo, "beta": hi}
+        g.ops = []
+        g.tensors.pop(op.outputs[0])
+        g.emit("unary", [real(layer.shortcut)], clamp, name=op.name, outputs=op.outputs)
+        ops += g.ops
+    g.ops = ops
     g.drop_unused()
     g.check()
-    return Pruned(g, masks, whole)
+    return g
 
 
-def _cut(g: Graph, group: Group, mask: Mask) -> None:
-    stay = int(mask.sum())
-    for op in group.makers:
-        _narrow(g, op, mask, (1, 0), (2, 0))
-    for op in group.readers:
-        _narrow(g, op, mask, (1, -1))
-    for op in group.along:
-        if op.type == "depthwise_conv2d":
-            _narrow(g, op, mask, (1, 2), (2, 0))
-        elif op.type == "binary":
-            _narrow(g, op, mask, (0, -1), (1, -1))
-        for key in ("shape", "size"):
-            if op.type in ("reshape", "slice") and key in op.attrs:
-                rank = len(g.tensors[op.outputs[0]].shape)
-                value = (*op.attrs[key][: rank - 1], stay, *op.attrs[key][rank:])
-                i = _place(g, op)
-                g.ops[i] = g.ops[i].with_(attrs=dict(op.attrs, **{key: value}))
-    for n in group.tensors:
-        t = g.tensors[n]
-        g.tensors[n] = replace(t, shape=(*t.shape[:-1], stay))
+def norms(graph: Graph) -> dict[str, npt.NDArray[np.float64]]:
+    """Damage as the norm of the weights that make a channel, each op's scaled to mean 1 (Li et al.
+    2017)."""
+    found = {}
+    for op in graph.ops:
+        w = graph.value(op.inputs[1]) if op.type in MAKERS else None
+        if w is not None:
+            norm = np.sqrt((w.reshape(len(w), -1).astype(np.float64) ** 2).sum(1))
+            found[op.name] = norm / max(float(norm.mean()), 1e-12)
+    return found
 
 
-def _place(g: Graph, op: Op) -> int:
-    return next(i for i, o in enumerate(g.ops) if o.outputs == op.outputs)
+def macs(graph: Graph, op: Op, outputs: int, inputs: int) -> float:
+    """Multiplications of a weighted op with that many channels."""
+    w, y = graph.tensors[op.inputs[1]].shape, graph.tensors[op.outputs[0]].shape
+    taps = int(np.prod(w[1:-1])) if op.type != "linear" else 1
+    if op.type == "conv_transpose2d":
+        y = graph.tensors[op.inputs[0]].shape
+    inner = inputs / max(1, int(op.attrs.get("groups", 1)))
+    return float(int(np.prod(y[:-1])) * taps * outputs * inner)
 
 
-def _narrow(g: Graph, op: Op, mask: Mask, *operands: tuple[int, int]) -> None:
-    """Keeps the masked part of an op's constants: (operand, axis) pairs."""
-    at = _place(g, op)
-    inputs = list(g.ops[at].inputs)
-    for i, axis in operands:
-        data: Array | None = g.value(inputs[i]) if i < len(inputs) and inputs[i] else None
-        if data is not None and data.ndim and data.shape[axis] == len(mask):
-            inputs[i] = g.const(inputs[i], np.compress(mask, data, axis=axis))
-    g.ops[at] = g.ops[at].with_(inputs=tuple(inputs))
+def tiles(rows: int, depth: int = 4) -> Cost:
+    """A modelled latency: multiplications with channels rounded up to the kernels' tiles."""
+
+    def cost(graph: Graph, op: Op, outputs: int, inputs: int) -> float:
+        return macs(graph, op, -(-outputs // rows) * rows, -(-inputs // depth) * depth)
+
+    return cost
+
+
+@dataclass
+class _Plan:
+    """What is gone so far, and what it costs."""
+
+    graph: Graph
+    labels: Labels
+    cost: Cost
+    alive: npt.NDArray[np.bool_] = field(init=False)  # by root
+    gone: set[str] = field(default_factory=set)  # ops of layers that left
+
+    def __post_init__(self) -> None:
+        self.alive = np.ones(len(self.labels.parent), bool)
+        self.weighted: list[tuple[Op, Ids | None, Ids | None]] = []
+        for op in self.graph.ops:
+            if op.type in MAKERS and self.graph.value(op.inputs[1]) is not None:
+                axes = self.labels.of(op.inputs[1])
+                ends = (axes[i] for i in MAKERS[op.type])
+                out, inner = (None if a is None else self.labels.roots(a) for a in ends)
+                self.weighted.append((op, out, inner))
+
+    def total(self, cost: Cost | None = None) -> float:
+        count, shapes = cost or self.cost, self.graph.tensors
+        found = 0.0
+        for op, out, inner in self.weighted:
+            if op.name in self.gone:
+                continue
+            w = shapes[op.inputs[1]].shape
+            a, b = MAKERS[op.type]
+            n = w[a] if out is None else int(self.alive[out].sum())
+            m = w[b] if inner is None else int(self.alive[inner].sum())
+            found += count(self.graph, op, n, m * int(op.attrs.get("groups", 1)))
+        return found
+
+    def without(self, roots: Ids, ops: tuple[str, ...] = ()) -> float:
+        """The cost if those went too."""
+        kept, gone = self.alive.copy(), set(self.gone)
+        self.alive[roots] = False
+        self.gone |= set(ops)
+        found = self.total()
+        self.alive, self.gone = kept, gone
+        return found
+
+
+def prune(
+    graph: Graph,
+    share: float | None = None,
+    granule: int = 8,
+    *,
+    budget: float | None = None,
+    scores: Scores | None = None,
+    drops: Mapping[str, float] | None = None,
+    cost: Cost = macs,
+) -> Pruned:
+    """Removes about `share` of the channels of every family, or what does least damage per saved
+    `cost` until the cost is at most `budget` of what it was.
+
+    What stays of a family is a multiple of `granule`.  scores: damage per output of an op (default:
+    norms); drops: damage of losing a layer, by its addition (budget only; none: layers stay).
+    UsageError where nothing can go, or the budget cannot be met.
+    """
+    wanted = share if budget is None else budget
+    if wanted is None or not 0 < wanted < 1:
+        raise UsageError(f"a share of {wanted or 0:g} cannot be pruned", todo="0 < share < 1")
+    labels = label(graph)
+    damage = _damage(labels, norms(graph) if scores is None else scores)
+    plan, found = _Plan(graph, labels, cost), families(labels)
+    whole = {f.name: f.kept for f in found if f.kept}
+    free = [f for f in found if not f.kept]
+    left: tuple[Layer, ...] = ()
+    if budget is None:
+        assert share is not None
+        _by_share(plan, free, damage, share, granule, whole)
+    else:
+        left = _by_budget(plan, free, damage, budget, granule, dict(drops or {}))
+    dead = {maker for u, maker in labels.makers.items() if not plan.alive[labels.find(u)]}
+    if not dead and not left:
+        reasons = "; ".join(f"{n}: {why}" for n, why in list(whole.items())[:3])
+        raise UsageError(f"no channel can be pruned ({reasons})", todo="a larger share")
+    g = _cut(without(graph, left), dead) if dead else without(graph, left)
+    masks = {}
+    for op in g.ops:
+        if op.type in MAKERS and any(n == op.name for n, _ in dead):
+            w = graph.tensors[op.inputs[1]].shape[0]
+            masks[op.name] = np.array([(op.name, i) not in dead for i in range(w)])
+    return Pruned(g, masks, left, whole)
+
+
+def _damage(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:
+    """Damage of losing a class, by its root: the sum over what makes it."""
+    found = np.zeros(len(labels.parent))
+    for u, (op, i) in labels.makers.items():
+        if op in scores:
+            found[labels.find(u)] += scores[op][i]
+    return found
+
+
+def _by_share(
+    plan: _Plan, free: list[Family], damage: Array, share: float, granule: int,
+    whole: dict[str, str],
+) -> None:  # fmt: skip
+    for f in free:
+        roots = np.array(f.roots)
+        stay = -(-int(np.ceil(len(roots) * (1 - share))) // granule) * granule
+        if stay >= len(roots):
+            whole[f.name] = f"{len(roots)} channels, {stay} would stay"
+            continue
+        order = np.argsort(-damage[roots], kind="stable")
+        plan.alive[roots[order[stay:]]] = False
+
+
+def _by_budget(
+    plan: _Plan, free: list[Family], damage: Array, budget: float, granule: int,
+    drops: dict[str, float],
+) -> tuple[Layer, ...]:  # fmt: skip
+    """Takes what does least damage per saved cost, again and again; then what was taken without
+    need comes back, the most damaging first."""
+    whole = plan.total()
+    blocks = {x.add: x for x in layers(plan.graph) if x.add in drops}
+    taken: list[tuple[float, Ids, Layer | None]] = []
+    while (now := plan.total()) > budget * whole:
+        best: tuple[float, float, Ids, Layer | None] | None = None
+        for hurt, roots, block in _choices(plan, free, damage, granule, blocks, drops):
+            saved = now - plan.without(roots, block.ops if block else ())
+            if saved > 0 and (best is None or hurt / saved < best[0]):
+                best = hurt / saved, hurt, roots, block
+        if best is None:
+            raise UsageError(
+                f"pruning reaches {now / whole:.2f} of the cost, not {budget:.2f}",
+                todo="a smaller granule, or let layers go",
+            )
+        _, hurt, roots, block = best
+        plan.alive[roots] = False
+        if block is not None:
+            plan.gone |= set(blocks.pop(block.add).ops)
+        taken.append((hurt, roots, block))
+    left = {x.add: x for _, _, x in taken if x is not None}
+    for _, roots, block in sorted(taken, key=lambda t: -t[0]):
+        plan.alive[roots] = True
+        plan.gone -= set(block.ops if block else ())
+        if plan.total() <= budget * whole:
+            left.pop(block.add if block else "", None)
+            continue
+        plan.alive[roots] = False
+        plan.gone |= set(block.ops if block else ())
+    return tuple(left.values())
+
+
+def _choices(
+    plan: _Plan, free: list[Family], damage: Array, granule: int, blocks: dict[str, Layer],
+    drops: dict[str, float],
+) -> Iterator[tuple[float, Ids, Layer | None]]:  # fmt: skip
+    """What could go next: (damage, classes, layer)."""
+    for f in free:
+        roots = np.array([r for r in f.roots if plan.alive[r]])
+        count = (len(roots) - 1) % granule + 1
+        if len(roots) > count and not set(f.makers) <= plan.gone:
+            weak = roots[np.argsort(damage[roots], kind="stable")[:count]]
+            yield float(damage[weak].sum()), weak, None
+    for x in blocks.values():
+        yield drops[x.add], np.array([], np.int64), x
+
+
+def _cut(graph: Graph, dead: set[tuple[str, int]]) -> Graph:
+    """The graph without the classes of those (op, output) pairs."""
+    g, labels = graph.copy(), label(graph)
+    alive = np.ones(len(labels.parent), bool)
+    for u, maker in labels.makers.items():
+        if maker in dead:
+            alive[labels.find(u)] = False
+    keep: dict[str, list[npt.NDArray[np.bool_] | None]] = {}
+    for name, axes in labels.axes.items():
+        t, masks = g.tensors[name], []
+        for ids in axes:
+            masks.append(None if ids is None else alive[labels.roots(ids)])
+        keep[name] = masks
+        data, shape = t.data, list(t.shape)
+        for i, m in enumerate(masks):
+            if m is not None:
+                shape[i] = int(m.sum())
+                data = None if data is None else np.compress(m, data, axis=i)
+        g.tensors[name] = replace(t, shape=tuple(shape), data=data)
+    g.ops = [_fitting(g, op, keep) for op in g.ops]
+    g.drop_unused()
+    g.check()
+    return g
+
+
+def _fitting(g: Graph, op: Op, keep: dict[str, list[npt.NDArray[np.bool_] | None]]) -> Op:
+    """An op with the sizes in its attributes as the cut tensors have them."""
+    if op.type == "reshape":
+        shape = g.tensors[op.outputs[0]].shape
+        rest = tuple(op.attrs["shape"])[len(shape) :]
+        return op.with_(attrs=dict(op.attrs, shape=(*shape, *rest)))
+    if op.type not in ("slice", "pad"):
+        return op
+    attrs = dict(op.attrs)
+    first, second = ("begin", "size") if op.type == "slice" else ("before", "after")
+    a, b = list(attrs[first]), list(attrs[second])
+    for i, m in enumerate(keep[op.inputs[0] if op.type == "slice" else op.outputs[0]]):
+        if m is None:
+            continue
+        if op.type == "slice":
+            a[i], b[i] = int(m[: a[i]].sum()), int(m[a[i] : a[i] + b[i]].sum())
+        else:
+            end = len(m) - b[i]
+            a[i], b[i] = int(m[: a[i]].sum()), int(m[end:].sum())
+    return op.with_(attrs=attrs | {first: tuple(a), second: tuple(b)})
+
+
+def masked(graph: Graph, cut: Pruned) -> Graph:
+    """The whole graph doing what the pruned one does: nothing reads what left.  Weights that read a
+    lost channel are zero, and so is the branch of a lost layer."""
+    g = graph.copy()
+    gone = {x.add: x for x in cut.layers}
+    for i, op in enumerate(g.ops):
+        if op.name in gone:
+            zero = g.const(op.name + ".none", np.zeros((), np.float32))
+            g.ops[i] = op.with_(inputs=(gone[op.name].shortcut, zero))
+    labels = label(without(graph, cut.layers))
+    dead = set()
+    for u, (op_name, i) in labels.makers.items():
+        if op_name in cut.masks and not cut.masks[op_name][i]:
+            dead.add(labels.find(u))
+    for op in labels.graph.ops:
+        ids = labels.of(op.inputs[1])[MAKERS[op.type][1]] if op.type in MAKERS else None
+        t = g.tensors.get(op.inputs[1]) if ids is not None else None
+        if ids is None or t is None or t.data is None:
+            continue
+        off = np.array([labels.find(u) in dead for u in ids.tolist()])
+        data = t.data.copy()
+        data[..., off] = 0
+        g.tensors[t.name] = replace(t, data=data)
+    return g

@@ -1,32 +1,46 @@
-"""Fine-tuning of a graph's weights, with labels, a teacher or both, in float or as integers.
+"""Training of a graph's weights, with labels, a teacher or both, in float or as integers.
 
-With `Simulation` every weight and activation is rounded as the runtime rounds it, the gradient goes
-straight through, and the steps of both learn along (LSQ, Esser et al. 2020).  The batch norms are
-folded already, so there are no statistics to estimate again.  Soft labels after Hinton et al. 2015.
+The net is `train.net`: batch norms are put back where asked, and with a `Simulation` every weight
+and activation is rounded as the runtime rounds it.  Labels and teachers are `train.losses`.
 """
 
 from __future__ import annotations
 
+import io
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress import sparsify
-from edgekit.errors import DataError, ModelError
-from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.errors import DataError, ModelError, UsageError
+from edgekit.ir import Array, Graph
+from edgekit.train import batches, losses, precision
+from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits, logits_of
 
 Tensor = Any
 Progress = Callable[[str, int, int], None]
-WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
-FIXED = ("softmax",)  # ops whose output scale is part of their meaning
+
+NORM_SAMPLES = 512  # whose statistics the batch norms start from
+PROBE = 16  # samples of a step that chooses the precision
+CHECKPOINT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Options:
-    """`rate` falls to 0 as a cosine; `soft`: share of the teacher in the loss, at `temperature`."""
+    """How to train.
+
+    `rate` rises over the first `warmup` of the steps and falls to 0 as a cosine.  `soft`: share of
+    the teacher in the loss, at `temperature`; `kind`: "kd" or "dkd".  `hints`: weight of the
+    distance between features, of tensors of the same name in both graphs or as `pairs` say.
+    `norms`: batch norms are put back, learn, and are estimated again at the end over `estimate`
+    batches.  `flip`, `shift`: images are mirrored and moved by so many pixels.  `freeze`: share of
+    steps in which a weight may jump back before it is held (with a simulation; 0: never).
+    """
 
     steps: int = 300
     batch: int = 32
@@ -34,31 +48,34 @@ class Options:
     soft: float = 0.7
     temperature: float = 4.0
     seed: int = 0
+    optimizer: str = "adam"
+    decay: float = 0.0
+    warmup: float = 0.0
+    kind: str = "kd"
+    hints: float = 0.0
+    pairs: dict[str, str] = field(default_factory=dict)
+    norms: bool = False
+    estimate: int = 32
+    flip: bool = False
+    shift: int = 0
+    precision: str = "float32"
+    freeze: float = 0.0
 
 
 @dataclass(frozen=True)
-class Simulation:
-    """Where integers start: op -> weight spec, and tensor -> activation spec (8 bits or fewer)."""
+class Teacher:
+    """A float graph that is asked for every batch."""
 
-    weights: dict[str, QuantSpec]
-    activations: dict[str, QuantSpec]
+    graph: Graph
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """Constants by name, trained.  With a simulation also op -> (integers, spec, float bias) and
-    the learned activation specs.  `losses`: mean of the first and the last tenth of the steps."""
+class Checkpoint:
+    """Where an unfinished training is kept, so that it goes on after a kill."""
 
-    constants: dict[str, Array]
-    integers: dict[str, tuple[Array, QuantSpec, Array]]
-    activations: dict[str, QuantSpec]
-    losses: tuple[float, float]
-
-
-def logits_of(graph: Graph) -> str:
-    """The tensor a classifier's loss is taken from: the first output, before its softmax."""
-    op = graph.producers()[graph.outputs[0]]
-    return op.inputs[0] if op.type == "softmax" else op.outputs[0]
+    path: Path
+    save: Callable[[Path, bytes], None]  # in one piece or not at all
+    every_s: float = CHECKPOINT_S
 
 
 def fit(
@@ -67,176 +84,274 @@ def fit(
     labels: Array | None,
     options: Options,
     *,
-    teacher: Array | None = None,
+    teacher: Array | Teacher | None = None,
     simulation: Simulation | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Fitted:
     """Trains weights and biases of a float graph.
 
-    x: input name -> (n, ...) prepared floats.  labels (n,), teacher: logits (n, classes); at least
-    one of them.  DataError where there is neither; ModelError for ops without a gradient.
+    x: input name -> (n, ...) prepared floats.  labels (n,), teacher: logits (n, classes) or a graph
+    that gives them; at least one of them.  DataError where there is neither; ModelError for ops
+    without a gradient.
+    """
+    if labels is None and teacher is None:
+        raise DataError("training needs labels or a teacher", todo="add an array `y` to the data")
+    for g in (graph, teacher.graph if isinstance(teacher, Teacher) else graph):
+        bad = torchnet.unsupported(g)
+        if bad:
+            raise ModelError(f"training does not know ops of type {', '.join(bad)}")
+    return _Job(graph, x, labels, options, teacher, simulation).run(progress, checkpoint)
+
+
+def repair(
+    before: Graph, after: Graph, masks: dict[str, Array], x: dict[str, Array], batch: int = 128
+) -> dict[str, Array]:
+    """Constants of a pruned graph whose convolutions' outputs have the means and deviations that
+    they had before, as batch norms would have kept them; no training.
+
+    masks: op -> which of its outputs stayed; x: input name -> (n, ...) samples.
     """
     import torch
 
-    if labels is None and teacher is None:
-        raise DataError("training needs labels or a teacher", todo="add an array `y` to the data")
-    bad = torchnet.unsupported(graph)
-    if bad:
-        raise ModelError(f"training does not know ops of type {', '.join(bad)}")
-    torch.manual_seed(options.seed)
-    job = _Fit(graph, simulation)
-    groups = job.groups(options.rate)
-    steps = torch.optim.Adam(groups)
-    slower = torch.optim.lr_scheduler.CosineAnnealingLR(steps, options.steps)
     data = torchnet.tensors(x)
-    y = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
-    t = None if teacher is None else torch.from_numpy(np.asarray(teacher, np.float32))
-    n, losses = len(next(iter(data.values()))), []
-    for i in range(options.steps):
-        if progress:
-            progress("train", i, options.steps)
-        pick = torch.randint(n, (min(options.batch, n),))
-        z = job.logits({k: v[pick] for k, v in data.items()})
-        loss = _loss(z, None if y is None else y[pick], None if t is None else t[pick], options)
-        steps.zero_grad()
-        loss.backward()
-        steps.step()
-        job.hold()
-        slower.step()
-        losses.append(float(loss.detach()))
-    if progress:
-        progress("train", options.steps, options.steps)
-    tenth = max(1, len(losses) // 10)
-    return job.fitted((float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))))
-
-
-def _loss(z: Tensor, y: Tensor | None, t: Tensor | None, o: Options) -> Tensor:
-    import torch.nn.functional as nn
-
-    z = z.reshape(len(z), -1)
-    hard = nn.cross_entropy(z, y) if y is not None else None
-    if t is None:
-        return hard
-    tau = o.temperature
-    target = nn.log_softmax(t.reshape(len(t), -1) / tau, 1)
-    soft = nn.kl_div(nn.log_softmax(z / tau, 1), target, log_target=True, reduction="batchmean") * (
-        tau * tau
+    some = {k: v[:NORM_SAMPLES] for k, v in data.items()}
+    like = Net(before).put_norms(some)
+    net = Net(after, momentum=1.0, training=True)
+    for name, mask in masks.items():
+        if name in like:
+            like[name] = (
+                like[name][0][torch.from_numpy(mask)],
+                like[name][1][torch.from_numpy(mask)],
+            )
+    names = {op.name for op in after.ops}
+    net.put_norms(some, {k: v for k, v in like.items() if k in names})
+    net.estimate(
+        [
+            {k: v[i : i + batch] for k, v in data.items()}
+            for i in range(0, len(some[next(iter(some))]), batch)
+        ]
     )
-    return soft if hard is None else o.soft * soft + (1 - o.soft) * hard
+    return net.fitted((0.0, 0.0)).constants
 
 
-@dataclass
-class _Fit:
-    graph: Graph
-    simulation: Simulation | None
-    const: dict[str, Tensor] = field(init=False)
-    scales: dict[str, Tensor] = field(init=False)  # weights, by op
-    masks: dict[str, Tensor] = field(init=False)  # of sparse weights, by name: what is not 0
-    steps: dict[int, Tensor] = field(init=False)  # activations, by identity of their spec
+class _Job:
+    """One training: data, net, optimizer, and the state between steps."""
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self, graph: Graph, x: dict[str, Array], labels: Array | None, o: Options,
+        teacher: Array | Teacher | None, simulation: Simulation | None,
+    ) -> None:  # fmt: skip
         import torch
 
-        self.const = torchnet.constants(self.graph)
-        self.ops = {
-            op.name: op
-            for op in self.graph.ops
-            if op.type in WEIGHTED and self.graph.value(op.inputs[1]) is not None
-        }
-        for op in self.ops.values():
-            for name in op.inputs[1:]:
-                if name:
-                    self.const[name].requires_grad_(True)
-        weights = {op.inputs[1]: self.const[op.inputs[1]] for op in self.ops.values()}
-        self.masks = {
-            n: (w != 0).detach() for n, w in weights.items() if sparsify.held(w.detach().numpy())
-        }
-        sim = self.simulation
-        self.scales = {
-            n: torch.from_numpy(np.array(s.scale)).requires_grad_(True)
-            for n, s in (sim.weights if sim else {}).items()
-        }
-        fixed = {o for op in self.graph.ops if op.type in FIXED for o in op.outputs}
-        self.steps = {
-            id(s): torch.tensor(float(s.scale)).requires_grad_(n not in fixed)
-            for n, s in (sim.activations if sim else {}).items()
-        }
+        self.o, self.teacher = o, teacher
+        self.random = torch.Generator().manual_seed(o.seed)
+        self.data = torchnet.tensors(x)
+        self.n = len(next(iter(self.data.values())))
+        self.y = None if labels is None else torch.from_numpy(np.asarray(labels, np.int64))
+        self.net = Net(graph, simulation)
+        if o.norms:
+            some = torch.randperm(self.n, generator=self.random)[:NORM_SAMPLES]
+            self.net.put_norms({k: v[some] for k, v in self.data.items()})
+        self.known = None
+        if isinstance(teacher, Teacher):
+            self.const = torchnet.constants(teacher.graph)
+        elif teacher is not None:
+            if o.flip or o.shift or o.hints:
+                raise UsageError("changed images and hints need the teacher's graph")
+            self.known = torch.from_numpy(np.asarray(teacher, np.float32))
+        self.pairs = self._pairs(graph) if o.hints else []
+        self.bridges = self._bridges()
+        groups = self.net.groups(o.rate, o.decay)
+        rates = {"params": [b for b in self.bridges if b is not None], "lr": o.rate}
+        self.optimizer = _optimizer(o, [*groups, rates] if rates["params"] else groups)
+        self.slower = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.losses: list[float] = []
+        self.format = precision.checked(o.precision)
+        if o.freeze and simulation is not None:
+            with torch.no_grad():
+                for name in simulation.weights:
+                    self.net.quiet[name] = Oscillation.of(self._integers(name))
 
-    def groups(self, rate: float) -> list[dict[str, Any]]:
-        """Parameter groups: steps learn slower than what they round."""
-        names = dict.fromkeys(n for op in self.ops.values() for n in op.inputs[1:] if n)
-        found = [{"params": [self.const[n] for n in names], "lr": rate}]
-        for s in (*self.scales.values(), *self.steps.values()):
-            if s.requires_grad:
-                found.append({"params": [s], "lr": 0.1 * rate * float(s.detach().mean())})
-        return found
+    def _rate(self, i: int) -> float:
+        rise = self.o.warmup * self.o.steps
+        if i < rise:
+            return (i + 1) / rise
+        return 0.5 * (1 + math.cos(math.pi * (i - rise) / max(1.0, self.o.steps - rise)))
 
-    def weight(self, op: Op) -> Tensor:
-        """An op's weights as the integers stand for them."""
-        sim = self.simulation
-        w = self.const[op.inputs[1]]
-        spec = sim.weights.get(op.name) if sim else None
-        if spec is None:
-            return w
+    def _integers(self, name: str) -> Tensor:
+        op, spec = self.net.ops[name], self.net.simulation.weights[name]  # type: ignore[union-attr]
+        w = self.net.const[op.inputs[1]].detach()
         shape = [1] * w.ndim
         shape[spec.axis or 0] = -1
-        s = self.scales[op.name].clamp_min(1e-9).reshape(shape)
-        return self.whole(w / s, *_limits(spec.bits)) * s
+        s = self.net.scales[name].detach().clamp_min(1e-9).reshape(shape)
+        return (w / s).clamp(*limits(spec.bits)).round()
 
-    def whole(self, q: Tensor, lo: int, hi: int) -> Tensor:
-        q = q.clamp(lo, hi)
-        return q + (q.round() - q).detach()
+    def _pairs(self, graph: Graph) -> list[tuple[str, str]]:
+        """(own, teacher's) tensors whose features are matched: those that ends of a block have."""
+        if not isinstance(self.teacher, Teacher):
+            raise UsageError("hints need a teacher that is a graph")
+        other = self.teacher.graph
+        pairs = list(self.o.pairs.items()) or [
+            (op.outputs[0], op.outputs[0])
+            for op in graph.ops
+            if op.type in ("binary", "avg_pool2d", "reduce") and op.outputs[0] in other.tensors
+        ]
+        for a, b in pairs:
+            own, its = graph.tensors.get(a), other.tensors.get(b)
+            if own is None or its is None or own.shape[:-1] != its.shape[:-1]:
+                raise UsageError(
+                    f"a hint from {b!r} to {a!r} does not fit",
+                    todo="pairs names tensors of equal size, channels aside",
+                )
+        if not pairs:
+            raise UsageError("no tensor is a hint by its name", todo="name them: pairs")
+        return pairs
 
-    def hold(self) -> None:
-        """Zeros of sparse weights stay zero."""
+    def _bridges(self) -> list[Tensor]:
         import torch
 
-        with torch.no_grad():
-            for name, mask in self.masks.items():
-                self.const[name] *= mask
+        found: list[Tensor] = []
+        for a, b in self.pairs:
+            n = self.net.graph.tensors[a].shape[-1]
+            m = self.teacher.graph.tensors[b].shape[-1]  # type: ignore[union-attr]
+            if n == m:
+                found.append(None)
+                continue
+            w = torch.randn(m, n, generator=self.random) / n**0.5
+            found.append(w.requires_grad_(True))
+        return found
 
-    def activation(self, name: str, y: Tensor) -> Tensor:
-        sim = self.simulation
-        spec = sim.activations.get(name) if sim else None
-        if spec is None:
-            return y
-        s, z, half = self.steps[id(spec)].clamp_min(1e-9), int(spec.zero), 1 << spec.bits - 1
-        return self.whole(y / s, -half - z, half - 1 - z) * s
+    def run(self, progress: Progress | None, checkpoint: Checkpoint | None) -> Fitted:
+        import torch
 
-    def logits(self, x: dict[str, Tensor]) -> Tensor:
-        values = {n: self.activation(n, v) for n, v in x.items()}
-        changed = {op.inputs[1]: self.weight(op) for op in self.ops.values()}
-        torchnet.run(
-            self.graph.ops, values, {**self.const, **changed},
-            lambda op, y: self.activation(op.outputs[0], y),
-        )  # fmt: skip
-        return values[logits_of(self.graph)]
+        o, first = self.o, 0
+        if self.format == "auto":
+            self.format = self._probe()
+        if checkpoint is not None and checkpoint.path.exists():
+            first = self._resume(checkpoint.path)
+        saved = time.monotonic()
+        self.net.training = True
+        for i in range(first, o.steps):
+            if progress:
+                progress("train", i, o.steps)
+            pick = torch.randint(self.n, (min(o.batch, self.n),), generator=self.random)
+            self._step(pick, i)
+            if checkpoint is not None and time.monotonic() - saved > checkpoint.every_s:
+                checkpoint.save(checkpoint.path, self._state(i + 1))
+                saved = time.monotonic()
+        if progress:
+            progress("train", o.steps, o.steps)
+        if o.norms and o.steps:
+            self._estimate()
+        tenth = max(1, len(self.losses) // 10)
+        ends = self.losses[:tenth] or [0.0], self.losses[-tenth:] or [0.0]
+        return self.net.fitted((float(np.mean(ends[0])), float(np.mean(ends[1]))), self.format)
 
-    def fitted(self, losses: tuple[float, float]) -> Fitted:
-        constants = {
-            n: self.const[n].detach().numpy()
-            for op in self.ops.values()
-            for n in op.inputs[1:]
-            if n
+    def _step(self, pick: Tensor, i: int) -> None:
+        loss = self._loss(pick, self.format)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.net.hold()
+        self.slower.step()
+        self.losses.append(float(loss.detach()))
+        for name, q in self.net.quiet.items():  # stricter towards the end
+            late = i / max(1, self.o.steps)
+            q.watch(self._integers(name), self.o.freeze * (1 - late) + 0.2 * self.o.freeze * late)
+
+    def _loss(self, pick: Tensor, form: str) -> Tensor:
+        import torch
+
+        o = self.o
+        x = {
+            k: batches.changed(v[pick], o.flip, o.shift, self.random) for k, v in self.data.items()
         }
-        integers, activations = {}, {}
-        sim = self.simulation
-        for name, spec in (sim.weights if sim else {}).items():
-            op = self.ops[name]
-            scale = np.maximum(self.scales[name].detach().numpy(), 1e-9).astype(np.float32)
-            new = QuantSpec(scale, spec.zero, spec.axis, spec.bits)
-            w = constants[op.inputs[1]]
-            q = np.clip(np.rint(w / new.broadcast(w.ndim)[0]), *_limits(spec.bits))
-            n = self.graph.tensors[op.outputs[0]].shape[-1]
-            has = len(op.inputs) > 2 and op.inputs[2]
-            bias = constants[op.inputs[2]] if has else np.zeros(n, np.float32)
-            integers[name] = (q.astype(np.int8), new, bias)
-        for name, spec in (sim.activations if sim else {}).items():
-            step = np.float32(max(float(self.steps[id(spec)].detach()), 1e-9))
-            activations[name] = QuantSpec(np.asarray(step), spec.zero, None, spec.bits)
-        return Fitted(constants, integers, activations, losses)
+        with precision.autocast(form):
+            values = self.net.values(x)
+        z = values[logits_of(self.net.graph)].float().reshape(len(pick), -1)
+        y = None if self.y is None else self.y[pick]
+        hard = None if y is None else torch.nn.functional.cross_entropy(z, y)
+        if self.teacher is None:
+            return hard
+        t, seen = self._ask(x, form) if self.known is None else (self.known[pick], {})
+        t = t.float().reshape(len(pick), -1)
+        if o.kind == "dkd" and y is not None:
+            soft = losses.decoupled(z, t, y, o.temperature)
+        else:
+            soft = losses.soft(z, t, o.temperature)
+        total = soft if hard is None else o.soft * soft + (1 - o.soft) * hard
+        if not self.pairs:
+            return total
+        own = [values[a].float() for a, _ in self.pairs]
+        its = [seen[b].float() for _, b in self.pairs]
+        return total + o.hints * losses.features(own, its, self.bridges)
+
+    def _ask(self, x: dict[str, Tensor], form: str) -> tuple[Tensor, dict[str, Tensor]]:
+        import torch
+
+        graph = self.teacher.graph  # type: ignore[union-attr]
+        with torch.no_grad(), precision.autocast(form):
+            seen = torchnet.run(graph.ops, dict(x), self.const)
+        return seen[logits_of(graph)], seen
+
+    def _probe(self) -> str:
+        """The fastest precision of one small step; nothing learns from it."""
+        import torch
+
+        kept = self.random.get_state()
+        pick = torch.arange(min(self.n, max(PROBE, self.o.batch // 4)))
+        found, _ = precision.fastest(lambda form: self._loss(pick, form).backward())
+        self.optimizer.zero_grad()
+        self.random.set_state(kept)
+        return found
+
+    def _estimate(self) -> None:
+        """The norms' statistics again, with the weights as they are: plain means over batches."""
+        import torch
+
+        picks = torch.randint(
+            self.n, (self.o.estimate, min(self.o.batch, self.n)), generator=self.random
+        )
+        with precision.autocast(self.format):
+            self.net.estimate({k: v[p] for k, v in self.data.items()} for p in picks)
+
+    # ---- going on after a kill ----
+
+    def _state(self, step: int) -> bytes:
+        import torch
+
+        out = io.BytesIO()
+        kept = {
+            "step": step, "net": self.net.state(), "optimizer": self.optimizer.state_dict(),
+            "slower": self.slower.state_dict(), "random": self.random.get_state(),
+            "losses": self.losses, "format": self.format,
+            "bridges": [b for b in self.bridges if b is not None],
+        }  # fmt: skip
+        torch.save(kept, out)
+        return out.getvalue()
+
+    def _resume(self, path: Path) -> int:
+        import torch
+
+        kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        self.net.restore(kept["net"])
+        self.optimizer.load_state_dict(kept["optimizer"])
+        self.slower.load_state_dict(kept["slower"])
+        self.random.set_state(kept["random"])
+        self.losses, self.format = kept["losses"], kept["format"]
+        with torch.no_grad():
+            mine = [b for b in self.bridges if b is not None]
+            for b, was in zip(mine, kept["bridges"], strict=True):
+                b.copy_(was)
+        return int(kept["step"])
 
 
-def _limits(bits: int) -> tuple[int, int]:
-    half = 1 << bits - 1
-    return (-127 if bits == 8 else -half), half - 1
+def _optimizer(o: Options, groups: list[dict[str, Any]]) -> Any:
+    import torch
+
+    if o.optimizer == "adam":
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+    if o.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=o.rate, momentum=0.9, nesterov=True)
+    raise UsageError(f"optimizer {o.optimizer!r} is unknown", todo="known: adam, sgd")
