@@ -1,9 +1,11 @@
 """Mutates packages under ASan and UBSan: `make fuzz`, and 5,000 of them in `make test`.
 
-    python bench/fuzz.py [--mutants N] [--every] [--ops] [--seed S] [--json FILE]
+    python bench/fuzz.py [--mutants N] [--every] [--ops|--array] [--seed S] [--jobs N] [--json F]
 
 Three small real packages from the data outside the repository, or three of our own where that is
-absent.  Every mutant must be refused with a sentence or run safely.
+absent.  Every mutant must be refused with a sentence or run safely.  --array: the packages as
+arrays of the folders that `edgekit build --format c` writes, with only their ops.  A campaign of
+many mutants is cut into parts of 50,000; those done for the same program are not run again.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgekit import boards, ops, package, paths, pipeline, plan
+from edgekit import boards, embed, ops, package, paths, pipeline, plan
 from edgekit.errors import ToolchainError
 from edgekit.passes.lower import lower
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEKIT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 REAL = ("kws_ref_model.tflite", "ad01_int8.tflite", "mnist_valid_f.tflite")
+PART = 50_000  # mutants of one process
 RUN_MACS = 100_000  # a net of this size is run for every mutant, a larger one for fewer of them
 FLAGS = ["-std=c11", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -33,11 +37,15 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 @dataclass(frozen=True)
 class Subject:
-    """A package to mutate and how many multiply-accumulates one run of it has."""
+    """A package to mutate and how many multiply-accumulates one run of it has.
+
+    `project`: of the package as an array; then its sources are fuzzed, not the whole runtime.
+    """
 
     name: str
     data: bytes
     macs: int
+    project: embed.Project | None = None
 
     @property
     def run_each(self) -> int:
@@ -77,6 +85,15 @@ def subjects() -> list[Subject]:
     ]
 
 
+def array_subjects() -> list[Subject]:
+    """The packages of `subjects` as C projects for this machine."""
+    host, found = boards.load("host"), []
+    for s in subjects():
+        made = embed.project(s.data, host, Path(s.name).stem)
+        found.append(replace(s, data=made.package, project=made))
+    return found
+
+
 def op_subjects(samples: int = 6) -> list[Subject]:
     """A package per op: a few of its samples, spread over all, as entries of their own."""
     target = pipeline.target_of(boards.load("host"))
@@ -111,32 +128,45 @@ def compiler() -> str:
     raise ToolchainError("no C compiler with AddressSanitizer", todo="install gcc or clang")
 
 
-def executable(optimize: str = "-O1") -> Path:
-    """The mutator with the whole runtime, built once per content."""
+def executable(optimize: str = "-O1", made: embed.Project | None = None) -> Path:
+    """The mutator with the whole runtime or a project's files, built once per content."""
     flags = [optimize, *FLAGS, *SANITIZE]
     native = paths.data("native")
-    folders = ("src/*.c", "ops/*.c", "gen/*.c", "kernels/*/*.c")
-    sources = [p for f in folders for p in sorted(native.glob(f))]
-    sources.append(ROOT / "tests" / "fuzz_package.c")
-    headers = sorted(
-        p for f in ("include/*.h", "src/*.h", "gen/*.h", "kernels/*/*.h") for p in native.glob(f)
-    )
     cc = compiler()
     digest = hashlib.sha256(" ".join([cc, *flags]).encode())
-    for p in (*sources, *headers):
-        digest.update(p.read_bytes())
-    program = paths.cache("fuzz") / f"fuzz_package-{digest.hexdigest()[:20]}"
-    if not program.exists():
-        part = program.with_name(f"{program.name}.{os.getpid()}")
-        includes = [f"-I{native / d}" for d in ("include", "src", "gen")]
-        done = subprocess.run(
-            [cc, *flags, *includes, *map(str, sources), "-o", str(part)],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise ToolchainError(f"the fuzzer does not build: {done.stderr[-2000:]}")
-        part.replace(program)
+    main = ROOT / "tests" / "fuzz_package.c"
+    digest.update(main.read_bytes())
+    with tempfile.TemporaryDirectory() as tmp:
+        if made is None:
+            folders = ("src/*.c", "ops/*.c", "gen/*.c", "kernels/*/*.c")
+            sources = [p for f in folders for p in sorted(native.glob(f))]
+            headers = [p for f in folders for p in sorted(native.glob(f.replace(".c", ".h")))]
+            headers += [native / "include" / "edgekit.h", *sorted(native.glob("kernels/*.h"))]
+            for p in (*sources, *headers):
+                digest.update(p.read_bytes())
+            includes = [f"-I{native / d}" for d in ("include", "src", "gen")]
+        else:
+            for path, content in sorted(made.files.items()):
+                digest.update(path.encode())
+                digest.update(content.encode() if isinstance(content, str) else content)
+            embed.save(made, Path(tmp))
+            code = [*made.core, *made.kernels, f"{made.name}.c", f"{made.name}_package.c"]
+            sources = [Path(tmp) / f for f in code]
+            parts = ("", "edgekit/include", "edgekit/src", "edgekit/gen")
+            includes = [f"-I{Path(tmp) / d}" for d in parts]
+            flags += ["-DEK_SENTENCES", f'-DFUZZ_HEADER="{made.name}.h"']
+            flags += [f"-DFUZZ_{k}={made.name}_{k.lower()}" for k in ("PACKAGE", "CONFIG")]
+        program = paths.cache("fuzz") / f"fuzz_package-{digest.hexdigest()[:20]}"
+        if not program.exists():
+            part = program.with_name(f"{program.name}.{os.getpid()}")
+            done = subprocess.run(
+                [cc, *flags, *includes, *map(str, sources), str(main), "-o", str(part)],
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                raise ToolchainError(f"the fuzzer does not build: {done.stderr[-2000:]}")
+            part.replace(program)
     return program
 
 
@@ -156,8 +186,8 @@ def mutate(
         path = Path(folder) / "x.ekp"
         path.write_bytes(subject.data)
         command = [
-            str(executable(optimize)),
-            str(path),
+            str(executable(optimize, subject.project)),
+            "-" if subject.project else str(path),
             str(count),
             str(seed),
             str(subject.run_each),
@@ -193,14 +223,47 @@ def mutate(
 
 
 def campaign(
-    mutants: int, seed: int = 1, every: bool = False, found: list[Subject] | None = None
+    mutants: int,
+    seed: int = 1,
+    every: bool = False,
+    found: list[Subject] | None = None,
+    jobs: int = 1,
 ) -> list[Result]:
     """`mutants` over all subjects together; `every`: each structural byte of them besides."""
     found = found or subjects()
-    return [
-        mutate(s, -(-mutants // len(found)), seed + i, every, optimize="-O1")
-        for i, s in enumerate(found)
-    ]
+    each = -(-mutants // len(found))
+    parts: list[tuple[Subject, int, int, bool]] = []
+    for i, s in enumerate(found):
+        counts = [min(PART, each - at) for at in range(0, each, PART)] or [0]
+        parts += [(s, n, seed + i + 1000 * k, every and not k) for k, n in enumerate(counts)]
+        executable("-O1", s.project)
+    with ThreadPoolExecutor(jobs) as pool:
+        results = list(pool.map(lambda p: kept(*p), parts))
+    return [together([r for r in results if r.name == s.name]) for s in found]
+
+
+def kept(subject: Subject, count: int, seed: int, every: bool) -> Result:
+    """A part of a campaign; when it was done before by the same program, what it gave then."""
+    key = hashlib.sha256(subject.data + executable("-O1", subject.project).name.encode())
+    key.update(f"{count} {seed} {every} {subject.run_each}".encode())
+    path = paths.cache("fuzz", "results") / f"{key.hexdigest()[:20]}.json"
+    if not path.exists():
+        result = mutate(subject, count, seed, every, optimize="-O1")
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        part.write_text(json.dumps(asdict(result)))
+        part.replace(path)
+    return Result(**json.loads(path.read_text()))
+
+
+def together(parts: list[Result]) -> Result:
+    """One result of the parts of one subject."""
+    totals = {k: sum(getattr(r, k) for r in parts) for k in ("mutants", "past", "opened", "ran")}
+    counts = {}
+    for k in ("opens", "runs"):
+        keys = dict.fromkeys(code for r in parts for code in getattr(r, k))
+        counts[k] = {c: sum(getattr(r, k).get(c, 0) for r in parts) for c in keys}
+    seconds = round(sum(r.seconds for r in parts), 1)
+    return replace(parts[0], **totals, **counts, seconds=seconds)
 
 
 def main() -> int:
@@ -209,12 +272,16 @@ def main() -> int:
     parser.add_argument(
         "--every", action="store_true", help="each structural byte, 1 %% of the weights"
     )
-    parser.add_argument("--ops", action="store_true", help="packages of op samples instead")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--ops", action="store_true", help="packages of op samples instead")
+    kind.add_argument("--array", action="store_true", help="folders of `build --format c` instead")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once (1)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     try:
-        results = campaign(args.mutants, args.seed, args.every, op_subjects() if args.ops else None)
+        found = op_subjects() if args.ops else array_subjects() if args.array else None
+        results = campaign(args.mutants, args.seed, args.every, found, args.jobs)
     except ToolchainError as e:
         print(e, file=sys.stderr)
         return 1

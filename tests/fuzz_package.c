@@ -5,7 +5,8 @@
  * COUNT seeded mutants; --every: besides, three values for every byte of header, tables, op records and plan and for every
  * hundredth weight byte.  Of those that open, each RUN-th is run (a net of many MACs takes long under the sanitizers).  Prints one
  * line: mutants, past (got past the checksum), opened, ran, and how many ended with each status of ek_open.  Built with
- * -fsanitize=address,undefined by bench/fuzz.py. */
+ * -fsanitize=address,undefined by bench/fuzz.py.  With FUZZ_HEADER, the header of a folder of `build --format c`, PACKAGE is "-":
+ * the folder's array is mutated and opened with its op list and in memories of its sizes. */
 #define _POSIX_C_SOURCE 200809L
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,12 @@
 #include <unistd.h>
 #include "edgekit.h"
 #include "format.h"
+#ifdef FUZZ_HEADER
+#include FUZZ_HEADER
+#define THREADS 1u
+#else
+#define THREADS (1 + next() % 2)
+#endif
 
 #define MEMORY_MAX ((size_t)64 << 20) /* what a careful caller would give */
 
@@ -98,6 +105,11 @@ static void attempt(uint8_t *p, size_t len, unsigned threads)
     ek_status e = ek_arena_size(p, len, threads, need);
     if (!e) {
         past++;
+#ifdef FUZZ_HEADER
+        static uint8_t place[16]; /* only the lengths are taken */
+        FUZZ_CONFIG(&cfg, place);
+        memcpy(need, cfg.mem_len, sizeof need);
+#endif
         cfg.package = p;
         cfg.package_len = len;
         cfg.threads = threads;
@@ -165,6 +177,14 @@ static size_t structure(const uint8_t *p, uint32_t *at, size_t *weights)
 
 static uint8_t *read_file(const char *path, size_t *len)
 {
+#ifdef FUZZ_HEADER
+    (void)path;
+    *len = sizeof FUZZ_PACKAGE;
+    uint8_t *p = (uint8_t *)aligned(*len);
+    if (p)
+        memcpy(p, FUZZ_PACKAGE, *len);
+    return p;
+#else
     FILE *f = fopen(path, "rb");
     if (!f) {
         perror(path);
@@ -178,6 +198,7 @@ static uint8_t *read_file(const char *path, size_t *len)
         exit(2);
     fclose(f);
     return p;
+#endif
 }
 
 /* three values for each byte in turn; one byte in flash flips a bit, gets its complement, gets noise */
@@ -213,7 +234,7 @@ static void random_mutant(const uint8_t *good, uint8_t *p, size_t len, const uin
     }
     repair(p, len);
     if (next() % 32) {
-        attempt(p, len, 1 + next() % 2);
+        attempt(p, len, THREADS);
         return;
     }
     size_t cut = next() % len; /* in an allocation of that size */

@@ -1,12 +1,15 @@
-"""5,000 mutated packages under ASan and UBSan; `make fuzz` runs 200,000 and more."""
+"""5,000 mutated packages under ASan and UBSan; `make fuzz` runs 1,400,000; `make analyze`."""
 
 from __future__ import annotations
 
+import subprocess
+
 import fuzz
 import pytest
-from package_cases import conv_net, two_entries
+from conftest import ROOT, need_program
+from package_cases import conv_net, int8_net, two_entries
 
-from edgekit import pipeline
+from edgekit import boards, embed, pipeline
 from edgekit.errors import ToolchainError
 from edgekit.ir import Graph
 from edgekit.layout import Target
@@ -68,3 +71,20 @@ def test_a_package_that_does_not_open_is_no_subject() -> None:
     data[0] ^= 1
     with pytest.raises(ToolchainError, match="does not open"):
         fuzz.mutate(fuzz.Subject("broken", bytes(data), 0), 10, seed=1)
+
+
+def test_mutants_of_an_array_are_refused_or_run_safely() -> None:
+    """The folder of `build --format c`: its own ops and kernels, memories of its sizes."""
+    made = embed.project(int8_net(), boards.load("rp2040"), "net")
+    subject = fuzz.Subject("net", made.package, 0, made)
+    result = fuzz.mutate(subject, MUTANTS, seed=7, limit_s=240)
+    assert result.past >= PAST * result.mutants and result.opened > MUTANTS // 10
+    assert {"8", "9", "10", "11"} <= result.opens.keys()  # 11: an op that the folder does not have
+
+
+@pytest.mark.slow
+def test_the_analyzer_finds_nothing() -> None:
+    clang = need_program("clang-19", "clang-19")
+    line = ["make", "analyze", f"CLANG={clang}"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

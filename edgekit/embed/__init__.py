@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from edgekit.embed.arduino import library
 from edgekit.embed.footprint import Footprint, fit, markdown, measure, rows
-from edgekit.embed.project import Project, project, readme, write
+from edgekit.embed.project import Project, project, readme, save, write
 
 __all__ = [
     "Footprint",
@@ -17,5 +17,6 @@ __all__ = [
     "project",
     "readme",
     "rows",
+    "save",
     "write",
 ]

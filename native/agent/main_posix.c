@@ -178,19 +178,22 @@ static void *read_file(const char *path, size_t *len)
             data = NULL;
         }
     }
+    int why = errno;
     fclose(f);
+    errno = why;
     return data;
 }
 
 static const uint8_t *read_token(const options *o, size_t *len)
 {
-    uint8_t *token = o->token_file ? read_file(o->token_file, len) : NULL;
-    if (!o->token_file && getenv("EDGEKIT_TOKEN")) {
-        token = (uint8_t *)strdup(getenv("EDGEKIT_TOKEN"));
-        *len = token ? strlen((char *)token) : 0;
-    }
-    while (token && *len && (token[*len - 1] == '\n' || token[*len - 1] == '\r')) --*len;
-    return token && *len ? token : NULL;
+    const char *set = getenv("EDGEKIT_TOKEN");
+    uint8_t *token = o->token_file ? read_file(o->token_file, len) : set ? (uint8_t *)strdup(set) : NULL;
+    if (!token) return NULL;
+    if (!o->token_file) *len = strlen((char *)token);
+    while (*len && (token[*len - 1] == '\n' || token[*len - 1] == '\r')) --*len;
+    if (*len) return token;
+    free(token);
+    return NULL;
 }
 
 static int parse(int argc, char **argv, options *o)
@@ -222,7 +225,9 @@ static int set_clock(port *p, ek_agent_config *c, const options *o)
     if (!o->counter) return 0;
     int file = open(o->counter, O_RDONLY);
     void *at = file < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ, MAP_SHARED, file, 0);
+    int why = errno;
     if (file >= 0) close(file);
+    errno = why;
     if (at == MAP_FAILED) return fail("cannot be mapped", o->counter);
     p->counter = at;
     c->clock = now_instructions;
@@ -307,7 +312,7 @@ static int serve(port *p, const options *o)
         serve_link(p, -1);
         return 0;
     }
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {0};
     socklen_t size = sizeof address;
     int yes = 1, listener = open_listener(o->listen);
     if (listener < 0 || getsockname(listener, (struct sockaddr *)&address, &size))
@@ -365,7 +370,7 @@ int main(int argc, char **argv)
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
-    ek_agent_config c = EK_AGENT_CONFIG_INIT;
+    static ek_agent_config c = EK_AGENT_CONFIG_INIT; /* what it points to lives as long as the program */
     c.framing = o.serial ? EK_FRAMING_COBS : EK_FRAMING_LENGTH;
     c.agent_kind = EK_AGENT_KIND_POSIX;
     c.max_body = o.serial ? 1008 : MAX_BODY;

@@ -60,7 +60,9 @@ static const void *map(const char *path, size_t *len)
         *len = (size_t)st.st_size;
         at = mmap(NULL, *len, PROT_READ, MAP_PRIVATE, file, 0);
     }
+    int why = errno;
     close(file);
+    errno = why;
     return at == MAP_FAILED ? NULL : at;
 }
 
@@ -160,8 +162,14 @@ static int run(const options *o)
     e = print_ops(s);
     if (e == EK_OK) e = ek_reset(s);
     if (e != EK_OK) return fail("reset", e);
-    FILE *in = fopen(o->in, "rb"), *out = fopen(o->out, "wb");
-    if (!in || !out) return fail_file(in ? o->out : o->in);
+    FILE *in = fopen(o->in, "rb");
+    if (!in) return fail_file(o->in);
+    FILE *out = fopen(o->out, "wb");
+    if (!out) {
+        fail_file(o->out);
+        fclose(in);
+        return 1;
+    }
     int failed = run_samples(s, o, in, out);
     fclose(in);
     if (fclose(out) && !failed) return fail_file(o->out);
