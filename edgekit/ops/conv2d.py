@@ -39,6 +39,7 @@ CLAMP = (
 )
 
 
+SHORT_ROWS = 512  # bytes: more rows than a small board's tile has cost no more than this
 BAND_BYTES = 65536  # of input rows a kernel that reads windows has before it: stays near
 
 
@@ -222,7 +223,8 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         return room
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
-    tile = row * min(target.tile_rows * (2 if room else 1), oh * ow)
+    rows = max(target.tile_rows, min(16, SHORT_ROWS // row))
+    tile = row * min(rows * (2 if room else 1), oh * ow)
     return int(room + max(tile, band_bytes(op, g) if target.bands() else 0))
 
 

@@ -80,6 +80,9 @@ typedef struct pair {
     int32_t lo[4], hi[4];       /* 32, 48: bounds, zero added */
     ptrdiff_t jump;             /* 64: from the end of a segment to the next */
     int32_t part[2];            /* 68: what the weight zero point takes off the rows */
+    uint32_t count;             /* 76: pairs of rows */
+    ptrdiff_t next_a, next_y;   /* 80: from a pair to the next, from the end of its outputs to the next */
+    const uint8_t *w;           /* 88: blocks, less 16 */
 } pair;
 
 /* r11: the pair; r5: 16 before the head of a block; q6: its scales */
@@ -122,24 +125,29 @@ typedef struct pair {
     "vmin.s32 q1, q1, q5\n\tvstrb.32 q1, [r3], #4\n\t"                      \
     "strd r1, r3, [r11, #8]\n\t"
 
-/* all blocks from w on; r7: passes, r9: segments left */
+/* all blocks of all pairs; r7: passes, r9: segments left */
 #define EK_PAIR(a, b)                                                         \
     __asm__("push {r4-r11, lr}\n\tvpush {d8-d13}\n\t"                       \
-            "mov r11, r0\n\tsub.w r5, r1, #16\n"                            \
+            "mov r11, r0\n"                                                  \
+            "0:\tldr r5, [r11, #88]\n"                                       \
             "1:\t" EK_PAIR_HEAD "cbz r7, 3f\n"                               \
             "2:\t" EK_PAIR_STEP "subs r7, r7, #1\n\tbne 2b\n"               \
             "3:\tsubs.w r9, r9, #1\n\tbmi 4f\n\t"                          \
             "ldr r7, [r11, #64]\n\tadd r1, r7\n\tadd r3, r7\n\t"           \
             EK_PAIR_STEP "ldr r7, [r11, #16]\n\tcmp r7, #0\n\tbne 2b\n\tb 3b\n" \
             "4:\t" EK_PAIR_TAIL(a, b) "cmp r5, r4\n\tbne 1b\n\t"           \
+            "ldr r0, [r11, #76]\n\tldrd r2, r4, [r11, #80]\n\t"             \
+            "ldrd r6, r7, [r11]\n\tadd r1, r4\n\tadd r3, r4\n\t"           \
+            "strd r1, r3, [r11, #8]\n\tadd r6, r2\n\tadd r7, r2\n\t"       \
+            "strd r6, r7, [r11]\n\tsubs r0, r0, #1\n\tstr r0, [r11, #76]\n\tbne 0b\n\t" \
             "vpop {d8-d13}\n\tpop {r4-r11, pc}")
 
-__attribute__((naked, noinline)) static void pair24(pair *p __attribute__((unused)), const uint8_t *w __attribute__((unused)))
+__attribute__((naked, noinline)) static void pair24(pair *p __attribute__((unused)))
 {
     EK_PAIR("", "");
 }
 
-__attribute__((naked, noinline)) static void pair24z(pair *p __attribute__((unused)), const uint8_t *w __attribute__((unused)))
+__attribute__((naked, noinline)) static void pair24z(pair *p __attribute__((unused)))
 {
     EK_PAIR("vsub.i32 q0, q0, r8\n\t", "ldrd r8, r10, [r11, #68]\n\tvsub.i32 q1, q1, r10\n\t");
 }
@@ -191,8 +199,10 @@ static __attribute__((noinline)) void rest2(const ek_gemm *g, pair *p, const uin
     int8_t last[8];
     p->y = last;
     p->z = last + 4;
+    p->w = w - 16;
     p->end = w + ek_block_s8(4, 16, g->k) - 16;
-    (g->w_zero ? pair24z : pair24)(p, w);
+    p->count = 1;
+    (g->w_zero ? pair24z : pair24)(p);
     for (uint32_t i = 0; i < g->n % 4; i++) {
         y[i] = last[i];
         z[i] = last[4 + i];
@@ -228,51 +238,60 @@ static void row1(const ek_gemm *g, const int8_t *a, int8_t *y)
 static void gemm_s8(const ek_gemm *g)
 {
     const uint32_t segment = g->segment ? g->segment : g->k, width = g->segment ? g->width : g->m, whole = g->n / 4 * 4;
-    const uint8_t *w = g->w, *rest = w + g->n / 4 * ek_block_s8(4, 16, g->k);
-    const ptrdiff_t ldy = g->ldy, lda = g->lda;
-    void (*const run)(pair *, const uint8_t *) = g->w_zero ? pair24z : pair24;
+    const uint8_t *rest = g->w + g->n / 4 * ek_block_s8(4, 16, g->k);
     const int8_t *a = (const int8_t *)g->a, *line = a;
     int8_t *y = (int8_t *)g->y;
-    if (g->m == 1 && !g->segment) {
-        row1(g, a, y);
-        return;
-    }
     pair p; /* in full it would be a call of memset */
     p.more = (segment + 15) / 16 - 1;
     p.segments = segment == g->k ? 0 : (g->k - 1) / segment;
     p.zero = g->zero;
     p.jump = g->gap - (ptrdiff_t)segment;
+    p.next_a = 2 * g->lda;
+    p.next_y = 2 * g->ldy - (ptrdiff_t)whole;
     vstrwq_s32(p.lo, vdupq_n_s32((int32_t)g->lo + g->zero));
     vstrwq_s32(p.hi, vdupq_n_s32((int32_t)g->hi + g->zero));
-    for (uint32_t left = g->m, x = width; left; y += 2 * ldy) {
-        int pairs = left > 1;
-        if (!pairs && !g->segment) {
-            row1(g, a, y);
-            return;
+    for (uint32_t left = g->m, x = width, rows; left; left -= rows, y += (ptrdiff_t)rows * g->ldy) { /* x: rows left in a line */
+        const int8_t *b = a + g->lda;
+        p.count = (x < left ? x : left) / 2;
+        rows = 2 * p.count;
+        if (!rows) {
+            if (left == 1 && !g->segment) {
+                row1(g, a, y);
+                return;
+            }
+            rows = left > 1 ? 2 : 1;
+            b = left > 1 ? line + g->line : a;
+        } else if (whole != g->n || g->w_zero) {
+            rows = 2;
         }
-        p.a = p.b = a;
-        for (int i = 0; i < 1 + pairs; i++) { /* on to the next row */
-            p.b = a;
-            a += lda;
-            if (!--x) {
+        p.count = rows < 3 ? 1 : rows / 2;
+        if (g->w_zero) {
+            p.part[0] = zero_part(g, a);
+            p.part[1] = zero_part(g, b);
+        }
+        if (whole) {
+            p.a = a;
+            p.b = b;
+            p.y = y;
+            p.z = rows > 1 ? y + g->ldy : y;
+            p.w = g->w - 16;
+            p.end = rest - 16;
+            (g->w_zero ? pair24z : pair24)(&p);
+        }
+        if (whole != g->n) {
+            p.a = a;
+            p.b = b;
+            rest2(g, &p, rest, y + whole, (rows > 1 ? y + g->ldy : y) + whole);
+        }
+        for (uint32_t r = rows, now; r; r -= now) {
+            now = r < x ? r : x;
+            a += (ptrdiff_t)now * g->lda;
+            x -= now;
+            if (!x) {
                 a = line += g->line;
                 x = width;
             }
         }
-        left -= 1u + (unsigned)pairs;
-        if (g->w_zero) {
-            p.part[0] = zero_part(g, p.a);
-            p.part[1] = zero_part(g, p.b);
-        }
-        int8_t *z = pairs ? y + ldy : y;
-        if (whole) {
-            p.y = y;
-            p.z = z;
-            p.end = rest - 16;
-            run(&p, w);
-        }
-        if (whole != g->n)
-            rest2(g, &p, rest, y + whole, z + whole);
     }
 }
 
@@ -340,6 +359,7 @@ void ek_kernels_mve(ek_kernels *k)
     k->s8_xoff = 0;
     k->f32_nr = 4;
     k->windows = 1;
+    k->tile_rows = 16;
     ek_dw_mve(k);
     ek_elementwise_mve(k);
 }
