@@ -44,13 +44,15 @@ class QuantSpec:
     """real = scale * (q - zero), per tensor (`axis` None, scale ()) or per index of one axis (scale
     (n,)).
 
-    `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered.
+    `group` > 0: weights (n, k) whose scale (n, ceil(k / group)) holds for that many inputs each;
+    axis 0.  `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered.
     """
 
     scale: Array  # float32 () or (n,)
     zero: Array  # int32, same shape
     axis: int | None = None
     bits: int = 8
+    group: int = 0
 
     @staticmethod
     def per_tensor(scale: float, zero: int) -> QuantSpec:
@@ -66,7 +68,7 @@ class QuantSpec:
         return (
             isinstance(other, QuantSpec)
             and self.axis == other.axis
-            and self.bits == other.bits
+            and (self.bits, self.group) == (other.bits, other.group)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero, other.zero)
         )
@@ -75,7 +77,10 @@ class QuantSpec:
         return hash((self.axis, self.bits, self.scale.tobytes(), self.zero.tobytes()))
 
     def broadcast(self, rank: int) -> tuple[Array, Array]:
-        """(scale, zero) shaped to broadcast against a tensor of that rank."""
+        """(scale, zero) shaped to broadcast against a tensor of that rank; ValueError where groups
+        of inputs have their own."""
+        if self.group:
+            raise ValueError("scales of groups do not broadcast")
         if self.axis is None:
             return self.scale, self.zero
         shape = [1] * rank
@@ -84,8 +89,13 @@ class QuantSpec:
 
     def dequantize(self, q: Array) -> npt.NDArray[np.float32]:
         """float32 of integers (shape kept)."""
-        scale, zero = self.broadcast(q.ndim)
-        return ((q.astype(np.int64) - zero).astype(np.float32) * scale).astype(np.float32)
+        scale, zero = (
+            (np.repeat(a, self.group, axis=1)[:, : q.shape[1]] for a in (self.scale, self.zero))
+            if self.group
+            else self.broadcast(q.ndim)
+        )
+        real = (q.astype(np.int64) - zero).astype(np.float32) * scale
+        return np.asarray(real, np.float32)
 
 
 @dataclass(frozen=True)

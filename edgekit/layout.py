@@ -17,7 +17,7 @@ from edgekit import paths
 from edgekit.ir import Array
 
 XOFF_ANY = 255
-PLAIN, NM, BLOCKS = 0, 1, 4  # encodings of format.h; NM: plus N << 8
+PLAIN, NM, GROUPS, BLOCKS = 0, 1, 2, 4  # encodings of format.h; NM: plus N << 8
 CHUNK = 64  # inputs that the N of NM are of
 
 
@@ -209,6 +209,34 @@ def pack_sparse(w: Array, bias: Array, scale: Array, layout: Layout) -> bytes:
         out += np.uint32(len(places)).tobytes() + places.tobytes() + b"\0\0" * (len(places) % 2)
         out += np.ascontiguousarray(chunks[i, keep]).tobytes()
     return bytes(out)
+
+
+def bfloat16(x: Array) -> npt.NDArray[np.float32]:
+    """float32 values of 8 significant bits, to nearest."""
+    raw = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return np.asarray(((raw + 0x8000) >> 16 << 16).astype(np.uint32)).view(np.float32)
+
+
+def pack_groups(w: Array, bias: Array, scale: Array, layout: Layout, bits: int) -> bytes:
+    """Weights (n, k) int8, bias (n) float32, scale (n, groups) -> blocks of `layout`, whose
+    encoding says how many inputs share a scale: [bias nr], per group [scale nr, bfloat16][weights].
+
+    ValueError where a scale is no bfloat16.
+    """
+    size = layout.encoding >> 8
+    raw = np.ascontiguousarray(scale, np.float32).view(np.uint32)
+    if size % layout.kr or np.any(raw & 0xFFFF):
+        raise ValueError("groups are whole runs of kr inputs, their scales bfloat16")
+    plain = Layout(layout.nr, layout.kr)
+    head = _blocks(np.ascontiguousarray(bias, np.float32), layout.nr)
+    parts = [head.view(np.uint8).reshape(len(head), -1)]
+    for j in range(scale.shape[1]):
+        half = _blocks((raw[:, j] >> 16).astype(np.uint16), layout.nr)
+        parts.append(half.view(np.uint8).reshape(len(head), -1))
+        blob = pack_gemm(w[:, j * size : (j + 1) * size], bias, None, plain, bits)
+        body = np.frombuffer(blob, np.uint8).reshape(len(head), -1)
+        parts.append(body[:, 4 * layout.nr :])  # without its biases
+    return np.concatenate(parts, axis=1).tobytes()
 
 
 def pack_bits(body: Array, bits: int) -> npt.NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from edgekit.embed.strip import strip
 from edgekit.errors import UsageError
 from edgekit.explain import isa_slots, slot_names
 from edgekit.ir import Tensor
+from edgekit.layout import GROUPS
 
 PORT = ("startup.c", "semihost.c", "memory.c", "port.h")
 C_TYPES = {"f32": "float", "i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t"}
@@ -171,9 +172,13 @@ def op_types(found: Contents) -> list[str]:
 
 
 def narrow(found: Contents) -> bool:
-    """Whether the package has weights of 4 or 2 bits."""
+    """Whether the package has weights of 4 or 2 bits, or with scales by group."""
     tensors = (t for e in found.entries for t in e.graph.tensors.values())
-    return any(v.dtype in ("i4", "i2") for t in tensors for v in t.variants or ())
+    return any(
+        v.dtype in ("i4", "i2") or v.layout.encoding & 0xFF == GROUPS
+        for t in tensors
+        for v in t.variants or ()
+    )
 
 
 def fill(template: str, values: Mapping[str, str], folder: str = "bare/project") -> str:

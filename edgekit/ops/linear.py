@@ -1,7 +1,9 @@
 """y = x @ w.T + b with w (n, k): float32, int8, or int8 weights with float32 activations.
 
 The last form quantizes each row of x at run time (symmetric int8), multiplies in integers and
-returns float32: dynamic quantization, for matmul-type models without calibration data.
+returns float32: dynamic quantization, for matmul-type models without calibration data.  Weights of
+8, 4 or 2 bits may have a scale per group of inputs (language models); each group of a row is then
+quantized by itself, and the groups' products are added in order, in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Layout, Target, Variant, pack_gemm
+from edgekit.layout import GROUPS, Layout, Target, Variant, bfloat16, pack_gemm, pack_groups
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, tflite
 from edgekit.ops.conv2d import (
     CLAMP,
@@ -24,6 +26,7 @@ from edgekit.ops.conv2d import (
     thin,
     uniform_zero,
     unpack_room,
+    up16,
 )
 
 if TYPE_CHECKING:
@@ -51,13 +54,9 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     assert x is not None and w is not None
     lo, hi = F(op.attrs["lo"]), F(op.attrs["hi"])
     if is_dynamic(op, g):
-        q, sx = qmath.dynamic_rows(x.reshape(-1, x.shape[-1]))
         wq = g.tensors[op.inputs[1]].quant
         assert wq is not None
-        acc = np.rint(q.astype(np.float64) @ w.astype(np.float64).T).astype(np.int32)
-        scale = (sx[:, None] * np.broadcast_to(wq.scale, (len(w),))).astype(F)
-        y = (acc.astype(F) * scale).astype(F)
-        y = (y + (b if b is not None else F(0))).astype(F)
+        y = _dynamic(x.reshape(-1, x.shape[-1]), w, F(0) if b is None else b, wq)
         return [np.clip(y, lo, hi).astype(F).reshape(*x.shape[:-1], -1)]
     if x.dtype == np.float32:
         y = x @ w.T
@@ -67,6 +66,22 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     acc64 = (x.astype(np.float64) - zx) @ (w.astype(np.float64) - wz.reshape(-1, 1)).T
     acc = np.rint(acc64).astype(np.int64) + (b if b is not None else 0)
     return [qmath.requantize(acc.astype(np.int32), scale, qlo, qhi, zy)]
+
+
+def _dynamic(x: Array, w: Array, b: Any, wq: QuantSpec) -> Array:
+    """float32 (m, n) of rows (m, k) that are quantized here, group by group where wq has groups."""
+    size = wq.group or w.shape[1]
+    y: Array | None = None
+    for j in range(-(-w.shape[1] // size)):
+        part = slice(j * size, (j + 1) * size)
+        q, sx = qmath.dynamic_rows(x[:, part])
+        acc = np.rint(q.astype(np.float64) @ w[:, part].astype(np.float64).T).astype(np.int32)
+        sw = wq.scale[:, j] if wq.group else np.broadcast_to(wq.scale, (len(w),))
+        scale = (sx[:, None] * sw).astype(F)
+        z = (acc.astype(F) * scale).astype(F)
+        y = (z + b).astype(F) if y is None else (y + (z + F(0))).astype(F)  # no -0 is added
+    assert y is not None
+    return y
 
 
 def lower(op: Op, g: Graph, target: Target) -> Op:
@@ -79,6 +94,9 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
         wq = g.tensors[name].quant
         assert wq is not None and not np.any(wq.zero)
         b = np.zeros(n, F) if bias is None else bias.astype(F)
+        if wq.group:
+            packed = _pack_groups(g, name, w, b, wq, target)
+            return op.with_(inputs=(op.inputs[0], packed))
         scale = np.broadcast_to(wq.scale, (n,)).astype(F)
         # a float bias cannot carry the folded offset of unsigned activations: xoff is 0 here
         layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
@@ -100,6 +118,14 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     return op.with_(inputs=(op.inputs[0], packed), attrs=dict(op.attrs, lo=lo, hi=hi, w_zero=zero))
 
 
+def _pack_groups(g: Graph, name: str, w: Array, b: Array, wq: QuantSpec, target: Target) -> str:
+    layouts = dict.fromkeys(Layout(la.nr, la.kr, 0, GROUPS | wq.group << 8) for la in target.s8())
+    variants = tuple(
+        Variant(la, f"i{wq.bits}", pack_groups(w, b, wq.scale, la, wq.bits)) for la in layouts
+    )
+    return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
+
+
 def scratch(op: Op, g: Graph, target: Target) -> int:
     """Bytes per thread: a padded copy of a tile's rows where k is no multiple of kr; dynamic
     rows."""
@@ -109,8 +135,20 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     rows = min(target.tile_rows * (2 if room else 1), max(1, x.size // k))
     kp = -(-k // kr) * kr
     if is_dynamic(op, g):
-        return int(room + rows * (kp + 4) + 16)
+        group = w.variants[0].layout.encoding >> 8
+        if not group:
+            return int(room + rows * (kp + 4) + 16)
+        rows = min(target.tile_rows * 2, max(1, x.size // k))
+        return max(_group_scratch(v.layout, k, group, rows) for v in w.variants)
     return room + (0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1))
+
+
+def _group_scratch(la: Layout, k: int, group: int, rows: int) -> int:
+    """Bytes: one unpacked group of a block, then for each row its int8, its groups' scales and
+    the sums of a block."""
+    kp = -(-k // la.kr) * la.kr
+    room = up16(la.nr * (8 + min(group, kp)))
+    return room + rows * (kp + 4 * (-(-k // group) + la.nr)) + 16
 
 
 def macs(op: Op, g: Graph) -> int:
@@ -163,6 +201,31 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             xf[0] *= 100
             xf[-1] *= 0 if m > 1 else 1
             yield f"dynamic_w{bits}_{m}x{k}x{n}", g, {"x": xf}
+    yield from _group_samples(rng)
+
+
+def _group_samples(rng: Any) -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    """Weights with a scale per group of inputs: whole groups, a rest, a group larger than k."""
+    for m, k, n, bits, group in (
+        (1, 64, 70, 4, 32),
+        (19, 172, 21, 4, 32),
+        (40, 100, 9, 8, 32),
+        (3, 200, 40, 2, 64),
+        (2, 24, 5, 4, 128),
+        (1, 5, 1, 8, 16),
+    ):
+        top = 1 << bits - 1
+        w = rng.integers(-127 if bits == 8 else -top, top, (n, k)).astype(np.int8)
+        scale = bfloat16(rng.uniform(0.001, 0.02, (n, -(-k // group))) * (128 / top))
+        wq = QuantSpec(scale, np.zeros(scale.shape, np.int32), 0, bits, group)
+        b = Tensor("b", (n,), "f32", rng.normal(size=n).astype(F))
+        x = Tensor("x", (m, k))
+        tensors = {"x": x, "w": Tensor("w", (n, k), "i8", w, wq), "b": b}
+        xf = rng.normal(size=(m, k)).astype(F)
+        xf[0, : k // 2] *= 100
+        xf[-1, k // 3 :] = 0
+        g = sample_graph("linear", tensors, {"lo": -0.5 if n == 9 else -np.inf})
+        yield f"groups{group}_w{bits}_{m}x{k}x{n}", g, {"x": xf}
 
 
 OP = OpDef(

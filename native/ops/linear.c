@@ -8,6 +8,7 @@ typedef struct linear {
     ek_view x, y;    /* (m, k), (m, n) with leading axes folded */
     ek_rows rows;
     uint32_t m, k, kp, n, elem;
+    uint32_t floats; /* dynamic: beside the int8 of a row, the scales of its groups and their sums */
     int dynamic;
 } linear;
 
@@ -27,16 +28,17 @@ static int setup(const ek_ctx *c, linear *v)
         return 0;
     v->kp = ek_up(v->k, v->rows.deep);
     v->dynamic = v->rows.dynamic;
+    v->floats = v->rows.group ? (v->k + v->rows.group - 1) / v->rows.group + v->rows.g.nr : 1;
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
     return 1;
 }
 
-/* scratch of one row: dynamic rows hold kp int8 and their scale */
+/* scratch of one row: dynamic rows hold kp int8 and their floats */
 static uint32_t row_bytes(const linear *v)
 {
-    return v->dynamic ? v->kp + 4 : v->k == v->kp ? 0 : v->kp * v->elem;
+    return v->dynamic ? v->kp + 4 * v->floats : v->k == v->kp ? 0 : v->kp * v->elem;
 }
 
 static int check(const ek_ctx *c)
@@ -82,12 +84,21 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.lda = (ptrdiff_t)v->k;
     if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
-        int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4, 16));
-        for (uint32_t i = 0; i < m; i++)
-            scale[i] = quantize_row((const float *)(const void *)x + (size_t)i * v->k, q + (size_t)i * v->kp, v->k, v->kp);
+        int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4 * v->floats, 16));
+        uint32_t group = v->rows.group ? v->rows.group : v->k;
+        for (uint32_t k0 = 0, j = 0; k0 < v->k; k0 += group, j++) {
+            uint32_t k = ek_min_u32(group, v->k - k0), kp = ek_min_u32(group, v->kp - k0);
+            for (uint32_t i = 0; i < m; i++)
+                scale[j * v->rows.tile + i] = quantize_row((const float *)(const void *)x + (size_t)i * v->k + k0,
+                                                           q + (size_t)i * v->kp + k0, k, v->rows.group ? kp : v->kp);
+        }
         g.a = q;
         g.lda = (ptrdiff_t)v->kp;
         g.row_scale = scale;
+        if (v->rows.group) {
+            ek_rows_run_groups(&v->rows, &g, room, scale + (size_t)(v->floats - g.nr) * v->rows.tile);
+            return;
+        }
     } else if (v->k != v->kp) {
         for (uint32_t i = 0; i < m; i++) {
             memcpy(s + (size_t)i * v->kp * v->elem, x + (size_t)i * v->k * v->elem, (size_t)v->k * v->elem);
@@ -106,7 +117,8 @@ static int run(const ek_ctx *c)
         return 0;
     uint32_t row = row_bytes(&v);
     v.rows.tile = ek_tile_rows(c, &v.rows, row, v.m);
-    while (v.dynamic && v.rows.tile > 1 && v.rows.tile * v.kp + ek_up(v.rows.tile * 4, 16) + v.rows.room > c->rec->scratch)
+    while (v.dynamic && v.rows.tile > 1
+           && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;
     ek_for(c, tile, &v, (v.m + v.rows.tile - 1) / v.rows.tile);
     return 1;

@@ -57,9 +57,9 @@ typedef struct ek_tensor_rec {
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
 enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16 };
-/* How the bytes of a constant stand for its elements.  1 and 4 are of packed int8 weights (native/FORMAT.md); 2 and 3 are
+/* How the bytes of a constant stand for its elements.  1, 2 and 4 are of packed weights (native/FORMAT.md); 3 is
  * reserved and refused. */
-enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group */, EK_ENC_CODEBOOK = 3,
+enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group of inputs */, EK_ENC_CODEBOOK = 3,
        EK_ENC_BLOCKS = 4 /* blocks that are not zero */, EK_ENC_ANY = 255 /* only asked for */ };
 enum { EK_CHUNK = 64 }; /* inputs that the N of EK_ENC_NM are of */
 
@@ -71,7 +71,8 @@ typedef struct ek_variant {
     uint8_t dtype;   /* EK_F32, EK_I8, EK_I4 or EK_I2: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
-    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8.  Absent in packages without sparse weights: see ek_encoding */
+    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8; EK_ENC_GROUPS: plus inputs of a group << 8.
+                        * Absent in packages where each is 0: see ek_encoding */
 } ek_variant;
 
 typedef struct ek_op_rec {

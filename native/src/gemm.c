@@ -23,7 +23,7 @@ static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_
     ek_view t = ek_in(c, i);
     uint32_t encoding = ek_encoding(c, v), kind = encoding & 0xff;
     int fits = kind == EK_ENC_NM ? v->nr == c->k->nm_nr && v->kr == c->k->nm_kr : v->nr == c->k->blocks_nr && v->kr == c->k->blocks_kr;
-    if (groups != 1 || t.dims[0] != n || t.dims[1] != k)
+    if (groups != 1 || t.dims[0] != n || t.dims[1] != k || kind == EK_ENC_GROUPS)
         return 0;
     fits = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff);
     r->bits = 8;
@@ -37,14 +37,41 @@ static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_
     return 1;
 }
 
+/* ek_rows_setup of weights with scales by group: float rows only, whose groups are quantized one by one */
+static int grouped(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t n, uint32_t k, uint32_t groups)
+{
+    const ek_variant *v = 0;
+    const uint8_t *w = ek_packed(c, i, EK_ENC_ANY, c->k->s8_nr, c->k->s8_kr, 0, &v);
+    if (!w || (ek_encoding(c, v) & 0xff) != EK_ENC_GROUPS)
+        return 0;
+    uint32_t bits = v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8, size = ek_encoding(c, v) >> 8;
+    if (!EK_NARROW || !n || !k || n > 0xffffffu || k > 0xffffffu || groups != 1 || v->xoff || v->nr > 64 || v->kr > 64
+        || (v->nr % 4 && v->nr != 2) || v->kr % 4 || !size || size % v->kr || size > 0xffff)
+        return 0;
+    uint32_t rest = k % size;
+    uint64_t group = v->nr * (2u + (uint64_t)size * bits / 8), last = rest ? v->nr * (2u + (uint64_t)ek_up(rest, v->kr) * bits / 8) : 0;
+    if ((n + v->nr - 1u) / v->nr * (4u * v->nr + k / size * group + last) > v->bytes)
+        return 0;
+    r->bits = bits;
+    r->group = size;
+    r->dynamic = 1;
+    r->room = ek_up(v->nr * (8 + ek_min_u32(size, ek_up(k, v->kr))), 16);
+    r->group_bytes = v->bytes;
+    r->deep = v->kr;
+    r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr };
+    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
+    return r->fn != 0;
+}
+
 int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const ek_view *y, uint32_t n, uint32_t k,
                   uint32_t groups)
 {
     const ek_variant *v = 0;
     int is_float = dtype == EK_F32;
     const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
+    r->group = 0;
     if (!w)
-        return 0;
+        return is_float && grouped(c, r, i, n, k, groups);
     if (ek_encoding(c, v))
         return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
@@ -90,6 +117,54 @@ static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits)
         }
         for (; i < bytes; i++)
             w[i] = (int8_t)((int)(p[i] >> shift & (low & 0xff)) - (int)(half & 0xff));
+    }
+}
+
+/* one group of a block as the block of a GEMM of its own: bias (0 but in the first), scales, weights */
+static const uint8_t *open_group(const ek_rows *r, const uint8_t *bias, const uint8_t *p, uint32_t nr, size_t count, uint8_t *room)
+{
+    if (bias)
+        memcpy(room, bias, 4u * nr);
+    else
+        memset(room, 0, 4u * nr);
+    for (uint32_t j = 0; j < nr; j++, p += 2) {
+        uint32_t scale = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 24; /* bfloat16 */
+        memcpy(room + 4u * (nr + j), &scale, 4);
+    }
+    if (r->bits == 8)
+        memcpy(room + 8u * nr, p, count);
+    else
+        unpack(p, (int8_t *)(room + 8u * nr), count, r->bits);
+    return p + count * r->bits / 8;
+}
+
+void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float *sum)
+{
+    const uint8_t *p = g->w;
+    ek_gemm one = *g;
+    one.w = room;
+    one.lo = -__builtin_inff();
+    one.hi = __builtin_inff();
+    for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr) {
+        const uint8_t *bias = p;
+        float *y = (float *)g->y + n0;
+        one.n = ek_min_u32(g->nr, g->n - n0);
+        p += 4u * g->nr;
+        for (uint32_t k0 = 0, j = 0; k0 < g->k; k0 += r->group, j++) {
+            one.k = ek_min_u32(r->group, g->k - k0);
+            p = open_group(r, k0 ? 0 : bias, p, g->nr, (size_t)ek_up(one.k, g->kr) * g->nr, room);
+            one.a = (const int8_t *)g->a + k0;
+            one.row_scale = g->row_scale + (size_t)j * r->tile;
+            one.y = k0 ? sum : y;
+            one.ldy = k0 ? g->nr : g->ldy;
+            r->fn(&one);
+            for (uint32_t m = 0; k0 && m < g->m; m++)
+                for (uint32_t i = 0; i < one.n; i++)
+                    y[(ptrdiff_t)m * g->ldy + i] += sum[m * g->nr + i];
+        }
+        for (uint32_t m = 0; m < g->m; m++)
+            for (uint32_t i = 0; i < one.n; i++)
+                y[(ptrdiff_t)m * g->ldy + i] = ek_clamp_f32(y[(ptrdiff_t)m * g->ldy + i], g->lo, g->hi);
     }
 }
 

@@ -11,6 +11,7 @@ typedef struct ek_rows {
     int in_place;
     int dynamic;                 /* float activations on int8 weights: the op must quantize rows and set g.row_scale */
     uint32_t bits;               /* of a weight: 32, 8, or 4 or 2, which ek_rows_run unpacks */
+    uint32_t group;              /* inputs that share a scale (EK_ENC_GROUPS), else 0: rows are quantized by group, too */
     uint32_t room;               /* bytes of scratch it needs for that, a multiple of 16; else 0 */
     size_t group_bytes;          /* of one group's blocks */
 } ek_rows;
@@ -21,6 +22,9 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
                   uint32_t groups);
 /* One tile.  Packed weights of 4 or 2 bits are unpacked into `room` a block of outputs at a time and used for all rows. */
 void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room);
+/* One tile of weights with scales by group: g->row_scale holds r->tile scales for each group, `sum` r->tile rows of nr.
+ * Groups are added in order, each rounded to float32 by itself: the same bits from every kernel. */
+void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float *sum);
 /* rows a tile may have, given the scratch one row needs (0: none) beside r->room */
 uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows);
 /* EK_K_* for the report: EK_K_NONE where the portable kernel reads a foreign layout */

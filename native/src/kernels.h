@@ -114,7 +114,7 @@ enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks
 #define EK_SLOTS 0xffffffffu
 #endif
 #ifndef EK_NARROW
-#define EK_NARROW 1 /* 0: no weights of 4 or 2 bits */
+#define EK_NARROW 1 /* 0: no weights of 4 or 2 bits, none with scales by group */
 #endif
 #define EK_USES(SLOT) ((EK_SLOTS >> EK_K_##SLOT & 1u) != 0)
 #define EK_SET(k, slot, SLOT, fn, ISA) \

@@ -173,13 +173,16 @@ static int list_ok(const ek_variant *v, uint32_t encoding, const uint8_t **at, c
     return 1;
 }
 
-/* Sparse int8 weights (n, k): blocks follow each other inside the variant.  Kernels keep places inside the rows. */
+/* Sparse int8 weights (n, k): blocks follow each other inside the variant.  Kernels keep places inside the rows.
+ * Groups have no lists: their op looks at their size. */
 static int encoding_ok(const ek_package *p, const ek_variant *v, const ek_tensor_rec *t)
 {
     uint32_t encoding = ek_variant_encoding(p, v), kind = encoding & 0xff, slots = encoding >> 8, size = (uint32_t)v->nr * v->kr;
     const uint32_t *dims = p->word + t->words;
     if (encoding == EK_ENC_PLAIN)
         return 1;
+    if (kind == EK_ENC_GROUPS)
+        return v->dtype == EK_I8 || v->dtype == EK_I4 || v->dtype == EK_I2;
     if (t->rank != 2 || dims[1] > 0xffffffu || v->dtype != EK_I8 || size % 4 || v->nr > 64 || v->kr > 64
         || (v->xoff != 0 && v->xoff != 128))
         return 0;
