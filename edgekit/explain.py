@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import OpInfo, Session, cpu_isas
 
-from edgekit import layout, ops, paths, plan
+from edgekit import cost, layout, ops, paths, plan
 from edgekit.boards import Board
 from edgekit.contents import Contents, Entry
+from edgekit.cost import Estimate
 from edgekit.ir import Graph, Op, Tensor
 
 NO_SLOT = 255
@@ -33,7 +34,8 @@ class OpCost:
 
     `kernel` is the slot of native/src/kernels.h ("" = the op's own loops), `isa` whose function
     fills it, `why` the reason where that is not the board's best ISA.  Bytes: constants and records
-    in the package, outputs and scratch (one thread) in RAM.
+    in the package, outputs and scratch (one thread) in RAM.  `cycles` are estimated
+    (edgekit/cost.py), None where no emulated core stands for the board's.
     """
 
     index: int
@@ -50,6 +52,7 @@ class OpCost:
     flash_bytes: int
     output_bytes: int
     scratch_bytes: int
+    cycles: int | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Explained:
     flash_bytes: int
     macs: int
     exact_until: str
+    estimates: tuple[Estimate, ...]
 
     @property
     def ram_bytes(self) -> int:
@@ -99,7 +103,10 @@ def explain(data: bytes, contents: Contents, board: Board) -> Explained:
     isas = tuple(cpu_isas()) if here else board.isa
     found = []
     index = 0
+    estimates = []
     for entry in contents.entries:
+        estimate = cost.predict(entry.graph, board)
+        estimates += [estimate] if estimate else []
         for i in range(len(entry.graph.ops)):
             isa, why = choose(slots[index], entry, i, isas)
             if here:
@@ -107,7 +114,8 @@ def explain(data: bytes, contents: Contents, board: Board) -> Explained:
                     real[index].isa,
                     why if isa == real[index].isa else _unexpected(real[index]),
                 )
-            found.append(_cost(entry, i, index, slots[index].kernel, isa, why))
+            cycles = estimate.ops[i].cycles if estimate else None
+            found.append(_cost(entry, i, index, slots[index].kernel, isa, why, cycles))
             index += 1
     return Explained(
         board=board.id,
@@ -119,6 +127,7 @@ def explain(data: bytes, contents: Contents, board: Board) -> Explained:
         flash_bytes=len(data),
         macs=sum(o.macs for o in found),
         exact_until=next((o.name for o in found if not o.exact), ""),
+        estimates=tuple(estimates),
     )
 
 
@@ -126,11 +135,13 @@ def _unexpected(op: OpInfo) -> str:
     return f"the runtime chose {op.isa}"
 
 
-def _cost(entry: Entry, i: int, index: int, slot: int, isa: str, why: str) -> OpCost:
+def _cost(
+    entry: Entry, i: int, index: int, slot: int, isa: str, why: str, cycles: int | None
+) -> OpCost:
     g, op = entry.graph, entry.graph.ops[i]
     first = g.tensors[op.outputs[0]]
     consts = [g.tensors[n] for n in op.inputs if n and entry.memory[n] == "const"]
-    records = 32 + entry.attr_bytes[i] + 4 * (len(op.inputs) + len(op.outputs))
+    records = 24 + entry.attr_bytes[i] + 4 * (len(op.inputs) + len(op.outputs))
     return OpCost(
         index=index,
         entry=entry.name,
@@ -146,6 +157,7 @@ def _cost(entry: Entry, i: int, index: int, slot: int, isa: str, why: str) -> Op
         flash_bytes=records + sum(map(stored, consts)),
         output_bytes=sum(g.tensors[o].nbytes for o in op.outputs),
         scratch_bytes=entry.scratch[i],
+        cycles=cycles,
     )
 
 
@@ -293,6 +305,7 @@ def facts(e: Explained) -> dict[str, Any]:
         "memory": e.memory,
         "macs": e.macs,
         "exact_until": e.exact_until or None,
+        "estimates": [cost.facts(x) for x in e.estimates],
         "ops": [vars(o) | {"shape": list(o.shape)} for o in e.ops],
         "arena": {k: [vars(p) for p in v] for k, v in e.arena.items()},
     }

@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import Session
 
-from edgekit import __version__, boards, data, frontends, layout, ops, package, passes, plan
+from edgekit import (
+    __version__,
+    boards,
+    cost,
+    data,
+    frontends,
+    layout,
+    ops,
+    package,
+    passes,
+    plan,
+)
 from edgekit.compress import calibrate, sparsify
 from edgekit.compress import quantize as quant
 from edgekit.compress import sqnr as noise
@@ -194,6 +205,8 @@ def build(
     goldens = make_goldens(graph, host)
     blob = package.write([("main", lowered, p)], meta=meta, model_id=model_id, goldens=goldens)
     log.append(f"package: {len(blob)} B, {len(goldens)} golden vector(s)")
+    estimate = cost.predict(lowered, target_board)
+    log += [cost.text(estimate)] if estimate else []
     return Built(blob, graph, lowered, p, reference, tuple(log), layers, target_board, target)
 
 

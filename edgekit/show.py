@@ -130,6 +130,7 @@ def inspect_facts(args: argparse.Namespace, c: contents.Contents) -> Facts:
 
 
 def explained(name: str, e: Explained, n: Needs, board: board_files.Board) -> None:
+    from edgekit import cost
     from edgekit import explain as costs
 
     said = (
@@ -146,6 +147,7 @@ def explained(name: str, e: Explained, n: Needs, board: board_files.Board) -> No
             "x".join(map(str, o.shape)),
             o.isa,
             o.macs,
+            "" if o.cycles is None else o.cycles,
             o.flash_bytes,
             o.output_bytes,
             o.scratch_bytes,
@@ -153,7 +155,20 @@ def explained(name: str, e: Explained, n: Needs, board: board_files.Board) -> No
         for o in e.ops
     ]
     console.table(
-        "", (">", "node", "op", "output", "ISA", ">MACs", ">flash B", ">RAM B", ">scratch B"), rows
+        "",
+        (
+            ">",
+            "node",
+            "op",
+            "output",
+            "ISA",
+            ">MACs",
+            ">cycles",
+            ">flash B",
+            ">RAM B",
+            ">scratch B",
+        ),
+        rows,
     )
     reasons: dict[str, list[str]] = {}
     for o in e.ops:
@@ -180,6 +195,10 @@ def explained(name: str, e: Explained, n: Needs, board: board_files.Board) -> No
         )
         print("\n".join(costs.arena_map(places, count, size)))
     _totals(e, n, board)
+    for estimate in e.estimates:
+        console.say(cost.text(estimate))
+    if not e.estimates:
+        console.say("no estimate of time: no emulated core stands for this one")
 
 
 def _totals(e: Explained, n: Needs, board: board_files.Board) -> None:

@@ -18,6 +18,7 @@ LAYERS = tuple(
         "ir qmath boards link wire_gen",
         "layout remote",
         "ops toolchain agent torchnet",
+        "cost",
         "frontends passes compress train plan evaluate data adapters emulate gen hub",
         "package measure devices remote_bench console",
         "contents signing pipeline",
