@@ -7,15 +7,27 @@
 
 static uint32_t left32(size_t n) { return n < 16 ? (uint32_t)n : 16; }
 
-static void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *q)
+/* q's fields in registers: stores of bytes may alias it */
+EK_INLINE int32x4_t add4(int32x4_t u, int32x4_t v, int32x4_t ma, ek_add_s8 q, int32x4_t lo, int32x4_t hi)
 {
-    const int32x4_t lo = vdupq_n_s32(q->lo), hi = vdupq_n_s32(q->hi), bias = vdupq_n_s32(q->bias);
+    u = vmlaq_n_s32(vmlasq_n_s32(u, ma, q.bias), v, q.mb);
+    u = vminq_s32(vmaxq_s32(vshlq_r_s32(u, -(int32_t)q.shift), lo), hi);
+    return vaddq_n_s32(u, q.zero);
+}
+
+static void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *params)
+{
+    const ek_add_s8 q = *params;
+    const int32x4_t lo = vdupq_n_s32(q.lo), hi = vdupq_n_s32(q.hi), ma = vdupq_n_s32(q.ma);
+    for (; n >= 8; n -= 8, a += 8, b += 8, y += 8) {
+        int32x4_t u = add4(vldrbq_s32(a), vldrbq_s32(b), ma, q, lo, hi);
+        int32x4_t v = add4(vldrbq_s32(a + 4), vldrbq_s32(b + 4), ma, q, lo, hi);
+        vstrbq_s32(y, u);
+        vstrbq_s32(y + 4, v);
+    }
     for (size_t i = 0; i < n; i += 4) {
-        mve_pred16_t p = vctp32q(left32(n - i));
-        int32x4_t u = vldrbq_z_s32(a + i, p), v = vldrbq_z_s32(b + i, p);
-        u = vmlaq_n_s32(vmlaq_n_s32(bias, u, q->ma), v, q->mb);
-        u = vminq_s32(vmaxq_s32(vshlq_r_s32(u, -(int32_t)q->shift), lo), hi);
-        vstrbq_p_s32(y + i, vaddq_n_s32(u, q->zero), p);
+        mve_pred16_t p = vctp32q((uint32_t)(n - i));
+        vstrbq_p_s32(y + i, add4(vldrbq_z_s32(a + i, p), vldrbq_z_s32(b + i, p), ma, q, lo, hi), p);
     }
 }
 
@@ -39,8 +51,13 @@ static void max_s8(int8_t *acc, const int8_t *x, size_t n)
 
 static void sum_s8(int32_t *acc, const int8_t *x, size_t n)
 {
+    for (; n >= 8; n -= 8, acc += 8, x += 8) {
+        int32x4_t u = vaddq_s32(vldrwq_s32(acc), vldrbq_s32(x)), v = vaddq_s32(vldrwq_s32(acc + 4), vldrbq_s32(x + 4));
+        vstrwq_s32(acc, u);
+        vstrwq_s32(acc + 4, v);
+    }
     for (size_t i = 0; i < n; i += 4) {
-        mve_pred16_t p = vctp32q(left32(n - i));
+        mve_pred16_t p = vctp32q((uint32_t)(n - i));
         vstrwq_p_s32(acc + i, vaddq_s32(vldrwq_z_s32(acc + i, p), vldrbq_z_s32(x + i, p)), p);
     }
 }
