@@ -60,6 +60,7 @@ class Isa:
     dw_s8_nr: int
     dw_f32_nr: int
     windows: bool = False  # its GEMM kernels read windows of an image (ek_kernels.windows)
+    dw_image: bool = False  # its 3x3 depthwise kernel takes padded images (ek_kernels.dw_image)
     nm: Sparse | None = None
     blocks: Sparse | None = None
 
@@ -99,6 +100,10 @@ class Target:
     def kernels(self) -> list[Isa]:
         """Its ISAs, or the portable one."""
         return [isas()[n] for n in self.isas] or [PORTABLE]
+
+    def dw_image(self) -> bool:
+        """Whether depthwise convolutions of 3x3 need no border made for them: all ISAs do it."""
+        return all(i.dw_image for i in self.kernels())
 
     def bands(self) -> bool:
         """Whether one of its ISAs reads windows and its system has memory for padded copies of

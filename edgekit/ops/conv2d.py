@@ -39,7 +39,6 @@ CLAMP = (
 )
 
 
-SHORT_ROWS = 512  # bytes: more rows than a small board's tile has cost no more than this
 BAND_BYTES = 65536  # of input rows a kernel that reads windows has before it: stays near
 
 
@@ -223,9 +222,18 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         return room
     row = -(-k // kr) * kr * size
     (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
-    rows = max(target.tile_rows, min(16, SHORT_ROWS // row))
-    tile = row * min(rows * (2 if room else 1), oh * ow)
+    tile = row * min(tile_rows(row, room, target), oh * ow)
     return int(room + max(tile, band_bytes(op, g) if target.bands() else 0))
+
+
+def tile_rows(row: int, room: int, target: Target) -> int:
+    """Rows of `row` bytes gathered at a time; more where a block of weights is unpacked for all.
+
+    A small board whose kernel reads windows gathers little else than borders: it saves memory.
+    """
+    if target.linux or room or not any(i.windows for i in target.kernels()):
+        return target.tile_rows * (2 if room else 1)
+    return min(16, max(320 // row, 2 if row <= 288 else 1))
 
 
 def band_bytes(op: Op, g: Graph) -> int:

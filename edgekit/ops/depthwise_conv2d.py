@@ -95,6 +95,8 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     (kh, kw), (sh, sw), (dh, dw) = (op.attrs[n] for n in ("kernel", "stride", "dilation"))
     _, oh, ow, c = g.tensors[op.outputs[0]].shape
     taps = w.shape[0] * w.shape[1] * size
+    if not target.linux and target.dw_image() and whole_image(op, g):  # others take it in parts
+        return w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants))
     if not target.linux:
         return taps
     row = ((ow - 1) * sw + (kw - 1) * dw + 1) * c * size
@@ -107,6 +109,20 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         1,
     )
     return max(taps, int(((rows - 1) * sh + (kh - 1) * dh + 1) * row))
+
+
+def whole_image(op: Op, g: Graph) -> bool:
+    """Whether a kernel that takes padded images takes this one: twin of native/kernels/mve/dw.c,
+    but for biases beyond 2^23."""
+    a, (_, h, wd, _) = op.attrs, g.tensors[op.inputs[0]].shape
+    known = g.tensors[op.inputs[0]].dtype == "i8" and tuple(a["kernel"]) == (3, 3)
+    return (
+        known
+        and max(a["stride"]) <= 2
+        and tuple(a["dilation"]) == (1, 1)
+        and max(a["pad"]) <= 1
+        and min(h, wd) >= 2
+    )
 
 
 def macs(op: Op, g: Graph) -> int:

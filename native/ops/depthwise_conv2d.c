@@ -53,32 +53,40 @@ static int check(const ek_ctx *c)
                                || a->w_zero < -256 || a->w_zero > 256))
         return 0;
     int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
-    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * v.d.channels * v.elem;
+    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * v.elem;
 }
 
+/* one output pixel at a border: as many blocks of channels at a time as scratch holds the taps of */
 static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy, uint32_t ox, uint8_t *s)
 {
     const ek_attr_depthwise_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t row = d[3] * v->elem;
-    uint8_t *p = s;
-    for (uint32_t i = 0; i < a->kernel[0]; i++) {
-        int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
-        for (uint32_t j = 0; j < a->kernel[1]; j++, p += row) {
-            int64_t ix = (int64_t)ox * a->stride[1] + (int64_t)j * a->dilation[1] - a->pad[1];
-            if (iy < 0 || iy >= d[1] || ix < 0 || ix >= d[2])
-                memset(p, v->elem == 1 ? v->x.zero : 0, row);
-            else
-                memcpy(p, base + ((size_t)iy * d[2] + (size_t)ix) * row, row);
+    uint32_t taps = (uint32_t)a->kernel[0] * a->kernel[1], nr = v->d.nr, most = v->c->rec->scratch / (taps * v->elem);
+    size_t block = (size_t)nr * (v->elem == 1 ? 8 + taps : 4 + 4 * taps);
+    most = most < d[3] ? most / nr * nr : d[3];
+    for (uint32_t c0 = 0; c0 < d[3]; c0 += most) {
+        uint32_t ch = ek_min_u32(most, d[3] - c0), bytes = ch * v->elem;
+        uint8_t *p = s;
+        for (uint32_t i = 0; i < a->kernel[0]; i++) {
+            int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
+            for (uint32_t j = 0; j < a->kernel[1]; j++, p += bytes) {
+                int64_t ix = (int64_t)ox * a->stride[1] + (int64_t)j * a->dilation[1] - a->pad[1];
+                if (iy < 0 || iy >= d[1] || ix < 0 || ix >= d[2])
+                    memset(p, v->elem == 1 ? v->x.zero : 0, bytes);
+                else
+                    memcpy(p, base + (((size_t)iy * d[2] + (size_t)ix) * d[3] + c0) * v->elem, bytes);
+            }
         }
+        ek_dw k = v->d;
+        k.x = s;
+        k.y = y + (size_t)c0 * v->elem;
+        k.w += c0 / nr * block;
+        k.channels = ch;
+        k.rows = k.count = 1;
+        k.dy = (ptrdiff_t)(a->kernel[1] * ch);
+        k.dx = (ptrdiff_t)ch;
+        v->fn(&k);
     }
-    ek_dw k = v->d;
-    k.x = s;
-    k.y = y;
-    k.rows = k.count = 1;
-    k.dy = (ptrdiff_t)a->kernel[1] * d[3];
-    k.dx = (ptrdiff_t)d[3];
-    v->fn(&k);
 }
 
 /* one output row, border by border: for targets whose scratch holds the taps of one pixel only */
