@@ -96,7 +96,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     _, oh, ow, c = g.tensors[op.outputs[0]].shape
     taps = w.shape[0] * w.shape[1] * size
     if not target.linux and target.dw_image() and whole_image(op, g):  # others take it in parts
-        return w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants))
+        return int(w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants)))
     if not target.linux:
         return taps
     row = ((ow - 1) * sw + (kw - 1) * dw + 1) * c * size
