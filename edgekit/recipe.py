@@ -63,6 +63,7 @@ SETTINGS = {
     "qat": TRAINING | TEACHING | {"freeze"},
     "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
 }  # fmt: skip
+LAYER_FACTORS = (1.0, 4.0, 16.0)
 NOISE_SAMPLES = 8  # for the SQNR of a step
 
 
@@ -432,37 +433,59 @@ class Run:
     def _prune(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is not None:
             raise UsageError("prune comes before quantize")
-        g, granule = work.floating, int(s.get("granule", 8))
-        before, budgets = pipeline.macs(g), [k for k in ("macs", "latency") if k in s]
+        g = work.floating
+        cut, found = self._cut(g, s)
+        self._same(prune.masked(g, cut), cut.graph)
+        work.floating = found
+        return (
+            f"{pipeline.macs(g)} -> {pipeline.macs(cut.graph)} MACs, {len(cut.layers)} layers "
+            f"left, {len(cut.whole)} families stay whole"
+        )
+
+    def _cut(self, g: Graph, s: dict[str, Any]) -> tuple[prune.Pruned, Graph]:
+        """What a prune step takes away, and the graph with its outputs' spreads repaired.
+
+        Damages of layers add up to more than their sum: they are tried times LAYER_FACTORS, and the
+        cut of least loss is taken.
+        """
+        granule, budgets = int(s.get("granule", 8)), [k for k in ("macs", "latency") if k in s]
         if len(budgets) + ("share" in s) > 1:
             raise UsageError("prune takes one of share, macs and latency")
         kind, scores, drops = s.get("importance", "norm"), None, None
-        if kind != "norm" or s.get("layers"):
-            x, y = self._training()
-            few = np.random.default_rng(int(s.get("seed", 0))).permutation(len(self._some(x)))
-            few = few[: int(s.get("samples", 512))]
-            x, y = {k: v[few] for k, v in x.items()}, None if y is None else y[few]
-            if kind != "norm":
-                scores = importance.outputs(g, x, y, kind, progress=self.progress)
-            if s.get("layers"):
-                gone = {b.add: prune.without(g, (b,)) for b in prune.layers(g)}
-                drops = importance.losses(g, gone, x, y, progress=self.progress)
-        if budgets:
-            cut = prune.prune(
-                g, granule=granule, budget=1 / float(s[budgets[0]]), scores=scores, drops=drops,
-                cost=prune.macs if budgets[0] == "macs" else prune.tiles(granule),
-            )  # fmt: skip
-        else:
+        x, y = self._training() if trains(Step("prune", s)) else ({}, None)
+        order = np.random.default_rng(int(s.get("seed", 0))).permutation(_count(x))
+        few, some = order[: int(s.get("samples", 512))], order[: fit.NORM_SAMPLES]
+        part, labels = {k: v[few] for k, v in x.items()}, None if y is None else y[few]
+        if kind != "norm":
+            scores = importance.outputs(g, part, labels, kind, progress=self.progress)
+        if s.get("layers"):
+            if not budgets:
+                raise UsageError("layers leave by a budget", todo="set macs or latency, not share")
+            gone = {b.add: prune.without(g, (b,)) for b in prune.layers(g)}
+            drops = importance.losses(g, gone, part, labels, progress=self.progress)
+
+        def repaired(cut: prune.Pruned) -> Graph:
+            if not s.get("repair"):
+                return cut.graph
+            rows = {k: v[some] for k, v in x.items()}
+            return _with(cut.graph, fit.repair(g, cut.graph, cut.masks, rows))
+
+        if not budgets:
             cut = prune.prune(g, float(s.get("share", 0.3)), granule, scores=scores)
-        self._same(prune.masked(g, cut), cut.graph)
-        work.floating = cut.graph
-        if s.get("repair"):
-            some = {k: v[: fit.NORM_SAMPLES] for k, v in self._training()[0].items()}
-            work.floating = _with(cut.graph, fit.repair(g, cut.graph, cut.masks, some))
-        return (
-            f"{before} -> {pipeline.macs(cut.graph)} MACs, {len(cut.layers)} layers left, "
-            f"{len(cut.whole)} families stay whole"
-        )
+            return cut, repaired(cut)
+        budget, cost = 1 / float(s[budgets[0]]), prune.macs
+        if budgets[0] == "latency":
+            cost = prune.tiles(granule)
+        found: list[tuple[float, int, prune.Pruned, Graph]] = []
+        for i, factor in enumerate(LAYER_FACTORS if drops else (1.0,)):
+            scaled = {n: factor * max(d, 0.0) for n, d in (drops or {}).items()}
+            cut = prune.prune(
+                g, granule=granule, budget=budget, scores=scores, drops=scaled, cost=cost
+            )
+            after = repaired(cut)
+            rise = importance.losses(g, {"cut": after}, part, labels)["cut"] if drops else 0.0
+            found.append((rise, i, cut, after))
+        return min(found, key=lambda f: f[:2])[2:]
 
     def _same(self, masked: Graph, cut: Graph) -> None:
         """AssertionError unless both compute the same, to 1e-5 of the largest output."""
@@ -470,10 +493,6 @@ class Run:
         want, got = (predictions(g, few, self.host)[1] for g in (masked, cut))
         if np.abs(want - got).max() > 1e-5 * max(1.0, float(np.abs(want).max())):
             raise AssertionError("the pruned graph is not the masked one")
-
-    @staticmethod
-    def _some(x: dict[str, Array]) -> Array:
-        return next(iter(x.values()))
 
     def _sparsify(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is not None:
@@ -491,7 +510,7 @@ class Run:
             raise UsageError("finetune and distill come before quantize", todo="use qat after it")
         x, y = self._training()
         r = fit.fit(
-            work.floating, x, y, self._options(s, len(next(iter(x.values())))),
+            work.floating, x, y, self._options(s, _count(x)),
             teacher=self._teacher(s) if teacher else None, progress=self.progress,
             checkpoint=self._checkpoint(),
         )  # fmt: skip
@@ -544,7 +563,7 @@ class Run:
                 specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
         sim = net.Simulation(specs, work.specs)
         r = fit.fit(
-            work.floating, x, y, self._options(s, len(next(iter(x.values())))),
+            work.floating, x, y, self._options(s, _count(x)),
             teacher=self._teacher(s) if "teacher" in s else fit.Teacher(work.floating),
             simulation=sim, progress=self.progress, checkpoint=self._checkpoint(),
         )  # fmt: skip
@@ -577,6 +596,11 @@ class Run:
             work.floating = graph
         else:
             work.quantized = graph
+
+
+def _count(x: dict[str, Array]) -> int:
+    """Samples of stacked inputs."""
+    return len(next(iter(x.values()))) if x else 0
 
 
 def _with(graph: Graph, constants: dict[str, Array]) -> Graph:

@@ -77,7 +77,7 @@ def losses(
     for i, (name, g) in enumerate(without.items()):
         if progress:
             progress("layers", i, len(without))
-        found[name] = max(_mean(g, x, labels)[0] - base, 1e-9)
+        found[name] = _mean(g, x, labels)[0] - base
     return found
 
 

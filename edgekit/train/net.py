@@ -9,6 +9,7 @@ al. 2020); weights that keep jumping between two integers are frozen (Nagel et a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -255,10 +256,9 @@ class Net:
         shape = [1] * w.ndim
         shape[spec.axis or 0] = -1
         s = self.scales[op.name].clamp_min(1e-9).reshape(shape)
-        q = whole(w / s, *limits(spec.bits))
-        if op.name in self.quiet:
-            q = self.quiet[op.name].apply(q)
-        return q * s
+        if op.name not in self.quiet:
+            return rounded(w, s, *limits(spec.bits))
+        return self.quiet[op.name].held(whole(w / s, *limits(spec.bits))) * s
 
     def activation(self, name: str, y: Tensor) -> Tensor:
         """A tensor as its integers stand for it."""
@@ -267,7 +267,7 @@ class Net:
         if spec is None:
             return y
         s, z, half = self.steps[id(spec)].clamp_min(1e-9), int(spec.zero), 1 << spec.bits - 1
-        return whole(y.float() / s, -half - z, half - 1 - z) * s
+        return rounded(y, s, -half - z, half - 1 - z)
 
     def hook(self, op: Op, y: Tensor) -> Tensor:
         """Batch norm, clamp and rounding behind an op."""
@@ -344,11 +344,8 @@ class Oscillation:
         zero = torch.zeros_like(q)
         return Oscillation(q.clone(), zero, zero.clone(), q.clone(), zero.bool(), q.clone())
 
-    def apply(self, q: Tensor) -> Tensor:
-        """The integers with the frozen ones in place; those have no gradient."""
-        return q.where(~self.frozen, self.at)
-
     def held(self, q: Tensor) -> Tensor:
+        """The integers with the frozen ones in place; those have no gradient."""
         return q.where(~self.frozen, self.at)
 
     def watch(self, q: Tensor, threshold: float, momentum: float = 0.02) -> None:
@@ -383,6 +380,37 @@ def whole(q: Tensor, lo: int, hi: int) -> Tensor:
     """Rounded and clamped; the gradient goes straight through the rounding."""
     q = q.clamp(lo, hi)
     return q + (q.round() - q).detach()
+
+
+def rounded(x: Tensor, s: Tensor, lo: int, hi: int) -> Tensor:
+    """x on a grid of step s, from lo to hi steps; the gradients are those of LSQ."""
+    return _rounding().apply(x, s, lo, hi)
+
+
+@functools.cache
+def _rounding() -> Any:
+    """The torch function of `rounded`: `whole(x / s) * s` in fewer passes over memory."""
+    import torch
+
+    class Rounding(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, s: Tensor, lo: int, hi: int) -> Tensor:
+            v = x.float() / s
+            q = v.round().clamp_(lo, hi)
+            ctx.save_for_backward(v, q, s)
+            ctx.ends = lo, hi
+            return q * s
+
+        @staticmethod
+        def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None, None]:
+            v, q, s = ctx.saved_tensors
+            inside = (v >= ctx.ends[0]) & (v <= ctx.ends[1])
+            gx = g * inside
+            gs = (q - v * inside).mul_(g)
+            axes = [i for i in range(gs.ndim) if s.ndim == 0 or s.shape[i] == 1]
+            return gx, gs.sum(axes).reshape(s.shape), None, None
+
+    return Rounding
 
 
 def _open(op: Op) -> Op:
