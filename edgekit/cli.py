@@ -129,8 +129,10 @@ def _build(command: Add) -> None:
 def _compression(c: argparse.ArgumentParser) -> None:
     """How a model is quantized: `build`, and `check --layers`, which builds it again."""
     c.add_argument(
-        "--precision", choices=("auto", "float32", "int8", "dynamic"), default="auto",
-        help="auto: int8 where there is --calibrate, else float32; quantized models as they are",
+        "--precision", choices=("auto", "float32", "int8", "dynamic", "w8", "w4", "w2"),
+        default="auto",
+        help="auto: int8 where there is --calibrate, else float32; quantized models as they are; "
+        "w8, w4, w2: weights alone, by groups of 32 inputs (language models)",
     )  # fmt: skip
     c.add_argument(
         "--calibrate", type=Path, metavar="DATA", help=".npz, .npy or a folder of images"

@@ -26,7 +26,7 @@ from edgekit import (
     passes,
     plan,
 )
-from edgekit.compress import calibrate, sparsify
+from edgekit.compress import calibrate, groups, sparsify
 from edgekit.compress import quantize as quant
 from edgekit.compress import sqnr as noise
 from edgekit.errors import UsageError
@@ -36,7 +36,7 @@ from edgekit.package import Golden
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
 
-PRECISIONS = ("auto", "float32", "int8", "dynamic")
+PRECISIONS = ("auto", "float32", "int8", "dynamic", "w8", "w4", "w2")
 GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
 TOLERANCE = 1e-4  # of the largest value, for float outputs
 Progress = Callable[[str, int, int], None]
@@ -139,7 +139,8 @@ def build(
     """Reads a model, compresses it, plans its memory and returns the package.
 
     model: path of .onnx, .tflite or .pt2, a torch module, or a Graph.  precision "auto": quantized
-    models as they are, int8 where there is calibration data, else float32.  samples: how many
+    models as they are, int8 where there is calibration data, else float32; "w8", "w4", "w2":
+    weights alone, a scale per 32 inputs, better with calibration data.  samples: how many
     calibration samples to use.
     Raises ModelError, DataError, BoardError, UsageError with what to do.
     """
@@ -174,8 +175,14 @@ def build(
         log.append(
             f"dynamic int8: {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of weights"
         )
+    elif chosen in ("w8", "w4", "w2"):
+        graph = _weights_only(reference, int(chosen[1:]), host, calibration, samples, exclude, spec)
+        log.append(
+            f"weights of {chosen[1:]} bits, a scale per {groups.GROUP} inputs: "
+            f"{weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
+        )
     elif exclude:
-        raise UsageError("--exclude has an effect only with int8 or dynamic precision")
+        raise UsageError("--exclude has an effect only with precisions below float32")
     dense = macs(graph)
     graph = remove_constant_channels(graph)
     if macs(graph) < dense:
@@ -208,6 +215,27 @@ def build(
     estimate = cost.predict(lowered, target_board)
     log += [cost.text(estimate)] if estimate else []
     return Built(blob, graph, lowered, p, reference, tuple(log), layers, target_board, target)
+
+
+def _weights_only(
+    reference: Graph,
+    bits: int,
+    host: Target,
+    calibration: Any,
+    samples: int,
+    exclude: Sequence[str],
+    spec: dict[str, Any],
+) -> Graph:
+    """Integer weights by group; with calibration data by what the layers read there."""
+    inputs = None
+    if calibration is not None:
+        d = calibration if isinstance(calibration, data.Dataset) else data.load(calibration)
+        d = d.take(data.spread(len(d), samples))
+        names = [op.name for op in reference.ops if groups.weighs(reference, op)]
+        with every_tensor(reference, host) as run:
+            fed = data.feed(d, data.input_infos(reference), spec)
+            inputs = groups.moments(reference, run, fed, names)
+    return groups.weights_only(reference, bits, inputs=inputs, exclude=exclude)[0]
 
 
 def _precision(asked: str, g: Graph, calibration: Any) -> str:

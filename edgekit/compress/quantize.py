@@ -108,7 +108,7 @@ def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
 
     ModelError where the graph has no such op: nothing would have changed.
     """
-    skip = _excluded(graph, exclude)
+    skip = excluded(graph, exclude)
     g = graph.copy()
     count = 0
     for i, op in enumerate(g.ops):
@@ -129,7 +129,8 @@ def dynamic(graph: Graph, exclude: Sequence[str] = ()) -> Graph:
     return g
 
 
-def _excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+def excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
+    """Names of the ops that patterns match; UsageError names a pattern without any."""
     names = [op.name for op in graph.ops]
     out: set[str] = set()
     for p in patterns:
@@ -448,7 +449,7 @@ def quantize(
                 f"{name!r} cannot have weights of {b} bits",
                 todo=f"8, or 4 or 2 for ops of type {', '.join(PACKABLE)}",
             )
-    skip = _excluded(graph, exclude)
+    skip = excluded(graph, exclude)
     q = _Quantizer(graph, seen, skip, bias_correction, io, bits or {}, given or {}, ranged or {})
     out = q.run()
     if not any(t.dtype == "i8" for t in out.tensors.values()):

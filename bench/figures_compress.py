@@ -1,0 +1,224 @@
+"""Compression without training: accuracy of few bits, sizes, the simulator and the runtime."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import samples
+from edgekit_runtime import Session
+from figures import Outcome, item, model, points
+from figures_accuracy import RESNETS
+
+from edgekit import boards, check, data, evaluate, frontends, passes, pipeline, recipe
+from edgekit.compress import groups
+from edgekit.ir import Array, Graph
+from edgekit.recipe import Material, Run, Step
+
+CALIBRATION = 256
+FEW_BITS = Step("quantize", {"bits": 4})
+
+
+def graph_of(name: str) -> Graph:
+    return passes.simplify_all(frontends.load(model(name)))[0]
+
+
+def cifar(name: str, test: int | None = None) -> Run:
+    """Calibrated on 256 training images, tested on the 10,000 others."""
+    file, spec = RESNETS[name]
+    g = graph_of(file)
+    cal = data.load({"x": samples.jpeg_cifar("train", CALIBRATION)[0]})
+    x, y = samples.jpeg_cifar("test", test)
+    infos = data.input_infos(g)
+    parts = [list(data.feed(d, infos, spec)) for d in (cal, data.load({"x": x}))]
+    return Run(g, Material(parts[0], parts[1], y, name), boards.load("host"))
+
+
+def small(name: str, spec: dict[str, Any], x: Any, y: Any) -> Run:
+    """Half of the calibration images are not tested; the rest of the set is."""
+    g = graph_of(name)
+    material = recipe.material({"x": x, "y": y}, g, spec, calibration=CALIBRATION // 2)
+    return Run(g, material, boards.load("host"))
+
+
+def loss(run: Run, steps: tuple[Step, ...]) -> dict[str, Any]:
+    """The last line of the ledger against float, with its interval, and the processor time."""
+    begin = time.process_time()
+    graph, entries = run.run(steps)
+    seconds = time.process_time() - begin
+    top, _ = recipe.predictions(graph, run.samples.test, run.host)
+    y = run.samples.labels
+    found = check.paired_loss((run.top == y).astype(float), (top == y).astype(float))
+    return {
+        "samples": len(run.samples.test),
+        "float": points(float((run.top == y).mean())),
+        "compressed": points(float((top == y).mean())),
+        "loss": points(found.value),
+        "interval95": [points(found.lo), points(found.hi)],
+        "agreement": points(entries[-1].agreement),
+        "sqnr_db": round(entries[-1].sqnr_db, 1),
+        "package_share": points(entries[-1].package_bytes / run.float_bytes),
+        "cpu_seconds": round(seconds, 1),
+    }
+
+
+LEARN = Step("reconstruct", {"steps": 250})
+
+
+def vww() -> Run:
+    z = samples.npz("vww_rgb96.npz")
+    return small("vww_96_float.tflite", {"scale": 1 / 255}, z["x"], z["y"])
+
+
+def kws() -> Run:
+    return small("kws_ref_model_float32.tflite", {}, *samples.kws())
+
+
+def mbnet128() -> Run:
+    spec = {"resize": [128, 128], "scale": 1 / 127.5, "mean": 1.0}
+    return small("mbnet128_0.25_f.tflite", spec, *samples.imagenet())
+
+
+def few_bits(make: Any, bar: float, seconds: float = np.inf) -> Outcome:
+    """Weights of 4 bits (first and last layer, and depthwise ones, 8), activations of 8."""
+    run = make()
+    figure = {"nearest": loss(run, (FEW_BITS,)), "learned": loss(run, (FEW_BITS, LEARN))}
+    learned = figure["learned"]
+    return Outcome(figure, learned["loss"] <= bar and learned["cpu_seconds"] <= seconds)
+
+
+for _name, _make, _bar in (("kws", kws, 1.0), ("vww", vww, 1.0), ("mbnet128", mbnet128, 1.0)):
+    item(f"compress.w4a8.{_name}", f"net loss <= {_bar} points")(
+        lambda make=_make, bar=_bar: few_bits(make, bar)  # type: ignore[misc]
+    )
+for _name in ("resnet8", "resnet20"):
+    item(f"compress.w4a8.{_name}", "10,000 images: loss <= 0.5 points in <= 180 s of processor")(
+        lambda name=_name: few_bits(lambda: cifar(name), 0.5, 180)  # type: ignore[misc]
+    )
+
+
+@item("compress.w4a4", "ResNet-20, activations of 4 bits too, as narrow int8: loss <= 1.5 points")
+def w4a4() -> Outcome:
+    narrow = Step("quantize", {"bits": 4, "act_bits": 4})
+    found = loss(cifar("resnet20"), (narrow, Step("reconstruct", {"steps": 250, "window": 2})))
+    return Outcome(found, found["loss"] <= 1.5)
+
+
+@item("compress.w2a8.window", "two-block window: loss <= 0.9 x that of one block, equal time")
+def window() -> Outcome:
+    """ResNet-20, 3 seeds; the window takes fewer steps, so that both take the same time."""
+    run, figure = cifar("resnet20"), {}
+    start = Step("quantize", {"bits": 2})
+    for name, steps, wide in (("one", 250, 1), ("two", 130, 2)):
+        rows = [
+            loss(run, (start, Step("reconstruct", {"steps": steps, "window": wide, "seed": seed})))
+            for seed in range(3)
+        ]
+        figure[name] = {k: [r[k] for r in rows] for k in ("loss", "cpu_seconds")}
+    lost, spent = ({n: sum(f[k]) for n, f in figure.items()} for k in ("loss", "cpu_seconds"))
+    return Outcome(figure, lost["two"] <= 0.9 * lost["one"] and spent["two"] <= 1.1 * spent["one"])
+
+
+def differing(q: Graph, inputs: list[dict[str, Array]]) -> dict[str, int]:
+    """Integers of every tensor of a graph, numpy against the native runtime."""
+    total = wrong = 0
+    with Session(
+        pipeline.package_graph(q, pipeline.target_of(boards.load("host")), keep=True)
+    ) as s:
+        for x in inputs:
+            given = {n: pipeline.as_input(q, n, x[n]) for n in q.inputs}
+            want = evaluate.run(q, given)
+            s.run(given)
+            for op in q.ops:
+                for o in op.outputs:
+                    if q.tensors[o].dtype == "i8":
+                        total += want[o].size
+                        wrong += int(np.sum(want[o] != s.tensor(o)))
+    return {"integers": total, "differ": wrong}
+
+
+@item("compress.exact", "0 integers differ between the simulator of these figures and the runtime")
+def exact() -> Outcome:
+    """Every int8 tensor, in numpy and natively, of the schemes these figures use."""
+    schemes = {
+        "w8a8": {"bits": 8}, "w4a8": {"bits": 4}, "w2a8": {"bits": 2},
+        "w4a4": {"bits": 4, "act_bits": 4},
+    }  # fmt: skip
+    quick = Step("reconstruct", {"steps": 5})
+    figure = {}
+    for name, run in (("resnet20", cifar("resnet20", 200)), ("vww", vww())):
+        for scheme, settings in schemes.items():
+            steps = (Step("quantize", settings), *([quick] if scheme != "w8a8" else []))
+            q, _ = run.run(steps)
+            figure[f"{name} {scheme}"] = differing(q, run.samples.test[:20])
+    return Outcome(figure, all(f["differ"] == 0 < f["integers"] for f in figure.values()))
+
+
+SIZED = {
+    "resnet8": (*RESNETS["resnet8"],),
+    "resnet20": (*RESNETS["resnet20"],),
+    "resnet56": (*RESNETS["resnet56"],),
+    "vww": ("vww_96_float.tflite", {"scale": 1 / 255}),
+    "ad": ("ad01_fp32.tflite", {}),
+    "mbnet128": ("mbnet128_0.25_f.tflite", {"scale": 1 / 127.5, "mean": 1.0}),
+}
+
+
+@item("compress.size", "whole files against our float package: INT8 <= 26 %, INT4 <= 14 %")
+def size() -> Outcome:
+    """Weights alone decide the sizes, so made inputs calibrate."""
+    figure, holds = {}, True
+    for name, (file, _) in SIZED.items():
+        g = graph_of(file)
+        rng = np.random.default_rng(0)
+        few = [{n: rng.normal(size=g.tensors[n].shape).astype(np.float32) for n in g.inputs}]
+        run = Run(g, Material(few * 8, few, None, name), boards.load("host"))
+        row: dict[str, Any] = {"float_bytes": run.float_bytes}
+        for bits, bar in ((8, 26.0), (4, 14.0)):
+            _, entries = run.run((Step("quantize", {"bits": bits, "samples": 1}),))
+            row[f"int{bits}"] = points(entries[-1].package_bytes / run.float_bytes)
+            holds = holds and (row[f"int{bits}"] <= bar or run.float_bytes < 300_000)
+        figure[name] = row
+    return Outcome(figure, holds)
+
+
+LENGTH = 128
+
+
+def text_loss(g: Graph, target: Any, tokens: Array) -> float:
+    """Mean nats per token of (n, LENGTH + 1) tokens on the native runtime."""
+    total = 0.0
+    with Session(pipeline.package_graph(g, target)) as s:
+        for row in tokens:
+            z = s.run({g.inputs[0]: row[None, :-1]})[g.outputs[0]][0].astype(np.float64)
+            z -= z.max(-1, keepdims=True)
+            chosen = z[np.arange(len(z)), row[1:]]
+            total += float((np.log(np.exp(z).sum(-1)) - chosen).mean())
+    return total / len(tokens)
+
+
+@item("compress.stories260K", "loss over float: INT4, group 32, <= 1.5 %; INT8 <= 0.1 %")
+def stories260k() -> Outcome:
+    """On stories the model writes (calibration and test of different seeds) and its golden text;
+    the classifier keeps 8 bits, as is usual."""
+    import stories
+
+    net = stories.Decoder(stories.checkpoint(), LENGTH)
+    g, target = stories.graph(net, LENGTH), pipeline.target_of(boards.load("host"))
+    test, cal = (stories.written(net, n, LENGTH, seed) for n, seed in ((32, 1), (48, 2)))
+    gold = stories.golden()
+    texts = {"stories": test, "golden": np.stack([gold[i : i + LENGTH + 1] for i in (0, LENGTH)])}
+    layers = [op.name for op in g.ops if groups.weighs(g, op)]
+    with pipeline.every_tensor(g, target) as run:
+        fed = ({g.inputs[0]: row[None, :LENGTH]} for row in cal)
+        inputs = groups.moments(g, run, fed, layers)
+    base = {n: text_loss(g, target, t) for n, t in texts.items()}
+    figure: dict[str, Any] = {"float": {n: round(x, 4) for n, x in base.items()}}
+    more = {}
+    for bits in (8, 4, 2):
+        q, _ = groups.weights_only(g, bits, inputs=inputs, widths={layers[-1]: 8})
+        found = {n: text_loss(q, target, t) / base[n] - 1 for n, t in texts.items()}
+        figure[f"int{bits}"] = {n: f"{100 * x:+.2f} %" for n, x in found.items()}
+        more[bits] = found["stories"]
+    return Outcome(figure, more[4] <= 0.015 and more[8] <= 0.001)
