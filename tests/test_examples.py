@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from conftest import ROOT, need
+from conftest import ROOT, need, need_program
 
 from edgekit import boards, emulate, paths, toolchain
 from edgekit.errors import ToolchainError
@@ -153,6 +153,50 @@ def test_quantize_torch(work: Path) -> None:
     pytest.importorskip("torch")
     out = example(work, "quantize_torch.py")
     assert "all int8" in out and "in float" in out
+
+
+def test_the_three_tasks_are_short() -> None:
+    for name in ("keyword_spotting", "anomaly_detection", "image_classification"):
+        for file in (ROOT / "examples").glob(f"{name}.*"):
+            assert len(file.read_text().splitlines()) < 80, file.name
+
+
+def test_keyword_spotting(work: Path) -> None:
+    pytest.importorskip("torch")
+    need(emulate.missing(boards.load("qemu_mps2_an386")))
+    need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    need_program("make", "make")
+    out = example(work, "keyword_spotting.py", "qemu_mps2_an386")
+    assert "features and scores bit for bit" in out
+    assert float(out.split("top-1: ")[1].split()[0]) > 90
+
+
+@pytest.mark.slow
+@pytest.mark.shared
+def test_keyword_spotting_of_speech(work: Path, shared_data: Path) -> None:
+    pytest.importorskip("torch")
+    spoken = shared_data / "sets" / "fsdd_8khz.npz"
+    for board in ("host", "qemu_mps3_an547"):
+        need(emulate.missing(boards.load(board)) if board != "host" else "")
+        out = example(work, "keyword_spotting.py", board, str(spoken))
+        assert "features and scores bit for bit" in out
+        assert float(out.split("top-1: ")[1].split()[0]) > 92
+
+
+def test_image_classification(work: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    for board in ("qemu_mps2_an386", "qemu_mps3_an547"):
+        need(emulate.missing(boards.load(board)))
+    out = example(work, "image_classification.py")
+    assert out.count("the bits of this machine") == 2
+    assert float(out.split("int8 ")[1].split()[0]) > 95
+
+
+def test_anomaly_detection(work: Path) -> None:
+    pytest.importorskip("torch")
+    out = example(work, "anomaly_detection.py")
+    assert float(out.split("int8 ")[1].split()[0]) > 0.95
 
 
 @pytest.mark.slow
