@@ -43,7 +43,8 @@ typedef struct dw3 {
     float scale[4];
     int32_t lo[4], hi[4]; /* zero added */
     int32_t zero;
-    ptrdiff_t px;         /* elements to the next column */
+    ptrdiff_t px, dy;     /* elements to the next column, row */
+    ptrdiff_t next_x, next_y; /* elements to the next output row and its window */
     size_t step;          /* elements to the next output */
     uint32_t columns, count;
     int is_left;          /* a left column is missing */
@@ -63,15 +64,15 @@ EK_INLINE int32x4_t finish3(const dw3 *t, float32x4_t acc)
 
 EK_INLINE void put3(const dw3 *t, float32x4_t acc, int8_t *y) { vstrbq_s32(y, finish3(t, acc)); }
 
-/* One output row, stride 1; x: its input rows at column 0.  a has seen two columns of its window, b one. */
-EK_INLINE void line1(const dw3 *t, const int8_t *const *x, int8_t *y, const float *w, const unsigned rows)
+/* One output row, stride 1; x: column 0 of its first input row.  a has seen two columns of its window, b one. */
+EK_INLINE void line1(const dw3 *t, const int8_t *x, int8_t *y, const float *w, const unsigned rows)
 {
     const int8_t *r[3];
     const ptrdiff_t px = t->px;
     float32x4_t a = vldrwq_f32(t->init), b = a, c, d;
     uint32_t n = t->count, have = t->columns - 1; /* outputs and columns left */
     EK_UNROLL for (unsigned i = 0; i < rows; i++)
-        r[i] = x[i];
+        r[i] = x + (ptrdiff_t)i * t->dy;
     if (t->is_left) {
         a = vldrwq_f32(t->left);
     } else {
@@ -120,14 +121,14 @@ EK_INLINE void line1(const dw3 *t, const int8_t *const *x, int8_t *y, const floa
 }
 
 /* the same, stride 2: a has seen the first column of its window */
-EK_INLINE void line2(const dw3 *t, const int8_t *const *x, int8_t *y, const float *w, const unsigned rows)
+EK_INLINE void line2(const dw3 *t, const int8_t *x, int8_t *y, const float *w, const unsigned rows)
 {
     const int8_t *r[3];
     const ptrdiff_t px = t->px;
     float32x4_t a = vldrwq_f32(t->init), b;
     uint32_t n = t->count, have = t->columns;
     EK_UNROLL for (unsigned i = 0; i < rows; i++)
-        r[i] = x[i];
+        r[i] = x + (ptrdiff_t)i * t->dy;
     if (t->is_left) {
         a = vldrwq_f32(t->left);
     } else {
@@ -154,19 +155,24 @@ EK_INLINE void line2(const dw3 *t, const int8_t *const *x, int8_t *y, const floa
     }
 }
 
-static __attribute__((noinline)) void line13(const dw3 *t, const int8_t *const *x, int8_t *y) { line1(t, x, y, t->w[0], 3); }
-static __attribute__((noinline)) void line23(const dw3 *t, const int8_t *const *x, int8_t *y) { line2(t, x, y, t->w[0], 3); }
-static __attribute__((noinline)) void line12(const dw3 *t, const int8_t *const *x, int8_t *y)
+/* n output rows whose windows have the same rows */
+static __attribute__((noinline)) void line13(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
 {
-    line1(t, x, y, t->w[3 * t->first], 2);
-}
-static __attribute__((noinline)) void line22(const dw3 *t, const int8_t *const *x, int8_t *y)
-{
-    line2(t, x, y, t->w[3 * t->first], 2);
+    for (; n; n--, x += t->next_x, y += t->next_y)
+        line1(t, x, y, t->w[0], 3);
 }
 
+static __attribute__((noinline)) void line23(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
+{
+    for (; n; n--, x += t->next_x, y += t->next_y)
+        line2(t, x, y, t->w[0], 3);
+}
+
+static __attribute__((noinline)) void line12(const dw3 *t, const int8_t *x, int8_t *y) { line1(t, x, y, t->w[3 * t->first], 2); }
+static __attribute__((noinline)) void line22(const dw3 *t, const int8_t *x, int8_t *y) { line2(t, x, y, t->w[3 * t->first], 2); }
+
 /* one output row of fewer than 4 channels */
-static __attribute__((noinline)) void narrow3(const dw3 *t, const int8_t *const *x, int8_t *y, uint32_t stride, mve_pred16_t p)
+static __attribute__((noinline)) void narrow3(const dw3 *t, const int8_t *x, int8_t *y, uint32_t stride, mve_pred16_t p)
 {
     for (uint32_t n = 0; n < t->count; n++, y += t->step) {
         float32x4_t acc = vldrwq_f32(t->init);
@@ -175,7 +181,7 @@ static __attribute__((noinline)) void narrow3(const dw3 *t, const int8_t *const 
             for (uint32_t j = 0, at = n * stride - (uint32_t)t->is_left; j < 3; j++, at++) { /* column -1 is a large number */
                 float32x4_t v = vdupq_n_f32(t->fill);
                 if (at < t->columns)
-                    v = vcvtq_f32_s32(vldrbq_z_s32(x[i] + (ptrdiff_t)at * t->px, p));
+                    v = vcvtq_f32_s32(vldrbq_z_s32(x + (ptrdiff_t)i * t->dy + (ptrdiff_t)at * t->px, p));
                 acc = vfmaq_f32(acc, v, vldrwq_f32(w + 4 * j));
             }
         }
@@ -210,18 +216,21 @@ static void lines(const ek_dw *d, dw3 *t, uint32_t c0, float32x4_t bias)
     int whole = d->channels - c0 >= 4, two = d->step == 2 * d->dx;
     int8_t *y = (int8_t *)d->y + c0;
     t->rows = 0;
-    for (uint32_t r = 0, top = 0u - d->top; r < d->rows; r++, top += d->row_stride, y += d->count * t->step) {
+    for (uint32_t r = 0, n, top = 0u - d->top; r < d->rows; r += n, top += n * d->row_stride, y += (ptrdiff_t)n * t->next_y) {
         uint32_t first = top >> 31, rows = d->h - top < 3 ? d->h - top : 3 - first; /* top: -1 at least */
-        const int8_t *row = (const int8_t *)d->x + (ptrdiff_t)(top + first) * d->dy + (ptrdiff_t)c0;
-        const int8_t *const x[3] = { row, row + d->dy, rows == 3 ? row + 2 * d->dy : row };
+        const int8_t *x = (const int8_t *)d->x + (ptrdiff_t)(top + first) * d->dy + (ptrdiff_t)c0;
         if (first != t->first || rows != t->rows)
             edges(t, bias, first, rows);
-        if (!whole)
+        n = 1;
+        if (!whole) {
             narrow3(t, x, y, two ? 2 : 1, vctp32q(d->channels - c0));
-        else if (rows == 3)
-            (two ? line23 : line13)(t, x, y);
-        else
+        } else if (rows == 3) {
+            n = ((d->h - 3 - top) >> (d->row_stride - 1)) + 1; /* windows that fit */
+            n = n < d->rows - r ? n : d->rows - r;
+            (two ? line23 : line13)(t, x, y, n);
+        } else {
             (two ? line22 : line12)(t, x, y);
+        }
     }
 }
 
@@ -232,8 +241,9 @@ static int dw_image(const ek_dw *d)
     if (d->kh != 3 || d->kw != 3 || d->step > 2 * d->dx || d->row_stride > 2 || d->h < 2 || d->columns < 2 || d->left > 1
         || d->top > 1 || right > d->columns + 1 || (d->rows - 1) * d->row_stride + 3 - d->top > d->h + 1)
         return 0;
-    dw3 t = { .fill = (float)d->fill, .px = d->dx, .columns = d->columns, .is_left = d->left != 0, .count = d->count,
-              .step = d->channels, .zero = d->zero };
+    dw3 t = { .fill = (float)d->fill, .px = d->dx, .dy = d->dy, .columns = d->columns, .is_left = d->left != 0, .count = d->count,
+              .step = d->channels, .zero = d->zero, .next_x = (ptrdiff_t)d->row_stride * d->dy,
+              .next_y = (ptrdiff_t)(d->count * d->channels) };
     const size_t block = 8u * (8 + 9);
     vstrwq_s32(t.lo, vdupq_n_s32((int32_t)d->lo + d->zero));
     vstrwq_s32(t.hi, vdupq_n_s32((int32_t)d->hi + d->zero));

@@ -241,6 +241,10 @@ static void gemm_s8(const ek_gemm *g)
     const uint8_t *rest = g->w + g->n / 4 * ek_block_s8(4, 16, g->k);
     const int8_t *a = (const int8_t *)g->a, *line = a;
     int8_t *y = (int8_t *)g->y;
+    if (g->m == 1 && !g->segment) {
+        row1(g, a, y);
+        return;
+    }
     pair p; /* in full it would be a call of memset */
     p.more = (segment + 15) / 16 - 1;
     p.segments = segment == g->k ? 0 : (g->k - 1) / segment;
