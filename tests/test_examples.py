@@ -183,6 +183,12 @@ def test_keyword_spotting_of_speech(work: Path, shared_data: Path) -> None:
         assert float(out.split("top-1: ")[1].split()[0]) > 92
 
 
+def test_custom_op(work: Path) -> None:
+    need(emulate.missing(boards.load("qemu_mps2_an386")))
+    out = example(work, "custom_op.py")
+    assert "[0.25, 1.25, 4.25, 9.25, 16.25, 25.25], yields 2" in out
+
+
 def test_image_classification(work: Path) -> None:
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")

@@ -1,4 +1,4 @@
-"""Signed packages: RFC 8032 vectors, refusals on the host and on an emulated Cortex-M4."""
+"""Signed packages: RFC 8032 vectors, refusals on the host and on emulated boards."""
 
 from __future__ import annotations
 
@@ -199,12 +199,16 @@ int main(void)
 """
 
 
+@pytest.mark.parametrize("name", ["qemu_mps2_an386", "qemu_mps3_an547"])
 @pytest.mark.parametrize(
     ("owner", "least", "flip", "code"),
     [(1, 4, False, 0), (2, 4, False, 17), (1, 5, False, 18), (1, 4, True, 17)],
+    ids=["signed", "other key", "older counter", "flipped bit"],
 )
-def test_on_cortex_m4(owner: int, least: int, flip: bool, code: int, tmp_path: Path) -> None:
-    board = boards.load("qemu_mps2_an386")
+def test_on_boards(
+    name: str, owner: int, least: int, flip: bool, code: int, tmp_path: Path
+) -> None:
+    board = boards.load(name)
     need(emulate.missing(board))
     signed = signing.sign(COMPAT.read_bytes(), bytes([1] * 32), rollback=4)
     if flip:

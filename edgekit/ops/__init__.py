@@ -1,7 +1,7 @@
 """The operations, one file each.  `ALL` finds the files; nothing else lists them.
 
 An op file defines `OP = OpDef(...)`.  Adding an op is that file plus native/ops/<op>.c; `make gen`
-writes the C lists, attribute structures and op codes from here.
+writes the C lists, attribute structures and op codes from here.  `add` registers an op of a user.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import functools
 import importlib
 import pkgutil
 
-from edgekit.errors import ModelError
+from edgekit.errors import ModelError, UsageError
 from edgekit.ops.base import OpDef
+
+_ADDED: dict[str, OpDef] = {}
 
 
 @functools.cache
@@ -23,6 +25,7 @@ def table() -> dict[str, OpDef]:
         definition = getattr(module, "OP", None)
         if isinstance(definition, OpDef):
             found[definition.name] = definition
+    found |= _ADDED
     by_code = sorted(found.values(), key=lambda d: d.code)
     codes = [d.code for d in by_code]
     if len(set(codes)) != len(codes):
@@ -36,3 +39,23 @@ def get(name: str) -> OpDef:
         return table()[name]
     except KeyError:
         raise ModelError(f"no op is named {name!r}", todo=f"known: {', '.join(table())}") from None
+
+
+def add(definition: OpDef) -> OpDef:
+    """Registers an op of your own, whose C hook goes into the list `ek_config.ops`.
+
+    Raises UsageError for a code that is not among those of users (0x8000 to 0xfffe) or is taken.
+    """
+    taken = {d.name for d in table().values() if d.code == definition.code} - {definition.name}
+    if (
+        not 0x8000 <= definition.code <= 0xFFFE
+        or taken
+        or definition.name in table().keys() - _ADDED
+    ):
+        raise UsageError(
+            f"op {definition.name!r} cannot have the code {definition.code:#x}",
+            todo="take a free one from 0x8000 to 0xfffe, and a name that no other op has",
+        )
+    _ADDED[definition.name] = definition
+    table.cache_clear()
+    return definition

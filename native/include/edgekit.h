@@ -13,7 +13,10 @@
  * mapped and unchanged while a session lives; its address must be aligned to EK_ALIGN_PACKAGE.
  * Re-entrant: no globals; one session must not be used by two threads at once; sessions may share
  * a package and, when they never run at the same time, their EK_MEM_SCRATCH and EK_MEM_MAIN.
- * Not to be called from an interrupt handler that can preempt a call on the same session.
+ * Not to be called from an interrupt handler that can preempt a call on the same session; any call
+ * may itself be interrupted anywhere.  The hook `cancel` runs between ops: yield there.
+ * Stack: no recursion and no arrays of variable length, so it depends on the ops, not on data: on
+ * Cortex-M about 1.5 KB for int8 models, 2.5 KB for ek_verify with a key.
  * Versioning: EK_VERSION_MAJOR changes when a caller must change; ek_config and ek_op_info grow at
  * their end only.  A 1.x package loads on every later 1.y runtime. */
 #ifndef EDGEKIT_H
