@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,23 @@ ARM = {
     "m33": "-mcpu=cortex-m33 -mthumb -mfpu=fpv5-sp-d16 -mfloat-abi=hard",
     "m55": "-mcpu=cortex-m55 -mthumb -mfloat-abi=hard",
 }
-NONE = {"m4", "m33", "m55", "m7"}  # cores that need no helper of the compiler
+CORES = {**ARM, "rv32imc": "-march=rv32imc -mabi=ilp32"}
+# What of GCC's helpers the runtime may call, whole (every op, float too), by core
+FLOAT = "f2iz f2lz fadd fcmpeq fcmpge fcmpgt fcmple fcmplt fdiv fmul fsub i2f l2f ldivmod ui2f"
+M0PLUS = f"{FLOAT} idiv idivmod llsr lmul uidiv uidivmod"
+LONG = "f2lz l2f ldivmod"
+RISCV = (
+    "addsf3 clzsi2 divdi3 divsf3 eqsf2 fixsfdi fixsfsi floatdisf floatsisf floatunsisf "
+    "gesf2 gtsf2 lesf2 lshrdi3 ltsf2 moddi3 mulsf3 nesf2 subsf3"
+)
+HELPERS = {
+    "m0plus": {f"__aeabi_{h}" for h in M0PLUS.split()}
+    | {f"__gnu_thumb1_case_{h}" for h in ("shi", "uhi", "uqi", "sqi")},
+    "m3": {f"__aeabi_{h}" for h in FLOAT.split()},
+    **{core: {f"__aeabi_{h}" for h in LONG.split()} for core in ("m4", "m7", "m33", "m55")},
+    "rv32imc": {f"__{h}" for h in RISCV.split()},
+}
+NONE = {"m4", "m33", "m55", "m7"}  # cores on which an int8 model needs none
 
 
 @dataclass(frozen=True)
@@ -134,33 +151,56 @@ def test_c11_and_gnu11_give_the_same_bits(net: Made, tmp_path: Path) -> None:
     assert said[0] == said[1] and len(said[0]) == 2
 
 
-@pytest.mark.parametrize("core", ARM)
-def test_compiles_for_cortex_m_and_needs_nothing(wide: Made, core: str) -> None:
-    """Undefined: four functions of the C library, and helpers only where a core lacks an FPU."""
-    folder, flags = wide.folder, f"{ARM[core]} -ffreestanding"
-    run(f'make -j2 CPU="{flags}" BUILD=build_{core} all', folder)
+def gnu(core: str) -> str:
+    """Prefix of the GCC tools for a core, or a skip."""
+    if core in ARM:
+        need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+        return "arm-none-eabi-"
+    need_program("riscv64-unknown-elf-gcc", "gcc-riscv64-unknown-elf")
+    return "riscv64-unknown-elf-"
+
+
+def undefined(core: str, objects: Iterable[Path], keep: str, out: Path) -> set[str]:
+    """Symbols that linked objects take from elsewhere; `keep`: linker flags naming the roots."""
+    files = " ".join(map(str, objects))
+    run(f"{gnu(core)}gcc {CORES[core]} -nostdlib -r {keep} {files} -o {out}", out.parent)
+    return {x.split()[-1] for x in run(f"{gnu(core)}nm -u {out}", out.parent).splitlines()}
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_compiles_for_cores_and_needs_nothing(wide: Made, core: str) -> None:
+    """Undefined: four functions of the C library, and listed helpers where a core lacks an FPU."""
+    folder, flags = wide.folder, f"{CORES[core]} -ffreestanding"
+    tools = f"CC={gnu(core)}gcc AR={gnu(core)}ar"
+    run(f'make -j2 {tools} CPU="{flags}" BUILD=build_{core} all', folder)
     roots = ("net_config", "ek_open", "ek_run", "ek_verify", "ek_selftest", "ek_input", "ek_output")
-    keep = " ".join(f"-Wl,-u,{f}" for f in roots)
-    objects = " ".join(map(str, (folder / f"build_{core}").rglob("*.o")))
-    out = folder / f"{core}.whole"
-    gather = f"-nostdlib -r -Wl,--gc-sections {keep} {objects} -o {out}"
-    run(f"arm-none-eabi-gcc {ARM[core]} {gather}", folder)
-    undefined = {x.split()[-1] for x in run(f"arm-none-eabi-nm -u {out}", folder).splitlines()}
-    helpers = undefined - LIBC
-    assert all(h.startswith(("__aeabi_", "__gnu_thumb1_case", "__clz", "__ctz")) for h in helpers)
-    if core in NONE:
-        assert not helpers
+    keep = "-Wl,--gc-sections " + " ".join(f"-Wl,-u,{f}" for f in roots)
+    objects = (folder / f"build_{core}").rglob("*.o")
+    found = undefined(core, objects, keep, folder / f"{core}.whole")
+    assert found <= LIBC | (set() if core in NONE else HELPERS[core])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+def test_the_whole_runtime_needs_only_listed_helpers(core: str, tmp_path: Path) -> None:
+    native = ROOT / "native"
+    include = " ".join(f"-I{native / d}" for d in ("include", "src", "gen"))
+    own = f"{include} -isystem {ROOT / 'runtimes' / 'bare' / 'include'}"
+    for n, source in enumerate(toolchain.runtime_sources()):
+        if source.name != "wire.c":
+            flags = f"{CORES[core]} -ffreestanding -Os -std=c11 {own}"
+            run(f"{gnu(core)}gcc {flags} -c {source} -o {n}.o", tmp_path)
+    found = undefined(core, tmp_path.glob("*.o"), "", tmp_path / "whole")
+    assert LIBC - {"memcmp"} <= found <= LIBC | HELPERS[core]
 
 
 ZIG = f"{sys.executable} -m ziglang"
 FREE = "-ffreestanding -fno-sanitize=undefined"
-RV32 = "-march=rv32imc -mabi=ilp32 -ffreestanding"
 COMPILERS = {  # command, archiver, flags, Debian package
     "x86-64 gcc": ("gcc", "ar", "", "gcc"),
     "x86-64 clang": ("clang-19", "ar", "-O1", "clang-19"),
     "x86-64 zig": (f"{ZIG} cc", f"{ZIG} ar", "-mcpu=baseline", ""),
     "aarch64 gcc": ("aarch64-linux-gnu-gcc", "ar", "", "gcc-aarch64-linux-gnu"),
-    "rv32imc gcc": ("riscv64-unknown-elf-gcc", "ar", RV32, "gcc-riscv64-unknown-elf"),
     "rv32imc zig": (
         f"{ZIG} cc",
         f"{ZIG} ar",

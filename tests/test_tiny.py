@@ -123,5 +123,14 @@ def test_the_four_models(model: str, name: str, shared_data: Path, tmp_path: Pat
     process, port = firmware_line(board, package)
     with process, socket.create_connection(("127.0.0.1", port)) as link:
         link.settimeout(60)
-        got = answers(Runner(link), sent, 1)
-    assert np.abs(np.array(got) - wanted).max() <= 0.00051 + 1e-4 * np.abs(wanted).max()
+        runner = Runner(link)
+        assert runner.ask("name") == [f"m-name-dut-[{name}]"]
+        assert runner.ask("profile")[0].startswith("m-profile-[")
+        got = answers(runner, sent, 1)
+        assert np.abs(np.array(got) - wanted).max() <= 0.00051 + 1e-4 * np.abs(wanted).max()
+        link.close()
+        with remote.Remote(f"serial+tcp://127.0.0.1:{port}") as device:  # the same firmware
+            device.open(wire.Source.RESIDENT)
+            device.set_input(0, q.tobytes())
+            device.run()
+            assert device.output(0) == out.tobytes()  # the host's bits
