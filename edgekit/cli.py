@@ -122,6 +122,12 @@ def _build(command: Add) -> None:
         help="`edgekit boards` lists them; or a .toml (host)",
     )
     _compression(c)
+    c.add_argument(
+        "--arena",
+        type=_positive,
+        metavar="BYTES",
+        help="RAM for activations: above it the first layers run in bands (the board's RAM)",
+    )
     _preprocess(c)
     c.add_argument("--report", type=Path, metavar="OUT.html", help="also write an HTML report")
 

@@ -67,7 +67,11 @@ def build(args: argparse.Namespace) -> None:
     model_file(args.model)
     with console.progress() as progress:
         built = pipeline.build(
-            args.model, board=args.board, progress=progress, **compression_of(args)
+            args.model,
+            board=args.board,
+            arena=args.arena,
+            progress=progress,
+            **compression_of(args),
         )
         if args.format != "ekp":
             _write_project(args, built)
@@ -228,6 +232,7 @@ def inspect(args: argparse.Namespace) -> None:
 
 
 def explain(args: argparse.Namespace) -> None:
+    from edgekit import embed
     from edgekit import explain as costs
 
     data, board = _source(args)
@@ -236,13 +241,19 @@ def explain(args: argparse.Namespace) -> None:
         return
     c = contents.read(data, str(args.source))
     e = costs.explain(data, c, board)
-    n = costs.needs(data, board)
+    f = _predicted(data, board)
+    n = costs.needs(data, board) if f is None else _needs(f)
+    why = [] if f is None else embed.fit(f)
     if args.report:
         from edgekit import report
 
         report.save(args.report, report.of_explain(str(args.source), e, n))
     if args.json:
         facts = {
+            "code": None if f is None else f.code,
+            "fits": None if f is None else not why,
+            "change": why,
+            "patches": c.meta.get("patches"),
             "flash_bytes": n.flash,
             "code_bytes": n.code,
             "code_note": n.code_note,
@@ -251,13 +262,34 @@ def explain(args: argparse.Namespace) -> None:
         console.emit({**costs.facts(e), **facts, "ram_bytes": n.ram})
         return
     show.explained(str(args.source), e, n, board)
+    if "patches" in c.meta:
+        console.say(str(c.meta["patches"]))
+    if f is not None:
+        parts = ", ".join(f"{k} {v:,}" for k, v in f.code.items() if v)
+        console.say(f"code predicted: {parts} (`--link` measures)")
+        console.say("\n".join(f"does not fit: {w}" for w in why) or "fits")
     if args.report:
         console.say(f"report: {args.report}")
 
 
+def _predicted(data: bytes, board: board_files.Board) -> Any:
+    """The footprint of the project that `build --format c` writes, None where it is not known."""
+    from edgekit import embed
+
+    found = embed.predict(data, board) if board.bare else ""
+    return None if isinstance(found, str) else found
+
+
+def _needs(f: Any) -> Any:
+    from edgekit import explain as costs
+
+    note = "predicted from links of single ops"
+    return costs.Needs(sum(f.code.values()), note, f.weights + f.metadata, f.memory, f.stack)
+
+
 def _explain_link(args: argparse.Namespace, data: bytes, board: board_files.Board) -> None:
     """What `explain --link` says: the numbers of a real link for a bare board."""
-    from edgekit import embed
+    from edgekit import cost, embed
 
     if not board.bare:
         raise UsageError(
@@ -266,12 +298,17 @@ def _explain_link(args: argparse.Namespace, data: bytes, board: board_files.Boar
         )
     found = embed.measure(embed.project(data, board, args.source.stem))
     why = embed.fit(found)
+    graphs = [e.graph for e in contents.read(data).entries]
+    times = [t for t in (cost.predict(g, board) for g in graphs) if t is not None]
     if args.json:
         facts = {**vars(found), "flash_bytes": found.flash, "ram_bytes": found.ram}
-        console.emit({**facts, "fits": not why, "change": why})
+        said = {"fits": not why, "change": why, "estimates": [cost.facts(t) for t in times]}
+        console.emit({**facts, **said})
         return
     console.say(f"{args.source} on {board.id}")
     show.footprint(embed.rows(found), found)
+    for t in times:
+        console.say(f"  {cost.text(t)}")
     console.say("\n".join(f"  does not fit: {w}" for w in why) or "  fits")
 
 

@@ -138,7 +138,10 @@ class Op:
 
 @dataclass
 class Graph:
-    """Ops in execution order over named tensors.  `states` persist between runs."""
+    """Ops in execution order over named tensors.  `states` persist between runs.
+
+    `views`: tensor -> (tensor it is a part of, first byte there); only of lowered graphs.
+    """
 
     name: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class Graph:
     outputs: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     meta: dict[str, Any] = field(default_factory=dict)
+    views: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def copy(self) -> Graph:
         """A shallow copy: tensors and ops are immutable, the containers are new."""
@@ -158,6 +162,7 @@ class Graph:
             list(self.outputs),
             list(self.states),
             dict(self.meta),
+            dict(self.views),
         )
 
     def unique(self, stem: str) -> str:

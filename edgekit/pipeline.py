@@ -24,6 +24,7 @@ from edgekit import (
     ops,
     package,
     passes,
+    patchwise,
     plan,
 )
 from edgekit.compress import calibrate, groups, sparsify
@@ -37,6 +38,7 @@ from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
 
 PRECISIONS = ("auto", "float32", "int8", "dynamic", "w8", "w4", "w2")
+SESSION_BYTES = 1024  # of RAM, at most
 GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
 TOLERANCE = 1e-4  # of the largest value, for float outputs
 Progress = Callable[[str, int, int], None]
@@ -134,6 +136,7 @@ def build(
     isa: Sequence[str] | None = None,
     keep: bool = False,
     bias_correction: bool = True,
+    arena: int | None = None,
     progress: Progress | None = None,
 ) -> Built:
     """Reads a model, compresses it, plans its memory and returns the package.
@@ -142,6 +145,8 @@ def build(
     models as they are, int8 where there is calibration data, else float32; "w8", "w4", "w2":
     weights alone, a scale per 32 inputs, better with calibration data.  samples: how many
     calibration samples to use.
+    arena: bytes that activations may take; where they would take more, the first layers run in
+    bands (None: what a bare board's RAM leaves).
     Raises ModelError, DataError, BoardError, UsageError with what to do.
     """
     target_board = boards.load(board) if isinstance(board, str) else board
@@ -189,7 +194,8 @@ def build(
         log.append(f"constant channels removed: {dense} -> {macs(graph)} MACs, same outputs")
     lowered = lower(graph, target)
     log += sparsify.notes(graph, lowered, target)
-    p = plan.make(lowered, target, keep=keep)
+    lowered, p, patches = _planned(lowered, target, target_board, arena, keep)
+    log += [patches.text()] if patches else []
     log.append(
         f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), "
         f"scratch {p.scratch_bytes} B per thread"
@@ -203,6 +209,7 @@ def build(
         "macs": macs(graph),
         "preprocess": spec,
         "source": source.name if source else type(model).__name__,
+        **({"patches": patches.text()} if patches else {}),
     }
     model_id = (
         hashlib.sha256(source.read_bytes()).digest()
@@ -236,6 +243,33 @@ def _weights_only(
             fed = data.feed(d, data.input_infos(reference), spec)
             inputs = groups.moments(reference, run, fed, names)
     return groups.weights_only(reference, bits, inputs=inputs, exclude=exclude)[0]
+
+
+def _planned(
+    lowered: Graph, target: Target, board: boards.Board, arena: int | None, keep: bool
+) -> tuple[Graph, plan.Plan, patchwise.Patches | None]:
+    """The graph and its plan, with what lies in place and in bands where the arena is too small."""
+    p = plan.make(lowered, target, keep=keep)
+    if keep:
+        return lowered, p, None
+    joined = patchwise.concat_in_place(lowered)
+    if joined.views:
+        better = plan.make(joined, target)
+        lowered, p = (joined, better) if better.main_bytes <= p.main_bytes else (lowered, p)
+    budget = arena if arena is not None else _arena_of(board, p)
+    found = None
+    if budget is not None and p.main_bytes > budget and not lowered.views:
+        found = patchwise.fit(lowered, target, budget)
+    return found or (lowered, p, None)
+
+
+def _arena_of(board: boards.Board, p: plan.Plan) -> int | None:
+    """What a bare board's RAM leaves for the arena; None where RAM is not the limit."""
+    if not board.bare:
+        return None
+    bank = board.bank("main")
+    others = board.stack_kib * 1024 + SESSION_BYTES + p.scratch_bytes + p.state_bytes
+    return min(board.ram_bytes - others, bank.size_kib * 1024 if bank else board.ram_bytes)
 
 
 def _precision(asked: str, g: Graph, calibration: Any) -> str:

@@ -64,8 +64,11 @@ def lifetimes(g: Graph, keep: bool = False) -> dict[str, tuple[int, int]]:
     last: dict[str, int] = dict.fromkeys(g.inputs, -1)
     for i, op in enumerate(g.ops):
         for o in op.outputs:
-            first[o] = last[o] = i
+            o = root(g, o)[0]
+            first[o] = min(first.get(o, i), i)
+            last[o] = i
         for n in op.inputs:
+            n = root(g, n)[0]
             if n in first:
                 last[n] = i
     for n in g.outputs:
@@ -74,6 +77,15 @@ def lifetimes(g: Graph, keep: bool = False) -> dict[str, tuple[int, int]]:
     for n in first:
         last[n] = end if keep else max(last[n], first[n])
     return {n: (first[n], last[n]) for n in first if n not in g.states}
+
+
+def root(g: Graph, name: str) -> tuple[str, int]:
+    """The tensor that a view lies in, itself where it is none, and at which byte."""
+    at = 0
+    while name in g.views:
+        name, more = g.views[name]
+        at += more
+    return name, at
 
 
 def buffers(g: Graph, keep: bool = False) -> list[Buffer]:
@@ -90,22 +102,22 @@ def buffers(g: Graph, keep: bool = False) -> list[Buffer]:
             if k >= len(op.inputs) or op.inputs[k] not in life:
                 continue
             src = op.inputs[k]
-            root = owner[src]
+            held = owner[src]
             same = g.tensors[src].nbytes == g.tensors[out].nbytes
-            if not same or span[root][1] != i or op.inputs.count(src) > 1 or src in g.outputs:
+            if not same or span[held][1] != i or op.inputs.count(src) > 1 or src in g.outputs:
                 continue
-            owner[out] = root
-            span[root][1] = life[out][1]
+            owner[out] = held
+            span[held][1] = life[out][1]
             span.pop(out, None)
             break
     groups: dict[str, list[str]] = {}
-    for n, root in owner.items():
-        groups.setdefault(root, []).append(n)
+    for n, held in owner.items():
+        groups.setdefault(held, []).append(n)
     return [
         Buffer(
-            tuple(names), up(max(g.tensors[n].nbytes for n in names)), span[root][0], span[root][1]
+            tuple(names), up(max(g.tensors[n].nbytes for n in names)), span[held][0], span[held][1]
         )
-        for root, names in groups.items()
+        for held, names in groups.items()
     ]
 
 
@@ -173,6 +185,7 @@ def make(g: Graph, target: Target, *, keep: bool = False) -> Plan:
     floor = live_set(bufs, len(g.ops))
     top, at = arrange(bufs, floor)
     offsets = {n: at[b] for b in bufs for n in b.names}
+    offsets |= {n: offsets[root(g, n)[0]] + root(g, n)[1] for n in g.views}
     state_offsets: dict[str, int] = {}
     state = 0
     for n in g.states:

@@ -55,6 +55,7 @@ class Made:
     folder: Path
     data: bytes
     need: embed.Footprint
+    told: embed.Footprint | str  # predicted without a compiler
     zeros: bytes
 
 
@@ -70,7 +71,7 @@ def make(folder: Path, model: Path, board: str, **options: object) -> Made:
     with Session(pipeline.build(model, **options).data, isa=[]) as s:  # type: ignore[arg-type]
         zeros = {t.name: np.zeros(t.shape, t.dtype) for t in s.inputs()}
         out = s.run(zeros)[graph.outputs[0]].tobytes()
-    return Made(folder, made.package, size, out)
+    return Made(folder, made.package, size, embed.predict(built.data, found), out)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,18 @@ def by_readme(made: Made) -> None:
     flash = sum(n for s, n in sizes.items() if not s.startswith((".bss", ".stack")))
     code = flash - len(made.data)
     assert abs(code - sum(made.need.code.values())) <= max(512, code // 50)
+
+
+def foretold(made: Made) -> None:
+    """The prediction against the link and the painted stack."""
+    told, need = made.told, made.need
+    assert not isinstance(told, str), told
+    assert told.memory == need.memory
+    assert (told.weights, told.metadata) == (need.weights, need.metadata)
+    code, real = sum(told.code.values()), sum(need.code.values())
+    assert abs(code - real) <= max(512, real // 50), "renew: python bench/sizes.py"
+    assert need.stack_painted is not None and told.stack is not None
+    assert need.stack_painted <= told.stack <= need.stack_painted + 256
 
 
 def test_readme_lines_build_and_run_on_m4(net: Made) -> None:
@@ -338,6 +351,7 @@ def test_mlperf_tiny(
     # what is no weight, bias or scale: code, start-up, main.c, records
     assert made.need.flash - made.need.weights <= 24 * 1024
     assert made.need.ram <= ram
+    foretold(made)
     assert set(made.need.undefined) <= LIBC
     if "mps2" in board:
         assert made.need.code["core"] <= 6 * 1024

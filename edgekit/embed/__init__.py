@@ -6,6 +6,7 @@ from __future__ import annotations
 from edgekit.embed.arduino import library
 from edgekit.embed.footprint import Footprint, fit, markdown, measure, rows
 from edgekit.embed.project import Project, project, readme, save, write
+from edgekit.embed.sizes import predict
 
 __all__ = [
     "Footprint",
@@ -14,6 +15,7 @@ __all__ = [
     "library",
     "markdown",
     "measure",
+    "predict",
     "project",
     "readme",
     "rows",

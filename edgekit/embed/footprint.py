@@ -62,10 +62,16 @@ class Footprint:
 
 
 def measure(made: Project, kind: str = "auto") -> Footprint:
+    """What `pieces` says of the whole."""
+    return pieces(made, kind)[1]
+
+
+def pieces(made: Project, kind: str = "auto") -> tuple[dict[str, int], Footprint]:
     """Links a bare board's project and runs it where an emulator has the core.
 
-    GCC is taken where it is installed, since its map tells every part; ToolchainError where no
-    compiler is there.
+    Also returns the bytes of every piece of code, "part|object:section", none without a map.  GCC
+    is taken where it is installed, since its map tells every part; ToolchainError where no compiler
+    is there.
     """
     board = made.board
     cc = _compiler(board, kind)
@@ -74,14 +80,17 @@ def measure(made: Project, kind: str = "auto") -> Footprint:
         save(made, folder)
         objects = _compile(made, cc, folder)
         elf = _link(board, cc, objects, folder, _script(board))
-        code, total = _code(elf, made)
+        parts, total = _code(elf, made)
         undefined = _undefined(cc, objects, board)
         stack, painted, note = _stack(made, cc, objects, folder)
     weights = next((s.bytes for s in contents.read(made.package).sections if s.kind == "DATA"), 0)
-    return Footprint(
+    code = dict.fromkeys(PARTS, 0)
+    for piece, n in parts.items():
+        code[piece.split("|")[0]] += n
+    return parts, Footprint(
         board=board.id,
         compiler=cc.version,
-        code=code or {"engine": total - len(made.package)},
+        code=code if parts else {"engine": total - len(made.package)},
         weights=weights,
         metadata=len(made.package) - weights,
         memory=made.memory,
@@ -124,7 +133,7 @@ def fit(f: Footprint) -> list[str]:
         most = "weights" if f.weights > f.engine else "code"
         said.append(
             f"flash: {over:,} B too many of {f.flash_there:,}; the largest part is {most}: "
-            + ("quantize or prune the model" if most == "weights" else "use fewer kinds of ops")
+            + (_fewer(f, over) if most == "weights" else "use fewer kinds of ops")
         )
     if f.ram > f.ram_there:
         over = f.ram - f.ram_there
@@ -134,6 +143,16 @@ def fit(f: Footprint) -> list[str]:
             "smaller inputs or earlier strides shrink the activations"
         )
     return said
+
+
+def _fewer(f: Footprint, over: int) -> str:
+    for bits in (4, 2):
+        saved = f.weights * (8 - bits) // 8
+        if saved >= over:
+            return (
+                f"weights of {bits} bits instead of 8 save up to {saved:,} B (`edgekit compress`)"
+            )
+    return "quantize or prune the model, or take one with fewer weights"
 
 
 def markdown(f: Footprint) -> str:
@@ -211,20 +230,21 @@ def _link(board: Board, cc: Compiler, objects: Sequence[Path], folder: Path, scr
 
 
 def _code(elf: Path, made: Project) -> tuple[dict[str, int], int]:
-    """(bytes of code by part, {} without a map; bytes of flash with the package)."""
+    """(bytes of code by piece, {} without a map; bytes of flash with the package)."""
     sizes = toolchain.section_sizes(elf)
     total = sum(n for name, n in sizes.items() if not name.startswith((".bss", ".stack")))
     map_file = elf.with_name(elf.name + ".map")
     if not map_file.exists():
         return {}, total
-    found = dict.fromkeys(PARTS, 0)
+    found: dict[str, int] = {}
     text = map_file.read_text(encoding="utf-8").split("Linker script and memory map")[-1]
     pattern = r"^ (\.(?:text|rodata|data|vectors|ARM\.ex)\S*)\s+0x[0-9a-f]+\s+0x([0-9a-f]+)\s+(\S+)"
     for name, size, path in re.findall(pattern, text, re.M):
         if not name.startswith(f".rodata.{made.name}_package"):
-            found[_part(path, made)] += int(size, 16)
+            piece = f"{_part(path, made)}|{Path(path).name.split('.')[0]}:{name}"
+            found[piece] = found.get(piece, 0) + int(size, 16)
     # what alignment fills belongs to nobody: to the program
-    found["program"] += total - len(made.package) - sum(found.values())
+    found["program|fill"] = total - len(made.package) - sum(found.values())
     return found, total
 
 
