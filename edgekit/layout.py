@@ -128,7 +128,7 @@ class Target:
         for i in self.kernels():
             xoff = 0 if i.s8.xoff == XOFF_ANY else i.s8.xoff
             found: list[tuple[float, Layout]] = []
-            if i.nm is not None:
+            if i.nm is not None and w.shape[1] >= CHUNK:  # fewer inputs make any row look sparse
                 slots = nm_slots(w, i.nm.kr)
                 found.append((slots / i.nm.most, Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8)))
             if i.blocks is not None:
