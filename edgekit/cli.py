@@ -203,11 +203,14 @@ def _compress(command: Add) -> None:
     c.add_argument(
         "--max-drop", type=float, default=0.5, metavar="P", help="points of accuracy (0.5)"
     )
+    c.add_argument(
+        "--max-cycles", type=_positive, metavar="N", help="predicted, of one inference: an estimate"
+    )
     c.add_argument("--recipe", type=Path, metavar="R.toml", help="run this instead of searching")
     c.add_argument(
         "--train", type=Path, metavar="DATA", help="with --recipe: calibrates and trains (--data)"
     )
-    c.add_argument("--points", type=_positive, default=10, metavar="N", help="to try (10)")
+    c.add_argument("--points", type=_positive, default=12, metavar="N", help="to try (12)")
     c.add_argument(
         "--test", type=_positive, default=1000, metavar="N", help="samples of accuracy (1000)"
     )

@@ -158,8 +158,8 @@ def compress(args: argparse.Namespace) -> None:
             return
         try:
             found = search.compress(
-                args.model, args.data, max_drop=args.max_drop, folder=args.output,
-                points=args.points, progress=progress, **options,
+                args.model, args.data, max_drop=args.max_drop, max_cycles=args.max_cycles,
+                folder=args.output, points=args.points, progress=progress, **options,
             )  # fmt: skip
         except search.InfeasibleError:
             console.say(f"what was tried: {args.output / 'front.html'}")

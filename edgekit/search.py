@@ -7,6 +7,7 @@ every point has its recipe, which gives it again.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,13 +17,26 @@ from typing import Any
 import numpy as np
 from edgekit_runtime import Session
 
-from edgekit import boards, explain, frontends, package, passes, pipeline, recipe, report
+from edgekit import (
+    boards,
+    contents,
+    cost,
+    explain,
+    frontends,
+    package,
+    passes,
+    pipeline,
+    recipe,
+    report,
+)
 from edgekit.compress import allocate
-from edgekit.errors import DataError, EdgeKitError
+from edgekit.errors import DataError, EdgeKitError, UsageError
 from edgekit.ir import Graph
 from edgekit.recipe import Entry, Progress, Run, Step
 
 SENSITIVITY_SAMPLES = 64
+FRONT = 8  # points the front should have
+USEFUL = 0.1  # accuracy below float at which a point is of no use: where hypervolumes begin
 LEARNED_STEPS = 100
 TRAIN_SAMPLES = 25_000  # at most, in memory
 
@@ -34,7 +48,8 @@ class InfeasibleError(EdgeKitError):
 @dataclass(frozen=True)
 class Point:
     """One compressed model as measured: bytes on the board, accuracy on the native kernels (0..1;
-    without labels: agreement with the float model).  `drop` in points of 100 against float."""
+    without labels: agreement with the float model).  `drop` in points of 100 against float;
+    `cycles`: predicted for one inference (edgekit/cost.py), None where no model rates the board."""
 
     name: str
     bits: dict[str, int]
@@ -42,6 +57,7 @@ class Point:
     package_bytes: int
     flash_bytes: int
     ram_bytes: int
+    cycles: int | None
     accuracy: float
     drop: float
     sqnr_db: float
@@ -52,8 +68,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Found:
-    """All points, the chosen one (None: infeasible, `why`), and how the front compares with one
-    width for all layers: areas under both, as hypervolume."""
+    """All points, the chosen one (None: infeasible, `why`), and how the front compares with the
+    best single scheme of one width for all layers, learned or not: areas that they dominate."""
 
     points: tuple[Point, ...]
     chosen: Point | None
@@ -70,20 +86,25 @@ def compress(
     *,
     board: str | boards.Board = "host",
     max_drop: float = 0.5,
+    max_cycles: int | None = None,
     folder: Path | None = None,
-    points: int = 10,
+    points: int = 12,
     steps: int = LEARNED_STEPS,
     preprocess: dict[str, Any] | None = None,
     shapes: dict[str, tuple[int, ...]] | None = None,
     test: int = 1000,
     progress: Progress | None = None,
 ) -> Found:
-    """Searches bits per layer for a board; `max_drop` is in points of accuracy.
+    """Searches bits per layer for a board; `max_drop` is in points of accuracy, `max_cycles` of one
+    predicted inference.
 
     `folder` receives the ledger, the front's recipes and packages, front.json and front.html.
     InfeasibleError after those are written, where no point fits the board within the drop.
     """
     chip = boards.load(board) if isinstance(board, str) else board
+    if max_cycles is not None and cost.isa_of(chip) is None:
+        raise UsageError("there is no model of cycles for this board", where=chip.id,
+                         todo="leave out --max-cycles")  # fmt: skip
     loaded = model if isinstance(model, Graph) else frontends.load(model, shapes=shapes)
     graph = passes.simplify_all(loaded)[0]
     if pipeline.is_quantized(graph):
@@ -92,7 +113,8 @@ def compress(
         folder.mkdir(parents=True, exist_ok=True)
     samples = recipe.material(source, graph, preprocess, test=test)
     run = Run(graph, samples, chip, folder, progress)
-    found = _Search(run, chip, max_drop, steps, preprocess or {}, folder).search(points)
+    job = _Search(run, chip, max_drop, steps, preprocess or {}, folder, max_cycles)
+    found = job.search(points)
     if folder is not None:
         write(folder, found, chip, max_drop)
     if found.chosen is None:
@@ -144,8 +166,9 @@ def ledger_rows(entries: Sequence[Entry]) -> list[list[object]]:
 class _Search:
     def __init__(
         self, run: Run, board: boards.Board, max_drop: float, steps: int,
-        preprocess: dict[str, Any], folder: Path | None,
+        preprocess: dict[str, Any], folder: Path | None, max_cycles: int | None = None,
     ) -> None:  # fmt: skip
+        self.max_cycles = max_cycles
         self.run, self.board, self.max_drop, self.steps = run, board, max_drop, steps
         self.preprocess, self.folder = preprocess, folder
         self.base = 1.0 if run.float_accuracy is None else run.float_accuracy
@@ -158,14 +181,51 @@ class _Search:
         x = {n: np.concatenate([f[n] for f in few]) for n in self.run.graph.inputs}
         table = allocate.sensitivity(self.run.graph, x, self.run.target, progress=self.run.progress)
         for width in (8, 4, 2):
-            self.add(f"uniform{width}", {row[0].op: width for row in table}, learn=False)
+            bits = {row[0].op: width for row in table}
+            self.add(f"uniform{width}", bits, learn=False)
+            if width < 8:
+                self.add(f"uniform{width}+learned", bits, learn=True)
         uniform = list(self.points)
-        chosen = allocate.spread(allocate.front(table), count)
-        for i, c in enumerate(reversed(chosen)):
-            drop = self.add(f"mixed{i}", c.bits, learn=False).drop
-            if drop > min(self.max_drop, 0.2) and min(c.bits.values()) < 8:
-                self.add(f"mixed{i}+learned", c.bits, learn=True)
+        choices = allocate.front(table)
+        tried = {tuple(p.bits.values()) for p in uniform}
+        for c in reversed(allocate.spread(choices, count)):
+            self.mixed(c, tried)
+        for _ in range(count):
+            if len({p.package_bytes for p in _front(self.points)}) >= FRONT:
+                break
+            between = self.between(choices, tried)
+            if between is None:
+                break
+            self.mixed(between, tried)
         return self.found(uniform)
+
+    def mixed(self, c: allocate.Choice, tried: set[tuple[int, ...]]) -> None:
+        """Measures an allocation that is new; learns it where rounding alone costs something."""
+        key = tuple(c.bits.values())
+        if key in tried:
+            return
+        tried.add(key)
+        name = f"mixed{len(tried)}"
+        drop = self.add(name, c.bits, learn=False).drop
+        if drop > min(self.max_drop, 0.2) and min(c.bits.values()) < 8:
+            self.add(f"{name}+learned", c.bits, learn=True)
+
+    def between(
+        self, choices: Sequence[allocate.Choice], tried: set[tuple[int, ...]]
+    ) -> allocate.Choice | None:
+        """The untried allocation in the middle of the front's widest gap in accuracy."""
+        front = sorted(_front(self.points), key=lambda p: p.package_bytes)
+        spent = {tuple(c.bits.values()): c.bytes for c in choices}
+        known = [(spent[k], p) for p in front if (k := tuple(p.bits.values())) in spent]
+        gaps = sorted(
+            ((q.accuracy - p.accuracy, a, b) for (a, p), (b, q) in itertools.pairwise(known)),
+            reverse=True,
+        )
+        for _, a, b in gaps:
+            inside = [c for c in choices if a < c.bytes < b and tuple(c.bits.values()) not in tried]
+            if inside:
+                return min(inside, key=lambda c: abs(c.bytes - (a + b) / 2))
+        return None
 
     def add(self, name: str, bits: dict[str, int], learn: bool) -> Point:
         """Measures one allocation and keeps it."""
@@ -174,14 +234,14 @@ class _Search:
         if learn:
             steps += (Step("reconstruct", {"steps": self.steps, "batch": self.batch}),)
         graph, entries = self.run.run(steps)
-        flash, ram = self.needs(graph, name)
+        flash, ram, cycles = self.needs(graph, name)
         e = entries[-1]
         accuracy = e.agreement if e.accuracy is None else e.accuracy
-        fits = not self.short(flash, ram)
+        fits = not self.short(flash, ram, cycles)
         drop = 100 * (self.base - accuracy)
         point = Point(
-            name, bits, learn, e.package_bytes, flash, ram, accuracy, drop, e.sqnr_db, fits, False,
-            steps,
+            name, bits, learn, e.package_bytes, flash, ram, cycles, accuracy, drop, e.sqnr_db, fits,
+            False, steps,
         )  # fmt: skip
         self.points.append(point)
         return point
@@ -195,8 +255,9 @@ class _Search:
         goldens = pipeline.make_goldens(graph, self.run.host)
         return pipeline.package_graph(graph, self.run.target, meta=meta, goldens=goldens)
 
-    def needs(self, graph: Graph, name: str) -> tuple[int, int]:
-        """(flash, RAM) in bytes on the board, with the runtime's code where it can be linked."""
+    def needs(self, graph: Graph, name: str) -> tuple[int, int, int | None]:
+        """(flash, RAM) in bytes on the board, with the runtime's code where it can be linked, and
+        predicted cycles."""
         data = self.blob(graph, name)
         if self.folder is not None:
             package.save(self.folder / f"{name}.ekp", data)
@@ -205,10 +266,16 @@ class _Search:
         with Session(data, isa=[]) as s:
             ram = sum(s.memory.values())
         stack = self.board.stack_kib * 1024 if self.board.bare else 0
-        return len(data) + self.code, ram + stack
+        estimate = cost.predict(contents.read(data).entries[0].graph, self.board)
+        cycles = None if estimate is None else estimate.cycles
+        return len(data) + self.code, ram + stack, cycles
 
-    def short(self, flash: int, ram: int) -> list[tuple[str, int, int]]:
-        return boards.shortages(self.board, flash, ram, 0, 0)
+    def short(self, flash: int, ram: int, cycles: int | None) -> list[tuple[str, int, int]]:
+        """(what, needed, allowed) of every budget that is exceeded."""
+        found = boards.shortages(self.board, flash, ram, 0, 0)
+        if self.max_cycles is not None and cycles is not None and cycles > self.max_cycles:
+            found.append(("cycles", cycles, self.max_cycles))
+        return found
 
     def found(self, uniform: Sequence[Point]) -> Found:
         best = {id(p) for p in _front(self.points)}
@@ -219,26 +286,25 @@ class _Search:
         good = [p for p in marked if p.fits and p.drop <= self.max_drop]
         chosen = min(good, key=lambda p: (p.flash_bytes, p.drop)) if good else None
         why = "" if chosen else self.nearest(marked)
-        floor = min(p.accuracy for p in marked)
+        floor = max(self.base - USEFUL, 0.0)
         return Found(
             marked, chosen, why, self.run.float_bytes, self.base,
             hypervolume(marked, self.run.float_bytes, floor),
-            hypervolume(uniform, self.run.float_bytes, floor),
+            max(hypervolume([p], self.run.float_bytes, floor) for p in uniform),
         )  # fmt: skip
 
     def nearest(self, points: Sequence[Point]) -> str:
         """What the point that misses by least misses."""
 
         def miss(p: Point) -> float:
-            over = sum(
-                (need - have) / have for _, need, have in self.short(p.flash_bytes, p.ram_bytes)
-            )
+            short = self.short(p.flash_bytes, p.ram_bytes, p.cycles)
+            over = sum((need - have) / have for _, need, have in short)
             return over + max(0.0, p.drop - self.max_drop) / 10
 
         p = min(points, key=miss)
         parts = [
-            f"{need - have:,} B too many of {what}"
-            for what, need, have in self.short(p.flash_bytes, p.ram_bytes)
+            f"{need - have:,} {'too many' if what == 'cycles' else 'B too many of'} {what}"
+            for what, need, have in self.short(p.flash_bytes, p.ram_bytes, p.cycles)
         ]
         if p.drop > self.max_drop:
             parts.append(f"a loss of {p.drop:.2f} points, {self.max_drop:g} allowed")

@@ -1,7 +1,7 @@
 """A graph as a differentiable torch function of its constants and activations, for any batch.
 
 Tensors keep the IR's layouts (NHWC, OHWI); axis 0 of activations is the batch.  Only the float ops
-that convolutional nets need are here: ModelError names any other.
+that convolutional nets and decoders need are here: ModelError names any other.
 """
 
 from __future__ import annotations
@@ -214,10 +214,40 @@ def _slice(op: Op, xs: list[Tensor]) -> Tensor:
     return x
 
 
+def _gather(op: Op, xs: list[Tensor]) -> Tensor:
+    if int(op.attrs["axis"]) != 0:
+        raise ModelError("a gather along an axis of its own", where=op.name)
+    return xs[0][xs[1].long()]
+
+
+def _matmul(op: Op, xs: list[Tensor]) -> Tensor:
+    return xs[0] @ (xs[1].transpose(-1, -2) if op.attrs["trans_b"] else xs[1])
+
+
+def _layer_norm(op: Op, xs: list[Tensor]) -> Tensor:
+    import torch
+
+    x = xs[0] if op.attrs["rms"] else xs[0] - xs[0].mean(-1, keepdim=True)
+    y = x * torch.rsqrt((x * x).mean(-1, keepdim=True) + float(op.attrs["eps"]))
+    gain, shift = (*xs[1:], None, None)[:2]
+    y = y if gain is None else y * gain
+    return y if shift is None else y + shift
+
+
+def _cast(op: Op, xs: list[Tensor]) -> Tensor:
+    if op.attrs["to"] not in ("i32", "i64"):
+        raise ModelError(f"a cast to {op.attrs['to']} has no differentiable form", where=op.name)
+    return xs[0].long()
+
+
 FORMS: dict[str, Callable[[Op, list[Tensor]], Tensor]] = {
     "conv2d": _conv,
     "depthwise_conv2d": _conv,
     "linear": _linear,
+    "matmul": _matmul,
+    "layer_norm": _layer_norm,
+    "gather": _gather,
+    "cast": _cast,
     "binary": _binary,
     "unary": _unary,
     "avg_pool2d": _avg_pool,

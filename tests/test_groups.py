@@ -29,14 +29,14 @@ def gated(k: int = 48, hidden: int = 80) -> Graph:
     gain = np.where(np.arange(k) % 8 == 3, 12.0, 1.0) * rng.uniform(0.5, 1.5, k)
     h = g.emit("layer_norm", ["x", g.const("gain", gain.astype(F))], {"rms": 1}, name="norm")
 
-    def linear(x: str, n: int, name: str) -> str:
+    def linear(x: str, n: int, name: str, size: float = 1.0) -> str:
         m = g.tensors[x].shape[-1]
-        w = g.const("w", (rng.standard_t(4, size=(n, m)) / np.sqrt(m)).astype(F))
+        w = g.const("w", (size * rng.standard_t(4, size=(n, m)) / np.sqrt(m)).astype(F))
         return g.emit("linear", [x, w], name=name)
 
     a = g.emit("unary", [linear(h, hidden, "gate")], {"kind": "silu"}, name="act")
     p = g.emit("binary", [a, linear(h, hidden, "up")], {"kind": "mul"}, name="product")
-    g.outputs = [linear(p, k, "down")]
+    g.outputs = [linear(p, k, "down", 0.05)]
     return g
 
 
@@ -126,3 +126,35 @@ def test_build_takes_it_and_refuses_what_it_cannot() -> None:
     bare.outputs = [bare.emit("unary", ["x"], {"kind": "abs"}, name="y")]
     with pytest.raises(ModelError, match="nothing would change"):
         groups.weights_only(bare, 4)
+
+
+def test_learning_lessens_what_rounding_left(inputs: dict[str, Array]) -> None:
+    pytest.importorskip("torch")
+    plain = gated()
+    start, _ = groups.weights_only(plain, 2, inputs=inputs)
+    x = np.concatenate([s["x"] for s in samples(1000)[:960]])
+    learned, (before, after) = groups.learn(
+        plain, start, {"x": x}, groups.Options(steps=120, rate=0.03)
+    )
+    assert after < 0.8 * before
+    names = [n for n, t in learned.tensors.items() if t.quant is not None and t.quant.group]
+    assert len(names) == 3
+    moved = 0
+    for n in names:
+        q, spec = learned.tensors[n].data, learned.tensors[n].quant
+        old = start.tensors[n].data
+        assert q is not None and spec is not None and old is not None
+        assert q.min() >= -2 and q.max() <= 1 and not np.any(spec.scale.view(np.uint32) & 0xFFFF)
+        moved += int((q != old).sum())
+    assert moved
+    fresh = samples(1000)[960:]
+
+    def divergence(g: Graph) -> float:
+        total = 0.0
+        for s in fresh:
+            p, q = (evaluate.outputs(h, s)[h.outputs[0]].astype(np.float64) for h in (plain, g))
+            p, q = (a - np.log(np.exp(a).sum(-1, keepdims=True)) for a in (p, q))
+            total += float((np.exp(p) * (p - q)).sum(-1).mean())
+        return total
+
+    assert divergence(learned) < divergence(start)

@@ -11,6 +11,7 @@ from edgekit_runtime import Session
 from test_reconstruct import residual_net
 
 from edgekit import boards, cli, evaluate, recipe, search
+from edgekit.errors import UsageError
 from edgekit.ir import Graph
 from edgekit.search import InfeasibleError, Point
 
@@ -94,7 +95,7 @@ def test_infeasible_names_the_nearest_miss(tmp_path: Path) -> None:
 
 def test_hypervolume_of_known_points() -> None:
     def point(size: int, accuracy: float) -> Point:
-        return Point("p", {}, False, size, 0, 0, accuracy, 0, 0, True, False, ())
+        return Point("p", {}, False, size, 0, 0, None, accuracy, 0, 0, True, False, ())
 
     one = search.hypervolume([point(25, 0.9)], 100, 0.5)
     assert one == pytest.approx(0.75 * 0.4)
@@ -108,3 +109,17 @@ def test_the_command_says_what_it_took(tmp_path: Path, capsys: pytest.CaptureFix
                     "-o", str(tmp_path / "out")])  # fmt: skip
     assert bad != 0 and not (tmp_path / "out").exists()
     assert "no.onnx" in capsys.readouterr().err
+
+
+def test_a_budget_of_cycles_is_kept_or_named(tmp_path: Path) -> None:
+    """Fewer bits cost more instructions on a Cortex-M4, which unpacks them."""
+    board = "qemu_mps2_an386"
+    with pytest.raises(InfeasibleError, match=r"too many cycles"):
+        search.compress(
+            net(), data_set(60), board=board, max_drop=50, max_cycles=1000, folder=tmp_path,
+            points=2, steps=2,
+        )  # fmt: skip
+    points = json.loads((tmp_path / "front.json").read_text())["points"]
+    assert all(p["cycles"] > 1000 and not p["fits"] for p in points)
+    with pytest.raises(UsageError, match="no model of cycles"):
+        search.compress(net(), data_set(60), board="rp2040", max_cycles=1000)

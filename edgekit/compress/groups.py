@@ -3,19 +3,23 @@ small.  Activations stay float; the runtime quantizes each group of a row when i
 
 Scales are searched for the least error, weighted by the second moments of the inputs (importance);
 rounding takes what is lost so far into account (GPTQ, Frantar et al. 2022); inputs of large
-activations are scaled up in the weights and down in what feeds them (AWQ, Lin et al. 2023).
+activations are scaled up in the weights and down in what feeds them (AWQ, Lin et al. 2023).  What
+that leaves, `learn` lessens: rounding and scales of all layers learn together to give the float
+graph's own probabilities, without labels (after EfficientQAT, Chen et al. 2024).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from edgekit import torchnet
 from edgekit.compress.calibrate import Runner
 from edgekit.compress.quantize import excluded
-from edgekit.errors import ModelError, UsageError
+from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 from edgekit.layout import bfloat16
 
@@ -249,3 +253,97 @@ def _divide(g: Graph, op: Op, names: Sequence[str], factor: Array) -> None:
         fresh.append(n)
     i = next(i for i, o in enumerate(g.ops) if o.name == op.name)
     g.ops[i] = replace(op, inputs=(op.inputs[0], *fresh))
+
+
+@dataclass(frozen=True)
+class Options:
+    """`steps` of `batch` samples each; `rate` of the weights, in units of their integers, falls to
+    0 as a cosine; scales learn at a twentieth of it."""
+
+    steps: int = 500
+    batch: int = 12
+    rate: float = 0.03
+    seed: int = 0
+
+
+def learn(
+    graph: Graph,
+    quantized: Graph,
+    samples: dict[str, Array],
+    options: Options | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Graph, tuple[float, float]]:
+    """`quantized` (of `weights_only`) with other integers and scales of the same widths, and the KL
+    divergence from the float graph over the first and the last tenth of the steps.
+
+    samples: input name -> (n, ...), each a whole input without its first axis of 1; the first
+    output's last axis is the classes.  ModelError for ops without a gradient.
+    """
+    import torch
+
+    o = options or Options()
+    bad = sorted({*torchnet.unsupported(graph), *torchnet.unsupported(quantized)})
+    if bad:
+        raise ModelError(f"learning does not know ops of type {', '.join(bad)}")
+    count = min((len(a) for a in samples.values()), default=0)
+    if not count:
+        raise DataError("learning needs samples")
+    torch.manual_seed(o.seed)
+    data, exact = torchnet.tensors(samples), torchnet.constants(graph)
+    const = torchnet.constants(quantized)
+    mine = {n: _Learned(t.data, t.quant) for n, t in quantized.tensors.items()
+            if t.data is not None and t.quant is not None and t.quant.group}  # fmt: skip
+    rates = [
+        {"params": [p], "lr": share * o.rate * float(w.scale.detach().abs().mean())}
+        for w in mine.values()
+        for p, share in ((w.latent, 1.0), (w.scale, 0.05))
+    ]
+    steps = torch.optim.Adam(rates)
+    slower = torch.optim.lr_scheduler.CosineAnnealingLR(steps, o.steps)
+    losses, order = [], torch.randperm(count)
+    for i in range(o.steps):
+        pick = order[torch.arange(i * o.batch, (i + 1) * o.batch) % count]
+        x = {n: a[pick] for n, a in data.items()}
+        with torch.no_grad():
+            want = torchnet.run(graph.ops, dict(x), exact)[graph.outputs[0]].log_softmax(-1)
+        now = {**const, **{n: w.real() for n, w in mine.items()}}
+        got = torchnet.run(quantized.ops, dict(x), now)[quantized.outputs[0]].log_softmax(-1)
+        loss = (want.exp() * (want - got)).sum(-1).mean()
+        steps.zero_grad()
+        loss.backward()
+        steps.step()
+        slower.step()
+        losses.append(float(loss.detach()))
+        if progress:
+            progress("learn", i + 1, o.steps)
+    g = quantized.copy()
+    for n, w in mine.items():
+        q, spec = w.integers()
+        g.tensors[n] = replace(g.tensors[n], data=q, quant=spec)
+    tenth = max(1, len(losses) // 10)
+    return g, (float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:])))
+
+
+class _Learned:
+    """One op's weights: `latent` (n, k) reals that are rounded by `scale` (n, groups)."""
+
+    def __init__(self, q: Array, spec: QuantSpec) -> None:
+        import torch
+
+        self.spec, self.k = spec, q.shape[1]
+        self.half = 1 << spec.bits - 1
+        self.low = -127 if spec.bits == 8 else -self.half
+        self.latent: Any = torch.from_numpy(spec.dequantize(q)).requires_grad_(True)
+        self.scale: Any = torch.from_numpy(np.array(spec.scale)).requires_grad_(True)
+
+    def real(self) -> Any:
+        """Weights as the integers stand for them; the gradient goes straight through rounding."""
+        step = self.scale.repeat_interleave(self.spec.group, 1)[:, : self.k]
+        x = (self.latent / step).clamp(self.low, self.half - 1)
+        return (x + (x.round() - x).detach()) * step
+
+    def integers(self) -> tuple[Array, QuantSpec]:
+        scale = bfloat16(self.scale.detach().numpy())
+        step = np.repeat(scale, self.spec.group, axis=1)[:, : self.k]
+        q = np.rint(self.latent.detach().numpy() / step).clip(self.low, self.half - 1)
+        return q.astype(np.int8), _spec(scale, self.spec.bits, self.spec.group)
