@@ -229,7 +229,7 @@ def _holds(entry: Entry, i: int, slot: str, isa: str) -> bool:
     if slot == "gemm_sparse":
         sparse = [f for f in (facts.nm, facts.blocks) if f is not None]
         return any(
-            v.layout.encoding and any((f.nr, f.kr) == (v.layout.nr, v.layout.kr) for f in sparse)
+            v.layout.sparse and any((f.nr, f.kr) == (v.layout.nr, v.layout.kr) for f in sparse)
             for t in packed
             for v in t.variants
         )
@@ -237,7 +237,7 @@ def _holds(entry: Entry, i: int, slot: str, isa: str) -> bool:
         return True
     loose = slot != "gemm_s8" or wanted.xoff == layout.XOFF_ANY
     return any(
-        (v.layout.nr, v.layout.kr) == (wanted.nr, wanted.kr)
+        (v.layout.nr, v.layout.kr, v.layout.pairs) == (wanted.nr, wanted.kr, wanted.pairs)
         and (loose or v.layout.xoff == wanted.xoff)
         for t in packed
         for v in t.variants

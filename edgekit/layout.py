@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,29 @@ from edgekit import paths
 from edgekit.ir import Array
 
 XOFF_ANY = 255
-PLAIN, NM, GROUPS, BLOCKS = 0, 1, 2, 4  # encodings of format.h; NM: plus N << 8
+PLAIN, NM, GROUPS, BLOCKS, PAIRS = 0, 1, 2, 4, 5  # encodings of format.h; NM: plus N << 8
 CHUNK = 64  # inputs that the N of NM are of
 
 
 @dataclass(frozen=True)
 class Layout:
     """Blocks of nr outputs x kr inputs; xoff (0 or 128) is added to int8 activations by the
-    kernel.  `encoding` of sparse weights: see ek_gemm in native/src/kernels.h."""
+    kernel.  `encoding` NM and BLOCKS: see ek_gemm in native/src/kernels.h; PAIRS: `_pairs`."""
 
     nr: int
     kr: int
     xoff: int = 0
     encoding: int = PLAIN
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the bytes of two outputs lie side by side."""
+        return self.encoding == PAIRS
+
+    @property
+    def sparse(self) -> bool:
+        """Whether zeros are left out."""
+        return self.encoding & 0xFF in (NM, BLOCKS)
 
     @property
     def deep(self) -> int:
@@ -110,13 +120,17 @@ class Target:
         rows, in which all windows lie (ek_kernels.windows, EK_BANDS)."""
         return self.linux and any(i.windows for i in self.kernels())
 
+    def takes_runs(self) -> bool:
+        """Whether one of its ISAs has a use for kernel rows of whole words."""
+        return self.bands() or any(i.s8.pairs for i in self.kernels())
+
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes
         0)."""
         want = [i.s8 for i in self.kernels()]
         fixed = {(w.nr, w.kr) for w in want if w.xoff != XOFF_ANY}
         out = [
-            w if w.xoff != XOFF_ANY else Layout(w.nr, w.kr, 0)
+            w if w.xoff != XOFF_ANY else replace(w, xoff=0)
             for w in want
             if w.xoff != XOFF_ANY or (w.nr, w.kr) not in fixed
         ]
@@ -130,13 +144,23 @@ class Target:
             found: list[tuple[float, Layout]] = []
             if i.nm is not None and w.shape[1] >= CHUNK:  # fewer inputs make any row look sparse
                 slots = nm_slots(w, i.nm.kr)
-                found.append((slots / i.nm.most, Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8)))
+                of = min(CHUNK, w.shape[1])
+                found.append(
+                    (
+                        slots * CHUNK / of / i.nm.most,
+                        Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8),
+                    )
+                )
             if i.blocks is not None:
                 b = i.blocks
                 share = float(listed(w, b.nr, b.kr).mean())
                 found.append((share / b.most, Layout(b.nr, b.kr, xoff, BLOCKS)))
             out += [la for cost, la in sorted(found, key=lambda f: f[0])[:1] if cost <= 1]
         return list(dict.fromkeys(out))
+
+    def dyn(self) -> list[Layout]:
+        """Those of int8 weights whose bias is a float, which cannot carry a folded offset."""
+        return list(dict.fromkeys(replace(la, xoff=0) for la in self.s8()))
 
     def f32(self) -> list[Layout]:
         return list(dict.fromkeys(Layout(i.f32_nr, 1) for i in self.kernels()))
@@ -168,7 +192,7 @@ def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout, bits: 
         .reshape(-1, layout.nr, kp // layout.kr, layout.kr)
         .transpose(0, 2, 1, 3)
     )
-    body = np.ascontiguousarray(body)
+    body = _pairs(body, bits) if layout.pairs else np.ascontiguousarray(body)
     return _join(bias, scale, body if bits == 8 else pack_bits(body, bits), layout.nr)
 
 
@@ -242,6 +266,19 @@ def pack_groups(w: Array, bias: Array, scale: Array, layout: Layout, bits: int) 
         body = np.frombuffer(blob, np.uint8).reshape(len(head), -1)
         parts.append(body[:, 4 * layout.nr :])  # without its biases
     return np.concatenate(parts, axis=1).tobytes()
+
+
+def _pairs(body: Array, bits: int) -> Array:
+    """(blocks, k / 4, nr, 4) int8 -> the same bytes, (k0 k2 | k1 k3) by pairs of outputs: a word is
+    k0 of both, k2 of both.  Even outputs are stored plus 128, so that a halfword of it is 256 times
+    the odd output's weight plus a byte without sign (native/kernels/dsp/gemm.c)."""
+    blocks, deep, nr, _ = body.shape
+    # (.., pair of outputs, output, k / 2, k % 2) -> (.., k % 2, pair of outputs, k / 2, output)
+    body = body.reshape(blocks, deep, nr // 2, 2, 2, 2).transpose(0, 1, 5, 2, 4, 3)
+    body = np.ascontiguousarray(body)
+    if bits == 8:
+        body[..., 0] ^= -128
+    return body
 
 
 def pack_bits(body: Array, bits: int) -> npt.NDArray[np.uint8]:

@@ -36,7 +36,7 @@ CRITICAL = {"STRS", "TENS", "WORD", "NAME", "VARI", "REFS", "ATTR", "OPS ", "ENT
 STRIDES = {"TENS": 12, "VARI": 16, "REFS": 4, "OPS ": 24, "ENTR": 20, "GOLD": 24}
 UNNAMED_OP, PLAIN_VARIANT = 20, 12  # strides of packages without names, without sparse weights
 TENSOR, VARIANT, OP, ENTRY = "<IIBBBB", "<BBBBIII", "<HBBHHIIII", "<IIIIHH"
-FEATURE_ENCODED = 4  # required by sparse weights and scales by group
+FEATURE_ENCODED = 4  # required by encodings of weights
 FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 

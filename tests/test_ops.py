@@ -82,6 +82,15 @@ def test_an_op_has_varied_samples(op: str) -> None:
     assert len(set(labels)) == len(labels)
 
 
+@pytest.mark.parametrize("op", ("conv2d", "linear", "lstm", "conv_transpose2d"))
+def test_portable_c_reads_weights_in_pairs(op: str) -> None:
+    for label, g, inputs, want, _ in samples(op):
+        with Session(package_graph(g, Target(("dsp",))), isa=[]) as s:
+            got = s.run(inputs)
+        for name, w in zip(g.outputs, want, strict=True):
+            assert not difference(g, w, got[name]), f"{label}: {difference(g, w, got[name])}"
+
+
 @pytest.mark.parametrize("op", ops.table())
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_samples(op: str, runtime: str) -> None:

@@ -124,7 +124,7 @@ def test_hostile_lists_stay_inside(pattern: str) -> None:
     blob = pipeline.package_graph(built.graph, DSP)
     parts = contents.read(blob)
     packed = [t for t in parts.entries[0].graph.tensors.values() if t.variants]
-    v = next(v for t in packed for v in t.variants if v.layout.encoding)
+    v = next(v for t in packed for v in t.variants if v.layout.sparse)
     at = blob.index(v.blob) + 8 * v.layout.nr
     place = (at, "B", 0xFF) if pattern == "1:8" else (at + 4, "H", 0xFFFF)
     x = calibration()["x"][:1]

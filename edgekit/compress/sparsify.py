@@ -99,7 +99,7 @@ def notes(graph: Graph, lowered: Graph, target: Target) -> list[str]:
         if w is None or w.dtype != np.int8 or not held(w) or op.outputs[0] not in packed:
             continue
         zeros = f"{op.name}: {(w == 0).mean():.0%} of its weights are 0"
-        found = [v for v in lowered.tensors[packed[op.outputs[0]]].variants if v.layout.encoding]
+        found = [v for v in lowered.tensors[packed[op.outputs[0]]].variants if v.layout.sparse]
         if not found:
             out.append(f"{zeros}, stored dense: {pays(target)}")
         for v in found:

@@ -18,7 +18,7 @@ from edgekit.embed.strip import strip
 from edgekit.errors import UsageError
 from edgekit.explain import isa_slots, slot_names
 from edgekit.ir import Tensor
-from edgekit.layout import GROUPS
+from edgekit.layout import GROUPS, Layout, isas
 
 PORT = ("startup.c", "semihost.c", "memory.c", "port.h")
 C_TYPES = {"f32": "float", "i8": "int8_t", "u8": "uint8_t", "i16": "int16_t", "i32": "int32_t"}
@@ -67,6 +67,7 @@ def project(data: bytes, board: Board, name: str) -> Project:
         "ops": "".join(f"    &ek_op_{t},\n" for t in op_types(found)),
         "slots": f"{slots:#x}",
         "narrow": str(int(narrow(found))),
+        "own": _own(found, board),
     }
     files: dict[str, str | bytes] = {
         path: (paths.data("native") / path.removeprefix("edgekit/")).read_bytes()
@@ -179,6 +180,17 @@ def narrow(found: Contents) -> bool:
         for t in tensors
         for v in t.variants or ()
     )
+
+
+def _own(found: Contents, board: Board) -> str:
+    """Says that no portable kernel reads the package's int8 weights, where the compiler has the ISA
+    that they are packed for; "" if there is none."""
+    packed = [v for e in found.entries for t in e.graph.tensors.values() for v in t.variants or ()]
+    for isa in (i for i in isas().values() if board.bare and i.name in board.isa):
+        if all(v.dtype == "i8" and v.layout in (isa.s8, Layout(isa.dw_s8_nr, 1)) for v in packed):
+            told = "#define EK_FOREIGN 0 /* weights in the ISA's own layouts alone */"
+            return f"#if {isa.when}\n{told}\n#endif\n"
+    return ""
 
 
 def fill(template: str, values: Mapping[str, str], folder: str = "bare/project") -> str:

@@ -136,7 +136,7 @@ def pack_int8(
         fold = bias.astype(np.int64) - z * wi.sum(1) + k * z * wz
         fold = (fold & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
         og = len(w) // groups
-        if layout.encoding:
+        if layout.sparse:
             variants.append(Variant(layout, "i8", pack_sparse(w, fold, scale, layout)))
             continue
         parts = [
@@ -201,11 +201,11 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def padded_run(op: Op, w: Array, target: Target) -> int:
     """Inputs of one kernel row in packed int8 weights: a multiple of kr where that lets kernels
-    read windows in place and costs few products more."""
+    read or widen whole runs and costs few products more."""
     _, kh, kw, ci = w.shape
     run, kr = kw * ci, max(la.kr for la in target.s8())
     padded = -(-run // kr) * kr
-    in_place = target.bands() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
+    in_place = target.takes_runs() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
     pays = in_place and (kh, kw) != (1, 1) and padded * 2 <= run * 3
     return int(padded if pays else run)
 
@@ -218,10 +218,13 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     size = 4 if x.dtype == "f32" else 1
     k = w.shape[1]
     room = unpack_room(w)
-    if direct(op, x) and k % kr == 0:
-        return room
     row = -(-k // kr) * kr * size
-    (_, oh, ow, _) = g.tensors[op.outputs[0]].shape
+    (n, oh, ow, _) = g.tensors[op.outputs[0]].shape
+    lies = direct(op, x) and k % kr == 0
+    if w.variants[0].layout.pairs and n * oh * ow > 1 and op.attrs["run"] % 4 == 0:
+        return int(room + wide_bytes(row) * (2 if room else 1) + (0 if lies else row))
+    if lies:
+        return room
     tile = row * min(tile_rows(row, room, target), oh * ow)
     return int(room + max(tile, band_bytes(op, g) if target.bands() else 0))
 
@@ -234,6 +237,11 @@ def tile_rows(row: int, room: int, target: Target) -> int:
     if target.linux or room or not any(i.windows for i in target.kernels()):
         return target.tile_rows * (2 if room else 1)
     return min(16, max(320 // row, 2 if row <= 288 else 1))
+
+
+def wide_bytes(k: int) -> int:
+    """Bytes of a pair of widened rows of k inputs (twin of ek_wide_bytes)."""
+    return 8 + 4 * k
 
 
 def band_bytes(op: Op, g: Graph) -> int:

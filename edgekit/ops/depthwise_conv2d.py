@@ -98,7 +98,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     if not target.linux and target.dw_image() and whole_image(op, g):  # others take it in parts
         return int(w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants)))
     if not target.linux:
-        return taps
+        return max(taps, plane_bytes(op, g)) if any("dsp" in i for i in target.isas) else taps
     row = ((ow - 1) * sw + (kw - 1) * dw + 1) * c * size
     rows = next(
         (
@@ -123,6 +123,25 @@ def whole_image(op: Op, g: Graph) -> bool:
         and max(a["pad"]) <= 1
         and min(h, wd) >= 2
     )
+
+
+PLANES = 2048  # bytes of planes at most, more where not even one line fits
+
+
+def plane_bytes(op: Op, g: Graph) -> int:
+    """Bytes of the int16 planes of four channels of a band of lines, as many as PLANES holds: twin
+    of dw_image in native/kernels/dsp/dw.c; 0 where that does not apply."""
+    a, x = op.attrs, g.tensors[op.inputs[0]]
+    _, oh, ow, c = g.tensors[op.outputs[0]].shape
+    if x.dtype != "i8" or tuple(a["kernel"]) != (3, 3) or tuple(a["dilation"]) != (1, 1) or c < 4:
+        return 0
+    inner, outer = (0, 1) if oh > ow else (1, 0)
+    n, lines = (oh, ow) if oh > ow else (ow, oh)
+    if a["stride"][inner] > 2:
+        return 0
+    line = 16 * (-(-n // 2) * a["stride"][inner] + 1)
+    all_lines = (lines - 1) * a["stride"][outer] + 3
+    return int(line * max(3, min(all_lines, PLANES // line)))
 
 
 def macs(op: Op, g: Graph) -> int:

@@ -27,6 +27,7 @@ from edgekit.ops.conv2d import (
     uniform_zero,
     unpack_room,
     up16,
+    wide_bytes,
 )
 
 if TYPE_CHECKING:
@@ -98,11 +99,9 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
             packed = _pack_groups(g, name, w, b, wq, target)
             return op.with_(inputs=(op.inputs[0], packed))
         scale = np.broadcast_to(wq.scale, (n,)).astype(F)
-        # a float bias cannot carry the folded offset of unsigned activations: xoff is 0 here
-        layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
         variants = tuple(
             Variant(la, f"i{wq.bits}", pack_gemm(w, b.view(np.int32), scale, la, wq.bits))
-            for la in layouts
+            for la in target.dyn()
         )
         packed = g.add_tensor(
             Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants)
@@ -140,7 +139,10 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
             return int(room + rows * (kp + 4) + 16)
         rows = min(target.tile_rows * 2, max(1, x.size // k))
         return max(_group_scratch(v.layout, k, group, rows) for v in w.variants)
-    return room + (0 if k % kr == 0 else rows * kp * (4 if x.dtype == "f32" else 1))
+    if k % kr == 0:
+        pairs = w.variants[0].layout.pairs and x.dtype == "i8" and x.size > k
+        return int(room + (wide_bytes(k) * (2 if room else 1) if pairs else 0))
+    return int(room + rows * kp * (4 if x.dtype == "f32" else 1))
 
 
 def _group_scratch(la: Layout, k: int, group: int, rows: int) -> int:

@@ -36,7 +36,7 @@ import numpy.typing as npt
 from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Layout, Target, Variant, pack_gemm
+from edgekit.layout import Target, Variant, pack_gemm
 from edgekit.ops import fixedpoint, recurrent
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, scale_zero, tflite
 from edgekit.ops.conv2d import pack_float
@@ -168,9 +168,8 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
 
 def pack_dynamic(g: Graph, name: str, w: Array, scale: Array, offset: Array, target: Target) -> str:
     """Weights (n, k) int8 for gemm_dyn: float32(sum) * scale + offset, one variant per layout."""
-    layouts = dict.fromkeys(Layout(la.nr, la.kr, 0) for la in target.s8())
     variants = tuple(
-        Variant(la, "i8", pack_gemm(w, offset.view(np.int32), scale, la)) for la in layouts
+        Variant(la, "i8", pack_gemm(w, offset.view(np.int32), scale, la)) for la in target.dyn()
     )
     return g.add_tensor(Tensor(g.unique(name + ".packed"), w.shape, "packed", variants=variants))
 

@@ -37,7 +37,7 @@ static int setup(const ek_ctx *c, dwconv *v)
     if (w->nr == nr)
         v->fn = is_float ? c->k->dw_f32 : c->k->dw_s8;
     else
-        v->fn = is_float ? (EK_USES(DW_F32) ? ek_dw_f32_portable : 0) : EK_USES(DW_S8) ? ek_dw_s8_portable : 0;
+        v->fn = is_float ? (EK_USES(DW_F32) ? ek_dw_f32_portable : 0) : EK_USES(DW_S8) && EK_FOREIGN ? ek_dw_s8_portable : 0;
     return v->fn != 0;
 }
 
@@ -213,6 +213,8 @@ static int in_image(const dwconv *v)
     k.top = a->pad[0];
     k.left = a->pad[1];
     k.fill = v->x.zero;
+    k.room = ek_scratch(v->c, 0);
+    k.room_bytes = v->c->rec->scratch;
     for (uint32_t b = 0; b < d[0]; b++) {
         k.x = v->x.data + (size_t)b * d[1] * d[2] * d[3];
         k.y = v->y.data + (size_t)b * o[1] * o[2] * d[3];

@@ -9,7 +9,7 @@ typedef struct linear {
     ek_rows rows;
     uint32_t m, k, kp, n, elem;
     uint32_t floats; /* dynamic: beside the int8 of a row, the scales of its groups and their sums */
-    int dynamic;
+    int dynamic, wide;
 } linear;
 
 static int setup(const ek_ctx *c, linear *v)
@@ -82,7 +82,10 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.ldy = (ptrdiff_t)v->n;
     g.a = x;
     g.lda = (ptrdiff_t)v->k;
-    if (EK_USES(GEMM_DYN) && v->dynamic) {
+    if (v->wide) {
+        ek_widen_rows(&v->rows, s, x, m, v->k);
+        g.wide = (const uint32_t *)(void *)s;
+    } else if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
         int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4 * v->floats, 16));
         uint32_t group = v->rows.group ? v->rows.group : v->k;
@@ -116,7 +119,10 @@ static int run(const ek_ctx *c)
     if (!setup(c, &v))
         return 0;
     uint32_t row = row_bytes(&v);
-    v.rows.tile = ek_tile_rows(c, &v.rows, row, v.m);
+    v.rows.tile = EK_WIDE && v.k == v.kp ? ek_wide_rows(c, &v.rows, v.k, v.m, 0) : 0;
+    v.wide = v.rows.tile != 0;
+    if (!v.wide)
+        v.rows.tile = ek_tile_rows(c, &v.rows, row, v.m);
     while (v.dynamic && v.rows.tile > 1
            && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;

@@ -3,6 +3,7 @@
  * kernels, a panel of columns a tile; else plain loops. */
 #include <string.h>
 #include "attrs.h"
+#include "format.h"
 #include "op.h"
 
 enum { CHUNK = 64, ROWS = 8, K_MAX = 32768 }; /* columns and rows of a tile; products an int32 sum can hold */
@@ -213,7 +214,12 @@ static void pack_s8(const mm *v, const int8_t *w, uint32_t n0, uint8_t *p)
         const int8_t *from = w + (n0 + j) * right;
         int8_t *to = (int8_t *)p + nr * 8u + j * kr;
         int32_t sum = 0;
-        for (uint32_t i = 0; i < v->k; i += kr, to += (size_t)nr * kr) {
+        if (v->c->k->s8_encoding == EK_ENC_PAIRS)
+            for (uint32_t i = 0; i < v->k; i++, from += down) {
+                sum += *from;
+                ((int8_t *)p + nr * 8u)[ek_pair_at(nr, j, i)] = (int8_t)(*from ^ (j & 1 ? 0 : -128));
+            }
+        else for (uint32_t i = 0; i < v->k; i += kr, to += (size_t)nr * kr) {
             uint32_t some = ek_min_u32(kr, v->k - i);
             for (uint32_t l = 0; l < some; l++, from += down)
                 sum += to[l] = *from;

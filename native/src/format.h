@@ -57,10 +57,11 @@ typedef struct ek_tensor_rec {
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
 enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16 };
-/* How the bytes of a constant stand for its elements.  1, 2 and 4 are of packed weights (native/FORMAT.md); 3 is
+/* How the bytes of a constant stand for its elements.  All but the first are of packed weights (native/FORMAT.md); 3 is
  * reserved and refused. */
 enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group of inputs */, EK_ENC_CODEBOOK = 3,
-       EK_ENC_BLOCKS = 4 /* blocks that are not zero */, EK_ENC_ANY = 255 /* only asked for */ };
+       EK_ENC_BLOCKS = 4 /* blocks that are not zero */,
+       EK_ENC_PAIRS = 5 /* all, two outputs side by side: ek_pair_at */, EK_ENC_ANY = 255 /* only asked for */ };
 enum { EK_CHUNK = 64 }; /* inputs that the N of EK_ENC_NM are of */
 
 /* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each

@@ -2,18 +2,26 @@
 #include "gemm.h"
 #include "portable.h"
 
+/* int8 weights in the layout of the kernels, else in any */
+static const uint8_t *dense_s8(const ek_ctx *c, uint32_t i, uint32_t xoff, const ek_variant **v)
+{
+    const ek_kernels *k = c->k;
+    const uint8_t *w = k->s8_encoding ? ek_packed(c, i, k->s8_encoding, k->s8_nr, k->s8_kr, xoff, v) : 0;
+    if (!w)
+        w = ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, xoff, v);
+    return w ? w : ek_packed(c, i, EK_ENC_ANY, k->s8_nr, k->s8_kr, xoff, v);
+}
+
 /* int8 weights, sparse ones where the CPU has a kernel for them */
 static const uint8_t *packed_s8(const ek_ctx *c, uint32_t i, const ek_variant **v)
 {
     const ek_kernels *k = c->k;
     if (!EK_USES(GEMM_SPARSE))
-        return ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
+        return dense_s8(c, i, k->s8_xoff, v);
     const uint8_t *w = k->nm_nr ? ek_packed(c, i, EK_ENC_NM, k->nm_nr, k->nm_kr, k->s8_xoff, v) : 0;
     if (!w && k->blocks_nr)
         w = ek_packed(c, i, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr, k->s8_xoff, v);
-    if (!w)
-        w = ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, k->s8_xoff, v);
-    return w ? w : ek_packed(c, i, EK_ENC_ANY, k->s8_nr, k->s8_kr, k->s8_xoff, v);
+    return w ? w : dense_s8(c, i, k->s8_xoff, v);
 }
 
 /* ek_rows_setup of an encoding: ek_open has looked at its lists, which hold for the n and k of the tensor */
@@ -59,7 +67,7 @@ static int grouped(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t n, uint32_t
     r->group_bytes = v->bytes;
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr };
-    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
+    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && !c->k->s8_encoding ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
     return r->fn != 0;
 }
 
@@ -70,13 +78,21 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     int is_float = dtype == EK_F32;
     const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
     r->group = 0;
+    r->widen = 0;
+    if (!w && is_float)
+        w = dense_s8(c, i, 0, &v);
     if (!w)
+        return 0;
+    uint32_t encoding = ek_encoding(c, v);
+    if ((encoding & 0xff) == EK_ENC_GROUPS)
         return is_float && grouped(c, r, i, n, k, groups);
-    if (ek_encoding(c, v))
+    if (encoding && encoding != EK_ENC_PAIRS)
         return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
     if (dynamic)
-        w = ek_packed(c, i, EK_ENC_PLAIN, c->k->s8_nr, c->k->s8_kr, 0, &v);
+        w = dense_s8(c, i, 0, &v);
+    if (encoding && (v->kr != 4 || v->nr % 2 || v->dtype == EK_F32))
+        return 0;
     r->bits = v->dtype == EK_F32 ? 32 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8;
     if ((v->dtype == EK_F32) != (is_float && !dynamic) || !ek_variant_ok(v, v->dtype, n, k, groups) || !n || !k)
         return 0;
@@ -89,30 +105,33 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     r->room = r->bits < 8 ? (uint32_t)(room / 16 * 16) : 0;
     r->group_bytes = (size_t)group;
     r->deep = v->kr;
-    r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero };
-    int fits = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr;
+    r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
+                     .encoding = (uint8_t)encoding };
+    int fits = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && encoding == c->k->s8_encoding;
     if (dynamic)
         r->fn = fits ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
     else if (is_float)
         r->fn = v->nr == c->k->f32_nr && v->kr == 1 ? c->k->gemm_f32 : EK_USES(GEMM_F32) ? ek_gemm_f32_portable : 0;
     else
         r->fn = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff)
-                    ? c->k->gemm_s8 : EK_USES(GEMM_S8) ? ek_gemm_s8_portable : 0;
+                    ? c->k->gemm_s8 : EK_USES(GEMM_S8) && EK_FOREIGN ? ek_gemm_s8_portable : 0;
+    r->widen = !is_float && r->fn == c->k->gemm_s8 ? c->k->widen : 0;
     return r->fn && (!is_float || dynamic || v->kr == 1);
 }
 
 /* Element i of `count` lies in byte i % bytes, its plane i / bytes tells which bits (the lowest are plane 0), and is
  * stored plus 2^(bits - 1).  Planes keep neighbours apart by a byte: four at a time without a shuffle, on any CPU. */
-static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits)
+static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits, int pairs)
 {
     size_t bytes = count * bits / 8;
+    uint32_t flip = pairs ? 0x80008000u : 0x80808080u; /* see ek_pair_at */
     uint32_t low = bits == 4 ? 0x0f0f0f0fu : 0x03030303u, half = bits == 4 ? 0x08080808u : 0x02020202u;
     for (uint32_t shift = 0; shift < 8; shift += bits, w += bytes) {
         size_t i = 0;
         for (; i + 4 <= bytes; i += 4) {
             uint32_t x;
             memcpy(&x, p + i, 4);
-            x = (((x >> shift & low) | 0x80808080u) - half) ^ 0x80808080u; /* no byte borrows from the next */
+            x = (((x >> shift & low) | 0x80808080u) - half) ^ flip; /* no byte borrows from the next */
             memcpy(w + i, &x, 4);
         }
         for (; i < bytes; i++)
@@ -134,7 +153,7 @@ static const uint8_t *open_group(const ek_rows *r, const uint8_t *bias, const ui
     if (r->bits == 8)
         memcpy(room + 8u * nr, p, count);
     else
-        unpack(p, (int8_t *)(room + 8u * nr), count, r->bits);
+        unpack(p, (int8_t *)(room + 8u * nr), count, r->bits, 0);
     return p + count * r->bits / 8;
 }
 
@@ -180,7 +199,7 @@ void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room)
     one.w = room;
     for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, p += head + count * r->bits / 8) {
         memcpy(room, p, head);
-        unpack(p + head, (int8_t *)(room + head), count, r->bits);
+        unpack(p + head, (int8_t *)(room + head), count, r->bits, g->encoding == EK_ENC_PAIRS);
         one.n = ek_min_u32(g->nr, g->n - n0);
         one.y = (uint8_t *)g->y + n0 * size;
         r->fn(&one);
@@ -195,6 +214,23 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
     else
         t *= 4; /* nothing is copied: larger tiles cost only balance between threads */
     return t ? ek_min_u32(t, rows ? rows : 1) : 1;
+}
+
+uint32_t ek_wide_rows(const ek_ctx *c, const ek_rows *r, uint32_t k, uint32_t rows, uint32_t spare)
+{
+    uint32_t have = c->rec->scratch - r->room;
+    if (!r->widen || rows < 2 || have < spare)
+        return 0;
+    return ek_min_u32((have - spare) / ek_wide_bytes(k), r->room ? 2 : 1) * 2; /* more rows share what was unpacked */
+}
+
+void ek_widen_rows(const ek_rows *r, uint8_t *pair, const uint8_t *x, uint32_t m, uint32_t k)
+{
+    for (uint32_t i = 0; i < m; i++, x += k) {
+        ((int32_t *)(void *)pair)[i & 1] = r->widen((const int8_t *)x, k, (uint32_t *)(void *)pair + 2 + (i & 1));
+        if (i & 1)
+            pair += ek_wide_bytes(k);
+    }
 }
 
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)

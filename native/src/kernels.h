@@ -23,11 +23,14 @@ typedef struct ek_gemm {
     ptrdiff_t ldy;
     uint32_t m, n, k;
     uint16_t nr, kr;
+    int32_t pairs;       /* weights in EK_ENC_PAIRS */
     int32_t xoff;        /* added to every int8 of a (0 or 128) */
     int32_t w_zero;      /* weight zero point: acc -= w_zero * sum_k(a + xoff) */
     float lo, hi;        /* int8: relative to zero, whole numbers */
     int32_t zero;        /* int8: output zero point */
     const float *row_scale; /* gemm_dyn: (m) activation scale */
+    /* Rows that ek_kernels.widen made, in place of a: pairs of rows, each [sum of both rows][k / 4][4 words].  Else 0. */
+    const uint32_t *wide;
     /* Windows read where they lie, only by kernels that set ek_kernels.windows; else 0.
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
     uint32_t width, segment; /* segment: a multiple of kr */
@@ -37,7 +40,7 @@ typedef struct ek_gemm {
      *   NM: of each chunk of inputs slots / kr times [nr][kr] places in the chunk, [nr][kr] weights;
      *   BLOCKS: count (4 bytes), `count` places / kr (2 bytes each, padded to 4 bytes), [count][nr][kr] weights.
      * Packages may be hostile: a place is taken modulo EK_CHUNK, or is at most the last one of the row. */
-    uint8_t encoding, slots;
+    uint8_t encoding, slots; /* gemm_s8 and gemm_dyn: EK_ENC_PLAIN or EK_ENC_PAIRS */
 } ek_gemm;
 
 /* Depthwise over `count` output pixels whose taps all exist.
@@ -59,6 +62,8 @@ typedef struct ek_dw {
      * `fill`, the zero point. */
     uint32_t h, columns, row_stride, top, left;
     int32_t fill;
+    uint8_t *room;       /* scratch, aligned to 4 */
+    uint32_t room_bytes;
 } ek_dw;
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
@@ -68,6 +73,12 @@ typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi,
 #define EK_BANDS 0
 #else
 #define EK_BANDS 1
+#endif
+/* Widened rows are for the DSP extension where no better one overlays it; windows for Helium and hosted systems. */
+#if !EK_BANDS && defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#define EK_WIDE 1
+#else
+#define EK_WIDE 0
 #endif
 
 typedef struct ek_kernels {
@@ -88,9 +99,12 @@ typedef struct ek_kernels {
     void (*dequantize)(const int8_t *x, float *y, size_t n, float scale, int32_t zero);
     void (*unary_f32)(const float *x, float *y, size_t n, unsigned kind, float alpha, float beta);
     void (*binary_f32)(const float *a, const float *b, float *y, size_t n, unsigned kind); /* equal shapes */
+    /* Widens n int8 (a multiple of 4) as gemm_s8 likes them: word i of x goes to y[4 i] and y[4 i + 2].
+     * Returns their sum.  NULL: the kernels take int8 alone. */
+    int32_t (*widen)(const int8_t *x, uint32_t n, uint32_t *y);
     uint8_t isa[24];                     /* EK_ISA_* of each slot, by EK_K_* */
     /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
-    uint8_t s8_nr, s8_kr, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
+    uint8_t s8_nr, s8_kr, s8_encoding, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
     uint8_t nm_nr, nm_kr, blocks_nr, blocks_kr; /* sparse weights; 0: only the portable kernel reads them */
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
@@ -115,6 +129,15 @@ enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks
 #endif
 #ifndef EK_NARROW
 #define EK_NARROW 1 /* 0: no weights of 4 or 2 bits, none with scales by group */
+#endif
+/* Offset of input k of output j of a block in EK_ENC_PAIRS (kr is 4); even outputs are stored plus 128. */
+static inline size_t ek_pair_at(uint32_t nr, uint32_t j, uint32_t k)
+{
+    return (size_t)(k / 4) * nr * 4 + (k & 1) * nr * 2 + j / 2 * 4 + (k >> 1 & 1) * 2 + (j & 1);
+}
+
+#ifndef EK_FOREIGN
+#define EK_FOREIGN 1 /* 0: portable kernels read no int8 weights */
 #endif
 #define EK_USES(SLOT) ((EK_SLOTS >> EK_K_##SLOT & 1u) != 0)
 #define EK_SET(k, slot, SLOT, fn, ISA) \

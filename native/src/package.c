@@ -179,7 +179,7 @@ static int encoding_ok(const ek_package *p, const ek_variant *v, const ek_tensor
 {
     uint32_t encoding = ek_variant_encoding(p, v), kind = encoding & 0xff, slots = encoding >> 8, size = (uint32_t)v->nr * v->kr;
     const uint32_t *dims = p->word + t->words;
-    if (encoding == EK_ENC_PLAIN)
+    if (encoding == EK_ENC_PLAIN || encoding == EK_ENC_PAIRS)
         return 1;
     if (kind == EK_ENC_GROUPS)
         return v->dtype == EK_I8 || v->dtype == EK_I4 || v->dtype == EK_I2;

@@ -4,12 +4,18 @@
 #include "fmath.h"
 #include "qmath.h"
 
-/* sum_k (a + xoff) * w over one output of a packed block; *rows gets sum_k (a + xoff) */
-static int32_t dot_s8(const int8_t *a, const int8_t *w, uint32_t k, uint32_t nr, uint32_t kr, int32_t xoff)
+/* sum_k (a + xoff) * w over output j of a packed block */
+static int32_t dot_s8(const ek_gemm *g, const int8_t *a, const int8_t *w, uint32_t j, int32_t xoff)
 {
     int32_t acc = 0;
+    uint32_t k = g->k, nr = g->nr, kr = g->kr;
+    if (g->encoding == EK_ENC_PAIRS) {
+        for (uint32_t i = 0; i < k; i++)
+            acc += (a[i] + xoff) * (int8_t)(w[ek_pair_at(nr, j, i)] ^ (j & 1 ? 0 : -128));
+        return acc;
+    }
     for (uint32_t k0 = 0; k0 < k; k0 += kr) {
-        const int8_t *p = w + (size_t)(k0 / kr) * nr * kr;
+        const int8_t *p = w + (size_t)(k0 / kr) * nr * kr + j * kr;
         uint32_t n = k - k0 < kr ? k - k0 : kr;
         for (uint32_t i = 0; i < n; i++)
             acc += (a[k0 + i] + xoff) * p[i];
@@ -42,7 +48,7 @@ void ek_gemm_s8_portable(const ek_gemm *g)
             const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
             const int8_t *w = (const int8_t *)(blk + g->nr * 8u);
             for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
-                uint32_t acc = (uint32_t)dot_s8(a, w + j * g->kr, g->k, g->nr, g->kr, g->xoff);
+                uint32_t acc = (uint32_t)dot_s8(g, a, w, j, g->xoff);
                 acc += (uint32_t)bias[j] + (uint32_t)adj;
                 y[n0 + j] = ek_requant((int32_t)acc, scale[j], g->lo, g->hi, g->zero);
             }
@@ -61,7 +67,7 @@ void ek_gemm_dyn_portable(const ek_gemm *g)
             const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
             const int8_t *w = (const int8_t *)(blk + g->nr * 8u);
             for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
-                int32_t acc = dot_s8(a, w + j * g->kr, g->k, g->nr, g->kr, 0);
+                int32_t acc = dot_s8(g, a, w, j, 0);
                 float s = ek_mul_f32(g->row_scale[m], scale[j]);
                 float v = ek_mul_f32((float)acc, s) + bias[j];
                 y[n0 + j] = ek_clamp_f32(v, g->lo, g->hi);
@@ -249,11 +255,11 @@ static void binary_f32(const float *a, const float *b, float *y, size_t n, unsig
 
 void ek_kernels_portable(ek_kernels *k)
 {
-    FILL(gemm_s8, GEMM_S8, ek_gemm_s8_portable);
+    FILL(gemm_s8, GEMM_S8, EK_FOREIGN ? ek_gemm_s8_portable : 0);
     FILL(gemm_dyn, GEMM_DYN, ek_gemm_dyn_portable);
     FILL(gemm_f32, GEMM_F32, ek_gemm_f32_portable);
     FILL(gemm_sparse, GEMM_SPARSE, ek_gemm_sparse_portable);
-    FILL(dw_s8, DW_S8, ek_dw_s8_portable);
+    FILL(dw_s8, DW_S8, EK_FOREIGN ? ek_dw_s8_portable : 0);
     FILL(dw_f32, DW_F32, ek_dw_f32_portable);
     FILL(add_s8, ADD_S8, add_s8);
     FILL(lut_s8, LUT_S8, lut_s8);
@@ -267,7 +273,10 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(binary_f32, BINARY_F32, binary_f32);
     k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = 0;
     k->nm_nr = k->nm_kr = k->blocks_nr = k->blocks_kr = 0;
+    k->s8_encoding = 0;
     k->s8_xoff = EK_XOFF_ANY;
     k->dw_image = 0;
+    k->widen = 0;
+    k->windows = 0;
     k->tile_rows = 4;
 }

@@ -93,6 +93,38 @@ EK_INLINE int32_t ek_requant_dsp_wide(int32_t acc, float scale, const ek_requant
 }
 #endif
 
+/* the low bytes of four results */
+EK_INLINE uint32_t ek_bytes_dsp(const int32_t v[4])
+{
+    uint32_t w = (uint32_t)v[0];
+    __asm__("bfi %0, %1, #8, #8\n\tbfi %0, %2, #16, #8\n\tbfi %0, %3, #24, #8" : "+&r"(w) : "r"(v[1]), "r"(v[2]), "r"(v[3]));
+    return w;
+}
+
+/* the low byte of x, four times */
+EK_INLINE uint32_t ek_four_dsp(int32_t x) { return (uint32_t)(x & 0xff) * 0x01010101u; }
+
+/* four int8 within the bounds; the GE bits of SSUB8 choose */
+EK_INLINE uint32_t ek_clamp4_dsp(uint32_t w, const ek_requant_dsp *q)
+{
+    uint32_t t, low = ek_four_dsp(q->low), high = ek_four_dsp(q->high);
+    __asm__("ssub8 %1, %0, %2\n\tsel %0, %0, %2\n\tssub8 %1, %3, %0\n\tsel %0, %0, %3" : "+&r"(w), "=&r"(t) : "r"(low), "r"(high) : "cc");
+    return w;
+}
+
+/* n of four results, 4 where n is more */
+EK_INLINE void ek_put4_dsp(const int32_t v[4], const ek_requant_dsp *q, int8_t *y, uint32_t n)
+{
+    uint32_t word = ek_bytes_dsp(v);
+    if (q->narrow)
+        word = ek_clamp4_dsp(word, q);
+    if (n >= 4)
+        __builtin_memcpy(y, &word, 4);
+    else
+        for (; n; n--, word >>= 8)
+            *y++ = (int8_t)word;
+}
+
 EK_INLINE int8_t ek_requant_dsp_s8(int32_t acc, float scale, const ek_requant_dsp *q)
 {
     int32_t i = ek_requant_dsp_wide(acc, scale, q);

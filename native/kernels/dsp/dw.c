@@ -2,10 +2,6 @@
  * shuffling of taps is needed. */
 #if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #include "dsp.h"
-#include "dw.h"
-#include "portable.h"
-
-enum { MAX_TAPS = 52 }; /* 7x7 and a multiple of 4; bounds the stack */
 
 /* bytes of x that exist, of a word of 4 channels */
 EK_INLINE uint32_t load4(const int8_t *x, uint32_t n)
@@ -40,114 +36,176 @@ EK_INLINE void step(const int8_t *x, const uint8_t *w, uint32_t zero, uint32_t n
     acc[3] = ek_smlatt(odd, odd_w, acc[3]);
 }
 
-/* all pixels of n channels from c0 on; taps, zero and n are constants where that pays */
-EK_INLINE void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head, const ptrdiff_t *at, const uint32_t taps,
-                      const uint32_t zero, uint32_t c0, const uint32_t n)
+/* all pixels of n channels from c0 on */
+static void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head, uint32_t zero,
+                   uint32_t c0, uint32_t n)
 {
     const int32_t *bias = (const int32_t *)(const void *)head;
     const float *scale = (const float *)(const void *)(head + 16);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
-    const uint8_t *w = head + 32;
     for (uint32_t p = d->count; p; p--, x += d->step, y += d->channels) {
+        const uint8_t *w = head + 32;
         int32_t acc[4] = { bias[0], bias[1], bias[2], bias[3] };
-        if (taps == 9) {
-            EK_UNROLL for (uint32_t t = 0; t < 9; t++) {
-                step(x + at[t], w + 4 * t, zero, n, acc);
-                __asm__("" : : : "memory"); /* GCC would load all taps first, and spill */
-            }
-        } else {
-            for (uint32_t t = 0; t < taps; t++)
-                step(x + at[t], w + 4 * t, zero, n, acc);
+        const int8_t *line = x;
+        for (uint32_t i = d->kh; i; i--, line += d->dy) {
+            const int8_t *tap = line;
+            for (uint32_t j = d->kw; j; j--, tap += d->dx, w += 4)
+                step(tap, w, zero, n, acc);
         }
         int32_t v[4];
         EK_UNROLL for (uint32_t j = 0; j < 4; j++)
             v[j] = ek_requant_dsp_wide(acc[j], scale[j], q);
-        if (q->narrow)
-            EK_UNROLL for (uint32_t j = 0; j < 4; j++)
-                v[j] = ek_clamp_dsp(v[j], q);
-        EK_UNROLL for (uint32_t j = 0; j < 4; j++)
-            if (j < n)
-                y[j] = (int8_t)v[j];
+        ek_put4_dsp(v, q, y, n);
     }
 }
 
-typedef struct line {
-    const int8_t *x;
-    int8_t *y;
-    const uint8_t *w;    /* a block's taps, its bias and scale in front */
-    ptrdiff_t dx, dy, step, channels; /* bytes */
-    uint32_t count;      /* pixels, at least 1 */
-    int32_t zero;
-} line;
-
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
-/* r0: a row of taps, r1: dx, r12: taps, r4-r7: sums */
-#define EK_TAP(address)                                                               \
-    "ldr r8, [" address "]\n\tldr r9, [r12], #4\n\t"                               \
-    "sxtb16 r10, r8\n\tsxtb16 r8, r8, ror #8\n\t"                                  \
-    "sxtb16 r11, r9\n\tsxtb16 r9, r9, ror #8\n\t"                                  \
-    "smlabb r4, r10, r11, r4\n\tsmlatt r6, r10, r11, r6\n\t"                       \
-    "smlabb r5, r8, r9, r5\n\tsmlatt r7, r8, r9, r7\n\t"
-#define EK_TAPS3 EK_TAP("r0") EK_TAP("r0, r1") EK_TAP("r0, r1, lsl #1")
-#define EK_FLOAT(acc, s, scale) "vmov " s ", " acc "\n\tvcvt.f32.s32 " s ", " s "\n\tvmul.f32 " s ", " s ", " scale "\n\tvcvtr.s32.f32 " s ", " s "\n\t"
-#define EK_BYTE(acc, s, at) "vmov " acc ", " s "\n\tqadd " acc ", " acc ", r8\n\tssat " acc ", #8, " acc "\n\tstrb " acc ", [r9, #" at "]\n\t"
+/* An image 3x3 with strides of 1 or 2: four channels at a time are taken apart into planes of int16, padded, so that
+ * SMLAD multiplies neighbours along a line and 6 registers hold the weights of a channel. */
+typedef struct plane {
+    const int16_t *x;    /* the first of three lines */
+    int8_t *y;
+    uint32_t w[6];       /* of each line weights 0 and 1, 1 and 2 */
+    int32_t bias;        /* from here on in s0-s8 */
+    float scale;
+    int32_t zero, step;  /* step: bytes to the next output of a line */
+    uint32_t pairs, odd; /* bytes of x that whole pairs of outputs of a line take; of one more pair, 0 if there is none */
+    uint32_t dx, dy;     /* bytes from the end of a line's inputs to the next line's, from line to line in y */
+    uint32_t lines;
+} plane;
 
-/* 3x3 taps of 4 channels along a row, no bounds but int8's: compilers spill here */
-__attribute__((naked, noinline)) static void line9(const line *l __attribute__((unused)))
+/* two outputs of one line of the window, r9 and r10; r11 and r12 hold four or six inputs */
+#define EK_LINE1(p, w, v)                                                              \
+    "ldr r11, [" p "], #4\n\tldr r12, [" p "]\n\t"                                    \
+    "smlad r9, r11, " w ", r9\n\tsmlabt r9, r12, " v ", r9\n\t"                       \
+    "smlatb r10, r11, " w ", r10\n\tsmlad r10, r12, " v ", r10\n\t"
+#define EK_LINE2(p, w, v)                                                              \
+    "ldr r11, [" p "], #4\n\tldr r12, [" p "], #4\n\t"                                \
+    "smlad r9, r11, " w ", r9\n\tsmlabt r9, r12, " v ", r9\n\tldr r11, [" p "]\n\t"  \
+    "smlad r10, r12, " w ", r10\n\tsmlabt r10, r11, " v ", r10\n\t"
+/* r0-r2: lines, r3-r8: weights, lr: y.  An odd output is computed with a neighbour that goes to the same place first. */
+#define EK_PLANE(line)                                                                 \
+    __asm__("push {r4-r11, lr}\n\t"                                                  \
+            "add r2, r0, #32\n\tvldmia r2, {s0-s8}\n\tldr lr, [r0, #4]\n\tvmov s11, r1\n\t" \
+            "add r3, r0, #8\n\tldr r0, [r0]\n\tldmia r3, {r3-r8}\n\t"                \
+            "add r2, r0, r1, lsl #1\n\tadd r1, r0, r1\n"                              \
+            "1:\n\tvmov s10, lr\n\tvmov r11, s4\n\tvmov s12, s3\n"                   \
+            "2:\n\tadd r11, r0, r11\n\tvmov s9, r11\n\tcmp r0, r11\n\tbeq.w 4f\n"    \
+            "3:\n\tvmov r9, s0\n\tmov r10, r9\n\t"                                    \
+            line("r0", "r3", "r4") line("r1", "r5", "r6") line("r2", "r7", "r8")       \
+            "vmov s13, r9\n\tvmov s14, r10\n\tvcvt.f32.s32 s13, s13\n\tvcvt.f32.s32 s14, s14\n\t" \
+            "vmul.f32 s13, s13, s1\n\tvmul.f32 s14, s14, s1\n\tvcvtr.s32.f32 s13, s13\n\tvcvtr.s32.f32 s14, s14\n\t" \
+            "vmov r9, s13\n\tvmov r10, s14\n\tvmov r11, s2\n\tvmov r12, s12\n\t"     \
+            "qadd r9, r9, r11\n\tqadd r10, r10, r11\n\tssat r9, #8, r9\n\tssat r10, #8, r10\n\t" \
+            "strb r10, [lr, r12]\n\tstrb r9, [lr]\n\tadd lr, lr, r12, lsl #1\n\t"     \
+            "vmov r11, s9\n\tcmp r0, r11\n\tbne.w 3b\n"                               \
+            "4:\n\tvmov r11, s5\n\tvmov r12, s12\n\tcmp r11, #0\n\tbeq 5f\n\tcmp r12, #0\n\tbeq 5f\n\t"  \
+            "movs r12, #0\n\tvmov s12, r12\n\tb.w 2b\n"                               \
+            "5:\n\tvmov r11, s6\n\tadd r0, r0, r11\n\tadd r1, r1, r11\n\tadd r2, r2, r11\n\t" \
+            "vmov lr, s10\n\tvmov r11, s7\n\tadd lr, lr, r11\n\t"                     \
+            "vmov r11, s8\n\tsubs r11, r11, #1\n\tvmov s8, r11\n\tbne.w 1b\n\t"      \
+            "pop {r4-r11, pc}")
+
+__attribute__((naked, noinline)) static void plane1(const plane *p __attribute__((unused)), uint32_t pitch __attribute__((unused)))
 {
-    __asm__("push {r4-r11, lr}\n\t"
-            "mov r3, r0\n\tldr r0, [r3]\n\tldr r12, [r3, #8]\n\tldrd r1, r2, [r3, #12]\n\tldr lr, [r3, #28]\n\t"
-            "sub r12, r12, #16\n\tvldmia r12!, {s4-s7}\n"
-            "1:\tldrd r4, r5, [r12, #-32]\n\tldrd r6, r7, [r12, #-24]\n\t"
-            EK_TAPS3 "add r0, r0, r2\n\t" EK_TAPS3 "add r0, r0, r2\n\t" EK_TAPS3
-            "sub r12, r12, #36\n\tsub r0, r0, r2, lsl #1\n\t"
-            EK_FLOAT("r4", "s0", "s4") EK_FLOAT("r5", "s1", "s5") EK_FLOAT("r6", "s2", "s6") EK_FLOAT("r7", "s3", "s7")
-            "ldr r8, [r3, #32]\n\tldr r9, [r3, #4]\n\tldrd r10, r11, [r3, #20]\n\t"
-            EK_BYTE("r4", "s0", "0") EK_BYTE("r5", "s1", "1") EK_BYTE("r6", "s2", "2") EK_BYTE("r7", "s3", "3")
-            "add r0, r0, r10\n\tadd r9, r9, r11\n\tstr r9, [r3, #4]\n\t"
-            "subs lr, lr, #1\n\tbne.w 1b\n\t"
-            "pop {r4-r11, pc}");
+    EK_PLANE(EK_LINE1);
 }
 
-static int has_line9(const ek_dw *d, const ek_requant_dsp *q)
+__attribute__((naked, noinline)) static void plane2(const plane *p __attribute__((unused)), uint32_t pitch __attribute__((unused)))
 {
-    return d->kh == 3 && d->kw == 3 && !d->w_zero && !q->narrow && d->count;
+    EK_PLANE(EK_LINE2);
 }
-#else
-static void line9(const line *l) { (void)l; }
 
-static int has_line9(const ek_dw *d, const ek_requant_dsp *q)
+/* one of the two directions; steps in bytes */
+typedef struct axis {
+    uint32_t in, out, stride, pad;
+    ptrdiff_t x, y;
+} axis;
+
+/* two neighbours of four channels to their four planes */
+EK_INLINE void apart(uint32_t v, uint32_t w, uint32_t *to, size_t plane)
 {
-    (void)d;
-    (void)q;
-    return 0;
+    uint32_t a = ek_even(v), b = ek_even(w), c = ek_odd(v), e = ek_odd(w);
+    to[0] = (a & 0xffff) | b << 16;
+    to[plane] = (c & 0xffff) | e << 16;
+    to[2 * plane] = a >> 16 | (b & 0xffff0000u);
+    to[3 * plane] = c >> 16 | (e & 0xffff0000u);
+}
+
+/* the padded line `at` (below 0: before the image) of four channels; to: words */
+static void line_apart(const int8_t *x, const axis *in, ptrdiff_t at, const axis *out, uint32_t fill, uint32_t *to, uint32_t words, size_t plane)
+{
+    ptrdiff_t i = -(ptrdiff_t)in->pad, n = at < 0 || at >= (ptrdiff_t)out->in ? 0 : (ptrdiff_t)in->in;
+    x += at * out->x + i * in->x;
+    for (; words; words--, i += 2, x += 2 * in->x, to++)
+        if (i >= 0 && i + 1 < n)
+            apart((uint32_t)ek_load_s32(x), (uint32_t)ek_load_s32(x + in->x), to, plane);
+        else
+            apart(i >= 0 && i < n ? (uint32_t)ek_load_s32(x) : fill, i >= -1 && i + 1 < n ? (uint32_t)ek_load_s32(x + in->x) : fill, to, plane);
+}
+
+/* channel c of a band of planes; lines: of the output */
+static void channel(const ek_dw *d, uint32_t c, plane *p, const uint32_t pitch, const int turned, const uint32_t stride)
+{
+    const uint8_t *head = d->w + c / 4 * (4u * (8 + 9)) + c % 4 * 4;
+    const int8_t *w = (const int8_t *)(d->w + c / 4 * (4u * (8 + 9)) + 32 + c % 4);
+    ptrdiff_t next = turned ? 12 : 4, line = turned ? 4 : 12;
+    memcpy(&p->bias, head, 4);
+    memcpy(&p->scale, head + 16, 4);
+    for (uint32_t i = 0; i < 3; i++, w += line) {
+        uint32_t a = (uint32_t)(w[0] - d->w_zero), b = (uint32_t)(w[next] - d->w_zero), e = (uint32_t)(w[2 * next] - d->w_zero);
+        p->w[2 * i] = (a & 0xffff) | b << 16;
+        p->w[2 * i + 1] = (b & 0xffff) | e << 16;
+    }
+    (stride == 1 ? plane1 : plane2)(p, pitch);
+}
+
+static int dw_image(const ek_dw *d)
+{
+    axis in = { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels };
+    axis out = { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels };
+    const int turned = out.out > in.out; /* lines are columns */
+    const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
+    if (turned) {
+        axis t = in;
+        in = out;
+        out = t;
+    }
+    /* twin of plane_bytes in edgekit/ops/depthwise_conv2d.py */
+    uint32_t words = (in.out + 1) / 2 * in.stride + 1, most = d->room_bytes / (16 * words), pitch = 4 * words;
+    if (d->kh != 3 || d->kw != 3 || in.stride > 2 || most < 3 || q.narrow || d->channels < 4 || d->step % d->dx)
+        return 0;
+    uint32_t band = (most - 3) / out.stride + 1, take = 4 * in.stride;
+    plane p = { .zero = d->zero, .step = (int32_t)in.y, .pairs = in.out / 2 * take, .odd = in.out % 2 * take,
+                .dx = out.stride * pitch - (in.out + 1) / 2 * take, .dy = (uint32_t)out.y };
+    for (uint32_t c = 0; c < d->channels;) {
+        uint32_t c0 = c + 4 > d->channels ? d->channels - 4 : c, end = c0 + 4; /* the last four may have been begun */
+        for (uint32_t o = 0; o < out.out; o += p.lines) {
+            p.lines = band < out.out - o ? band : out.out - o;
+            uint32_t lines = (p.lines - 1) * out.stride + 3;
+            for (uint32_t i = 0; i < lines; i++)
+                line_apart((const int8_t *)d->x + c0, &in, (ptrdiff_t)(o * out.stride + i) - (ptrdiff_t)out.pad, &out,
+                           ek_four_dsp(d->fill), (uint32_t *)(void *)d->room + i * words, words, (size_t)lines * words);
+            for (uint32_t j = c; j < end; j++) {
+                p.x = (const int16_t *)(void *)d->room + (size_t)(j - c0) * lines * words * 2;
+                p.y = (int8_t *)d->y + (ptrdiff_t)o * out.y + j;
+                channel(d, j, &p, pitch, turned, in.stride);
+            }
+        }
+        c = end;
+    }
+    return 1;
 }
 #endif
 
 static void dw_s8(const ek_dw *d)
 {
-    ptrdiff_t at[MAX_TAPS];
-    uint32_t taps = ek_dw_taps(d, at, MAX_TAPS), zero = (uint32_t)(d->w_zero & 0xffff) * 0x00010001u;
-    if (!taps) {
-        ek_dw_s8_portable(d);
-        return;
-    }
+    uint32_t zero = (uint32_t)(d->w_zero & 0xffff) * 0x00010001u;
     const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
     const uint8_t *head = d->w;
-    const int lines = has_line9(d, &q);
-    for (uint32_t c0 = 0; c0 < d->channels; c0 += 4, head += 4u * (8 + taps)) {
-        if (lines && d->channels - c0 >= 4) {
-            line l = { (const int8_t *)d->x + c0, (int8_t *)d->y + c0, head + 32, d->dx, d->dy, d->step, (ptrdiff_t)d->channels,
-                       d->count, d->zero };
-            line9(&l);
-        } else if (d->channels - c0 >= 4 && taps == 9 && !zero)
-            pixels(d, &q, head, at, 9, 0, c0, 4);
-        else if (d->channels - c0 >= 4)
-            pixels(d, &q, head, at, taps, zero, c0, 4);
-        else
-            pixels(d, &q, head, at, taps, zero, c0, d->channels - c0);
-    }
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 4, head += 4u * (8 + d->kh * d->kw))
+        pixels(d, &q, head, zero, c0, d->channels - c0);
 }
 
 /* one pixel of n channels */
@@ -188,6 +246,9 @@ void ek_dw_dsp(ek_kernels *k)
 {
     EK_SET(k, dw_s8, DW_S8, dw_s8, EK_ISA_DSP);
     EK_SET(k, dw_f32, DW_F32, dw_f32, EK_ISA_DSP);
+#if defined(__ARM_FP) && !defined(__SOFTFP__)
+    k->dw_image = EK_USES(DW_S8) ? dw_image : 0;
+#endif
     k->dw_s8_nr = 4;
     k->dw_f32_nr = 4;
 }

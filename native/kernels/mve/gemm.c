@@ -2,6 +2,7 @@
  * multiplications, which then overlap on a Cortex-M55; the sums take all eight even registers (2 rows by 4 outputs, or 1 by 8),
  * so the loops are whole functions in assembly. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
+#include "format.h"
 #include "mve.h"
 
 /* r1, r3: rows; r5: a block */
@@ -360,6 +361,8 @@ void ek_kernels_mve(ek_kernels *k)
     EK_SET(k, gemm_f32, GEMM_F32, gemm_f32, EK_ISA_MVE);
     k->s8_nr = 4;
     k->s8_kr = 16;
+    k->s8_encoding = EK_ENC_PLAIN; /* of DSP, which this overlays */
+    k->widen = 0;
     k->s8_xoff = 0;
     k->f32_nr = 4;
     k->windows = 1;

@@ -8,3 +8,4 @@
 #ifndef EK_SENTENCES
 #define EK_NO_STRINGS          /* ek_strerror gives ""; define EK_SENTENCES for about 2 KB of sentences */
 #endif
+@own@
