@@ -74,7 +74,7 @@ def project(data: bytes, board: Board, name: str) -> Project:
         for path in (*core, *kernels, *_headers(board))
         if path != "edgekit/gen/isas.c"
     }
-    files["edgekit/gen/isas.c"] = gen.isas_c(board.isa, _covered(board))
+    files["edgekit/gen/isas.c"] = gen.isas_c(board.isa, _covered(board, slots))
     files["edgekit/src/ek_build.h"] = fill("ek_build.h", values)
     files[f"{prefix}.h"] = fill("model.h", {**values, "ends": _ends_c(found, prefix)})
     files[f"{prefix}.c"] = fill("model.c", values)
@@ -234,10 +234,11 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     return (*src, "edgekit/gen/isas.c", *ops), tuple(kernels)
 
 
-def _covered(board: Board) -> dict[str, str]:
-    """ISA -> a better one of a bare board whose kernels fill every slot of it: both are there or
-    not when the compiler runs, and the package has the layout of the better one alone."""
-    slots = isa_slots()
+def _covered(board: Board, used: int) -> dict[str, str]:
+    """ISA -> a better one of a bare board whose kernels fill every used slot of it: both are there
+    or not when the compiler runs, and the package has the layout of the better one alone."""
+    names = {n for i, n in enumerate(slot_names()) if used >> i & 1}
+    slots = {isa: have & names for isa, have in isa_slots().items()}
     ranked = [n for n in slots if n in board.isa] if board.bare else []
     return {
         low: high
