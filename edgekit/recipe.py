@@ -1,8 +1,8 @@
 """A recipe: compression steps in order, each proven on the native kernels and written to a ledger.
 
     [[step]]
-    do = "quantize"        # method, samples, bits (of all), act_bits, exclude, bias_correction
-    bits = 8
+    do = "quantize"        # method, samples, bits (of all), act_bits, exclude, bias_correction,
+    bits = 8               # equalize (ranges of channels across layers)
     [step.layers]          # bits of single ops
     "conv2" = 4
 
@@ -38,7 +38,16 @@ import numpy.typing as npt
 from edgekit_runtime import Session
 
 from edgekit import boards, data, frontends, package, passes, pipeline, torchnet
-from edgekit.compress import calibrate, prune, quantize, reconstruct, sparsify, sqnr, store
+from edgekit.compress import (
+    calibrate,
+    equalize,
+    prune,
+    quantize,
+    reconstruct,
+    sparsify,
+    sqnr,
+    store,
+)
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
@@ -52,7 +61,7 @@ TRAINING = {
 TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
 SETTINGS = {
     "quantize": {
-        "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction",
+        "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction", "equalize",
     },
     "prune": {
         "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
@@ -363,8 +372,13 @@ class Run:
 
     def _prepare(self, work: Work, s: dict[str, Any]) -> None:
         """Ranges, bits and narrow activations of a quantize step."""
-        g = work.floating
         method, count = s.get("method", "mse"), int(s.get("samples", 256))
+        if s.get("equalize"):
+            with pipeline.every_tensor(work.floating, self.host) as run:
+                work.floating, scaled = equalize.equalize(work.floating, run, self._feed(count)())
+            if not scaled:
+                raise UsageError("equalize changed nothing", todo="leave it out of the recipe")
+        g = work.floating
         packable = [op.name for op in g.ops if op.type in quantize.PACKABLE]
         bits = {n: int(s["bits"]) for n in packable} if "bits" in s else {}
         if len(packable) > 2 and bits:  # the first and the last layer suffer most and weigh least
