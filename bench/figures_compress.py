@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import samples
 from edgekit_runtime import Session
-from figures import Outcome, item, model, points
+from figures import Outcome, Skip, item, model, points
 from figures_accuracy import RESNETS
 
-from edgekit import boards, check, data, evaluate, frontends, passes, pipeline, recipe
+from edgekit import (
+    boards,
+    check,
+    data,
+    emulate,
+    evaluate,
+    frontends,
+    passes,
+    pipeline,
+    recipe,
+    search,
+)
 from edgekit.compress import groups
 from edgekit.ir import Array, Graph
 from edgekit.recipe import Material, Run, Step
@@ -222,3 +235,48 @@ def stories260k() -> Outcome:
         figure[f"int{bits}"] = {n: f"{100 * x:+.2f} %" for n, x in found.items()}
         more[bits] = found["stories"]
     return Outcome(figure, more[4] <= 0.015 and more[8] <= 0.001)
+
+
+@item("compress.pareto", "ResNet-8: <= 15 minutes, >= 8 points, hypervolume >= 1.1 x best uniform")
+def pareto() -> Outcome:
+    """The search for an emulated Cortex-M4; every package of the front runs there, with the bits it
+    gives here."""
+    name, limit = "qemu_mps2_an386", 15 * 60
+    board = boards.load(name)
+    if why := emulate.missing(board):
+        raise Skip(why)
+    x, y = samples.jpeg_cifar("test")
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        found = search.compress(
+            model("pretrainedResnet.tflite"), {"x": x, "y": y}, board=name, max_drop=0.5,
+            folder=Path(folder),
+        )  # fmt: skip
+        seconds = time.process_time() - begin
+        front = [p for p in found.points if p.front]
+        image = x[0][None].astype(np.float32)
+        wrong = 0
+        for p in front:
+            path = Path(folder) / f"{p.name}.ekp"
+            with Session(path) as s:
+                here = b"".join(v.tobytes() for v in s.run({s.inputs()[0].name: image}).values())
+            there = emulate.run_package(board, path, [image.tobytes()], entry=0, isa=None)
+            wrong += there.outputs[0] != here
+    gain = found.hypervolume / found.uniform_hypervolume
+    figure = {
+        "float": points(found.float_accuracy),
+        "front": [
+            {
+                "point": p.name, "package_share": points(p.package_bytes / found.float_bytes),
+                "accuracy": points(p.accuracy), "flash": p.flash_bytes, "ram": p.ram_bytes,
+                "cycles_estimated": p.cycles,
+            }
+            for p in front
+        ],
+        "chosen": found.chosen.name if found.chosen else found.why,
+        "hypervolume_gain": round(gain, 3),
+        "cpu_seconds": round(seconds, 1),
+        "differ_on_board": wrong,
+    }  # fmt: skip
+    fits = all(p.fits for p in front) and not wrong
+    return Outcome(figure, fits and len(front) >= 8 and gain >= 1.1 and seconds <= limit)
