@@ -164,6 +164,15 @@ def test_c11_and_gnu11_give_the_same_bits(net: Made, tmp_path: Path) -> None:
     assert said[0] == said[1] and len(said[0]) == 2
 
 
+@pytest.mark.parametrize("core", ["m0plus", "m3"])
+def test_code_of_smaller_cores_runs_on_m4(net: Made, core: str, tmp_path: Path) -> None:
+    """What is compiled for a core without an FPU, by its portable kernels and integer twin."""
+    copy = tmp_path / core
+    shutil.copytree(net.folder, copy, ignore=shutil.ignore_patterns("build*", "*.elf", "*.a"))
+    out = run(f'make -j2 CPU="{ARM[core]} -ffreestanding" run', copy)
+    assert f"net: self-test passed\nnet: first output byte {net.zeros[0]:03d}" in out
+
+
 def gnu(core: str) -> str:
     """Prefix of the GCC tools for a core, or a skip."""
     if core in ARM:
