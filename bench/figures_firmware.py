@@ -74,13 +74,16 @@ def folder() -> Outcome:
 
 
 @item(
-    "embed.undefined", "memcpy, memset, memmove, memcmp and listed helpers; none for int8 on FPUs"
+    "firmware.undefined",
+    "memcpy, memset, memmove, memcmp and listed helpers; none for int8 on FPUs",
 )
 def undefined() -> Outcome:
     return tests("tests/test_embed.py", "-k", "needs_nothing or needs_only_listed")
 
 
-@item("firmware.fuzz", "1,000,000 CRC-repaired mutants of arrays under ASan and UBSan, none crashes")
+@item(
+    "firmware.fuzz", "1,000,000 CRC-repaired mutants of arrays under the sanitizers, none crashes"
+)
 def arrays() -> Outcome:
     try:
         results = fuzz.campaign(1_000_000, every=True, found=fuzz.array_subjects(), jobs=2)
@@ -99,7 +102,8 @@ def analyzer() -> Outcome:
 
 
 @item(
-    "embed.refusals", "both boards: self-test passes; flipped bit, wrong key, old counter refused"
+    "firmware.refusals",
+    "both boards: self-test passes; flipped bit, wrong key, old counter refused",
 )
 def refusals() -> Outcome:
     return tests(
