@@ -39,7 +39,7 @@ CLAMP = (
 )
 
 
-BAND_BYTES = 65536  # of input rows a kernel that reads windows has before it: stays near
+BAND_ITEMS = 65536  # of input rows a kernel that reads windows has before it: stays near
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -246,7 +246,7 @@ def wide_bytes(k: int) -> int:
 
 def band_bytes(op: Op, g: Graph) -> int:
     """Bytes of the input rows of a band of output rows: one row always, more while they fit
-    BAND_BYTES."""
+    BAND_ITEMS."""
     a, x = op.attrs, g.tensors[op.inputs[0]]
     _, oh, ow, _ = g.tensors[op.outputs[0]].shape
     (kh, kw), (sh, sw) = a["kernel"], a["stride"]
@@ -254,7 +254,7 @@ def band_bytes(op: Op, g: Graph) -> int:
     row = ((ow - 1) * sw + kw) * x.shape[3] * size
     extra = (a["run"] - kw * x.shape[3] // a["groups"]) * size
     rows = [(n - 1) * sh + (kh - 1) * a["dilation"][0] + 1 for n in range(1, min(oh, 32) + 1)]
-    return int(max([rows[0], *(r for r in rows if r * row <= BAND_BYTES)]) * row + extra)
+    return int(max([rows[0], *(r for r in rows if r * row <= BAND_ITEMS * size)]) * row + extra)
 
 
 def unpack_room(w: Tensor) -> int:

@@ -21,7 +21,7 @@ typedef struct conv {
     uint32_t y0, y1, x0, x1; /* output pixels whose inputs are whole runs inside the image */
 } conv;
 
-enum { BAND_BYTES = 65536 }; /* of input rows read again and again: twin of edgekit/ops/conv2d.py */
+enum { BAND_ITEMS = 65536 }; /* of input rows read again and again: twin of edgekit/ops/conv2d.py */
 
 /* the kernel reads windows and rows at any address */
 static int windows(const conv *v)
@@ -308,7 +308,7 @@ static uint32_t band_of(conv *v)
     v->copied = pad || a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3];
     if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || v->run % v->rows.deep)
         return 0;
-    uint64_t row = (uint64_t)band_cols(v) * v->ci * v->elem, room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_BYTES;
+    uint64_t row = (uint64_t)band_cols(v) * v->ci * v->elem, room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_ITEMS * v->elem;
     while (n > !v->copied && band_rows(v, n) * row + pad * v->elem > room)
         n--;
     if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */

@@ -167,6 +167,31 @@ static void band_tile(void *arg, unsigned t, unsigned thread)
     one_band(v, t, ek_scratch(v->c, thread));
 }
 
+/* rows [oy, oy + rows) of an image by a kernel that knows edges: nothing is copied */
+static void edge_tile(void *arg, unsigned t, unsigned thread)
+{
+    const dwconv *v = (const dwconv *)arg;
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const uint32_t *d = v->x.dims;
+    uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band, oy = t % bands * v->band;
+    ek_dw k = v->d;
+    (void)thread;
+    k.rows = ek_min_u32(v->band, oh - oy);
+    k.count = ow;
+    k.step = (ptrdiff_t)a->stride[1] * d[3];
+    k.dx = (ptrdiff_t)a->dilation[1] * d[3];
+    k.dy = (ptrdiff_t)a->dilation[0] * d[2] * d[3];
+    k.row_step = (ptrdiff_t)a->stride[0] * d[2] * d[3];
+    k.h = d[1];
+    k.columns = d[2];
+    k.row_stride = a->stride[0];
+    k.top = a->pad[0] - oy * a->stride[0];
+    k.left = a->pad[1];
+    k.x = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * v->elem;
+    k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * d[3] * v->elem;
+    v->fn(&k);
+}
+
 /* output rows of a band: what scratch holds padded, any number without padding; 0 where not even one fits */
 static uint32_t band_of(const dwconv *v)
 {
@@ -184,7 +209,13 @@ static uint32_t band_of(const dwconv *v)
 /* 1: done in bands */
 static int in_bands(dwconv *v)
 {
+    uint32_t oh = v->y.dims[1];
     v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
+    if (v->elem == 4 && v->c->k->dw_edges && v->fn == v->c->k->dw_f32) {
+        v->band = v->c->threads > 1 ? (oh + 4 * v->c->threads - 1) / (4 * v->c->threads) : oh;
+        ek_for(v->c, edge_tile, v, v->y.dims[0] * ((oh + v->band - 1) / v->band));
+        return 1;
+    }
     v->band = band_of(v);
     if (v->band)
         ek_for(v->c, band_tile, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));

@@ -57,9 +57,9 @@ typedef struct ek_dw {
     int32_t w_zero;
     float lo, hi;
     int32_t zero;
-    /* A whole image, for ek_kernels.dw_image alone: x is its pixel (0, 0), `rows` and `count` are the output's.  Tap (i, j) of
-     * pixel (r, p) lies in row r * row_stride + i - top, column p * step / dx + j - left; outside (h, columns) it is
-     * `fill`, the zero point. */
+    /* A whole image, for ek_kernels.dw_image and dw_edges alone: x is its pixel (0, 0), `rows` and `count` are the output's.
+     * Tap (i, j) of pixel (r, p) lies in row r * row_stride + i * dy / (columns * channels) - top, column (p * step + j * dx) /
+     * channels - left; outside (h, columns) it is `fill`, the zero point.  For dw_edges top wraps below 0 inside an image. */
     uint32_t h, columns, row_stride, top, left;
     int32_t fill;
     uint8_t *room;       /* scratch, aligned to 4 */
@@ -109,6 +109,7 @@ typedef struct ek_kernels {
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
+    uint8_t dw_edges; /* 1: dw_f32 takes whole rows whose taps may lie outside the image */
     uint8_t windows; /* 1: gemm_s8 reads windows (see ek_gemm) and rows at any address; 2: gemm_f32 does; 3: both */
 } ek_kernels;
 enum {

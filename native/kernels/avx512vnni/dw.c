@@ -311,40 +311,138 @@ static EK_AVX512 void dw_s8(const ek_dw *d)
     }
 }
 
-/* np pixels of one block of 16 channels */
-EK_INLINE EK_AVX512 void pixels_f32(const ek_dw *d, const float *x, const float *w, float *y, __mmask16 mask, const unsigned np)
+/* Where a register tile of float pixels reads and writes: rows [i0, i1) of the window exist. */
+typedef struct float_tile {
+    const float *x; /* row i0 of the window, column 0 of the first pixel: may lie before the image, then masks are 0 */
+    float *y;
+    const __mmask16 *cols; /* of each column: 0 where it lies outside; NULL: all inside */
+    uint32_t i0, i1;
+} float_tile;
+
+enum { WIDE = 4, COLUMNS = (WIDE - 1) * 2 + 5 }; /* pixels of a tile; columns of it at most */
+
+/* np pixels of one block of 16 channels, `some` of them there.  kw and sx are constants; columns lie dx = channels apart. */
+EK_INLINE EK_AVX512 void tile_f32(const ek_dw *d, const float_tile *t, uint32_t c0, const float *w, __mmask16 some, const unsigned kw,
+                                  const unsigned sx, const unsigned np, const int masked)
 {
-    __m512 acc[4];
+    const size_t ch = d->channels;
+    const unsigned cols = (np - 1) * sx + kw;
+    const float *x = t->x + c0;
+    __m512 acc[WIDE];
     EK_UNROLL for (unsigned p = 0; p < np; p++)
         acc[p] = _mm512_loadu_ps(w);
-    for (uint32_t i = 0; i < d->kh; i++) {
-        const float *row = x + (ptrdiff_t)i * d->dy;
-        for (uint32_t j = 0; j < d->kw; j++, row += d->dx) {
-            w += 16;
-            __m512 wv = _mm512_loadu_ps(w);
+    w += 16 + (size_t)t->i0 * kw * 16;
+    for (uint32_t i = t->i0; i < t->i1; i++, x += d->dy, w += kw * 16) {
+        __m512 v[COLUMNS];
+        EK_UNROLL for (unsigned q = 0; q < cols; q++)
+            v[q] = masked ? _mm512_maskz_loadu_ps(t->cols ? some & t->cols[q] : some, x + q * ch) : _mm512_loadu_ps(x + q * ch);
+        EK_UNROLL for (unsigned j = 0; j < kw; j++) {
+            __m512 wv = _mm512_loadu_ps(w + j * 16);
             EK_UNROLL for (unsigned p = 0; p < np; p++)
-                acc[p] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, row + (ptrdiff_t)p * d->step), wv, acc[p]);
+                acc[p] = _mm512_fmadd_ps(v[p * sx + j], wv, acc[p]);
         }
     }
-    EK_UNROLL for (unsigned p = 0; p < np; p++)
-        _mm512_mask_storeu_ps(y + p * (size_t)d->channels, mask, ek_clamp512(acc[p], d->lo, d->hi));
+    float *y = t->y + c0;
+    EK_UNROLL for (unsigned p = 0; p < np; p++) {
+        __m512 r = ek_clamp512(acc[p], d->lo, d->hi);
+        if (masked)
+            _mm512_mask_storeu_ps(y + p * ch, some, r);
+        else
+            _mm512_storeu_ps(y + p * ch, r);
+    }
+}
+
+/* one tile of pixels, all channels: the image is read along its memory */
+EK_INLINE EK_AVX512 void channels_f32(const ek_dw *d, const float_tile *t, const unsigned kw, const unsigned sx, const unsigned np)
+{
+    const float *w = (const float *)(const void *)d->w;
+    size_t block = 16 * (1 + (size_t)d->kh * kw);
+    uint32_t c0 = 0;
+    if (t->cols)
+        for (; c0 + 16 <= d->channels; c0 += 16, w += block)
+            tile_f32(d, t, c0, w, 0xffff, kw, sx, np, 1);
+    else
+        for (; c0 + 16 <= d->channels; c0 += 16, w += block)
+            tile_f32(d, t, c0, w, 0xffff, kw, sx, np, 0);
+    if (c0 < d->channels)
+        tile_f32(d, t, c0, w, (__mmask16)((1u << (d->channels - c0)) - 1), kw, sx, np, 1);
+}
+
+/* Row r; the last tile reaches back over pixels that are done already. */
+EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32_t i1, const unsigned kw, const unsigned sx)
+{
+    float_tile t = { .i0 = i0, .i1 = i1 };
+    int64_t top = -(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride, lines = d->dy / ((ptrdiff_t)d->columns * d->channels);
+    ptrdiff_t row = (ptrdiff_t)((top + (int64_t)i0 * lines) * d->columns) * (ptrdiff_t)d->channels;
+    __mmask16 masks[COLUMNS];
+    for (uint32_t p = 0, np; p < d->count; p += np) {
+        uint32_t left = d->count - p;
+        np = left >= 3 && d->count >= WIDE ? WIDE : left >= 2 ? 2 : 1;
+        p = left < np ? d->count - np : p;
+        int64_t first = -(int64_t)d->left + (int64_t)p * sx, past = first + (np - 1) * sx + kw;
+        t.x = (const float *)d->x + row + (ptrdiff_t)first * (ptrdiff_t)d->channels;
+        t.y = (float *)d->y + ((size_t)r * d->count + p) * d->channels;
+        t.cols = first < 0 || past > d->columns ? masks : 0;
+        for (uint32_t q = 0; t.cols && q < COLUMNS; q++)
+            masks[q] = first + q >= 0 && first + q < d->columns ? 0xffff : 0;
+        if (np == WIDE)
+            channels_f32(d, &t, kw, sx, WIDE);
+        else if (np == 2)
+            channels_f32(d, &t, kw, sx, 2);
+        else
+            channels_f32(d, &t, kw, sx, 1);
+    }
+}
+
+/* any window: a pixel at a time */
+static EK_AVX512 void row_any_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32_t i1)
+{
+    ptrdiff_t ch = (ptrdiff_t)d->channels;
+    int64_t lines = d->dy / ((ptrdiff_t)d->columns * ch), sx = d->step / ch, dx = d->dx / ch;
+    for (uint32_t p = 0; p < d->count; p++) {
+        const float *w = (const float *)(const void *)d->w;
+        float *y = (float *)d->y + ((size_t)r * d->count + p) * d->channels;
+        for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, w += 16 * (1 + (size_t)d->kh * d->kw)) {
+            uint32_t left = d->channels - c0;
+            __mmask16 some = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
+            __m512 acc = _mm512_loadu_ps(w);
+            for (uint32_t i = i0; i < i1; i++) {
+                int64_t line = (-(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride + (int64_t)i * lines) * d->columns;
+                for (uint32_t j = 0; j < d->kw; j++) {
+                    int64_t col = -(int64_t)d->left + (int64_t)p * sx + (int64_t)j * dx;
+                    if (col < 0 || col >= d->columns)
+                        continue;
+                    const float *x = (const float *)d->x + (ptrdiff_t)(line + col) * ch + c0;
+                    acc = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, x), _mm512_loadu_ps(w + 16 * (1 + (size_t)i * d->kw + j)), acc);
+                }
+            }
+            _mm512_mask_storeu_ps(y + c0, some, ek_clamp512(acc, d->lo, d->hi));
+        }
+    }
 }
 
 static EK_AVX512 void dw_f32(const ek_dw *d)
 {
-    const float *w = (const float *)(const void *)d->w;
-    for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, w += 16 * (1 + (size_t)d->kh * d->kw)) {
-        uint32_t left = d->channels - c0;
-        __mmask16 mask = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
-        float *y = (float *)d->y + c0;
-        for (uint32_t r = 0; r < d->rows; r++) {
-            const float *x = (const float *)d->x + (ptrdiff_t)r * d->row_step + c0;
-            uint32_t p = 0;
-            for (; p + 4 <= d->count; p += 4, x += 4 * d->step, y += 4 * (size_t)d->channels)
-                pixels_f32(d, x, w, y, mask, 4);
-            for (; p < d->count; p++, x += d->step, y += d->channels)
-                pixels_f32(d, x, w, y, mask, 1);
-        }
+    ptrdiff_t ch = (ptrdiff_t)d->channels, sx = d->step / ch;
+    int64_t lines = d->dy / ((ptrdiff_t)d->columns * ch);
+    int known = d->dx == ch && (sx == 1 || sx == 2) && (d->kw == 3 || d->kw == 5);
+    for (uint32_t r = 0; r < d->rows; r++) {
+        int64_t top = -(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride;
+        uint32_t i0 = 0, i1 = d->kh;
+        while (i0 < i1 && top + (int64_t)i0 * lines < 0)
+            i0++;
+        while (i1 > i0 && top + (int64_t)(i1 - 1) * lines >= d->h)
+            i1--;
+        if (known && d->kw == 3 && sx == 1)
+            row_f32(d, r, i0, i1, 3, 1);
+        else if (known && d->kw == 3)
+            row_f32(d, r, i0, i1, 3, 2);
+        else if (known && sx == 1)
+            row_f32(d, r, i0, i1, 5, 1);
+        else if (known)
+            row_f32(d, r, i0, i1, 5, 2);
+        else
+            row_any_f32(d, r, i0, i1);
     }
 }
 
@@ -355,6 +453,7 @@ void ek_dw_avx512vnni(ek_kernels *k)
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 16;
     k->dw_rows = 1;
+    k->dw_edges = 1;
 }
 #else
 typedef int ek_no_dw_avx512vnni; /* a translation unit must not be empty */

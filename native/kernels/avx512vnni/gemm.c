@@ -316,54 +316,108 @@ static EK_AVX512 void gemm_s8(const ek_gemm *g)
 
 static EK_AVX512 void gemm_dyn(const ek_gemm *g) { gemm(g, DYN); }
 
-/* y = act(a w + bias), mr rows and nb blocks of 16 outputs */
-EK_INLINE EK_AVX512 void tile_f32(const ek_gemm *g, const float *a, const float *w, size_t block, float *y, uint32_t left,
-                                  const unsigned mr, const unsigned nb)
+typedef struct tile_f32 {
+    const float *a[ROWS];
+    const float *w;      /* first block */
+    size_t block;        /* floats between blocks */
+    uint32_t k, segment; /* inputs, and of one run */
+    ptrdiff_t gap;       /* between runs */
+    uint32_t left;       /* outputs from the first block on, at least 1 */
+    float *y;
+} tile_f32;
+
+/* y = act(a w + bias), mr rows, nb blocks of 16 outputs and, with `half`, another of at most 8: where a 512-bit vector is
+ * two halves to the core, the empty half would cost as much. */
+EK_INLINE EK_AVX512 void one_f32(const ek_gemm *g, const tile_f32 *t, const unsigned mr, const unsigned nb, const int half)
 {
-    __m512 acc[8][4];
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+    __m512 acc[ROWS][BLOCKS];
+    __m256 part[ROWS];
+    const size_t block = t->block;
+    const float *w = t->w + 16, *a[ROWS];
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
         EK_UNROLL for (unsigned b = 0; b < nb; b++)
-            acc[r][b] = _mm512_loadu_ps(w + b * block);
-    for (uint32_t k = 0; k < g->k; k++) {
-        __m512 wv[4];
-        EK_UNROLL for (unsigned b = 0; b < nb; b++)
-            wv[b] = _mm512_loadu_ps(w + b * block + 16 + (size_t)k * 16);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            __m512 x = _mm512_set1_ps(a[(ptrdiff_t)r * g->lda + (ptrdiff_t)k]);
+            acc[r][b] = _mm512_loadu_ps(t->w + b * block);
+        part[r] = half ? _mm256_loadu_ps(t->w + nb * block) : _mm256_setzero_ps();
+        a[r] = t->a[r];
+        EK_KEEP(a[r]);
+    }
+    ptrdiff_t at = 0;
+    for (uint32_t k = 0; k < t->k; k += t->segment, at += t->gap) {
+        uint32_t end = t->k - k < t->segment ? t->k - k : t->segment;
+        for (uint32_t i = 0; i < end; i++, at++, w += 16) {
+            __m512 wv[BLOCKS];
             EK_UNROLL for (unsigned b = 0; b < nb; b++)
-                acc[r][b] = _mm512_fmadd_ps(x, wv[b], acc[r][b]);
+                wv[b] = _mm512_loadu_ps(w + b * block);
+            __m256 wp = half ? _mm256_loadu_ps(w + nb * block) : _mm256_setzero_ps();
+            EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+                __m512 x = _mm512_set1_ps(a[r][at]);
+                EK_UNROLL for (unsigned b = 0; b < nb; b++)
+                    acc[r][b] = _mm512_fmadd_ps(x, wv[b], acc[r][b]);
+                if (half)
+                    part[r] = _mm256_fmadd_ps(_mm512_castps512_ps256(x), wp, part[r]);
+            }
         }
     }
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+        float *y = t->y + (ptrdiff_t)r * g->ldy;
         EK_UNROLL for (unsigned b = 0; b < nb; b++)
-            ek_store16_f32(y + (ptrdiff_t)r * g->ldy + b * 16u, ek_clamp512(acc[r][b], g->lo, g->hi), left - b * 16u);
+            ek_store16_f32(y + b * 16u, ek_clamp512(acc[r][b], g->lo, g->hi), t->left - b * 16u);
+        if (half) {
+            __m256 v = _mm256_max_ps(part[r], _mm256_set1_ps(g->lo));
+            v = _mm256_min_ps(v, _mm256_set1_ps(g->hi));
+            _mm256_mask_storeu_ps(y + nb * 16u, (__mmask8)((1u << (t->left - nb * 16u)) - 1), v);
+        }
+    }
 }
 
-EK_INLINE EK_AVX512 void rows_f32(const ek_gemm *g, const float *w, size_t block, float *y, uint32_t left, const unsigned nb)
+/* All rows of nb blocks: 8, 4, 2, 1 at a time; one alone leaves the pipeline idle, so nine are seven and two. */
+EK_INLINE EK_AVX512 void rows_f32(const ek_gemm *g, tile_f32 t, const unsigned nb, const int half)
 {
-    const float *a = (const float *)g->a;
-    uint32_t m = 0;
-    for (; m + 8 <= g->m; m += 8, a += 8 * g->lda, y += 8 * g->ldy)
-        tile_f32(g, a, w, block, y, left, 8, nb);
-    for (; m + 2 <= g->m; m += 2, a += 2 * g->lda, y += 2 * g->ldy)
-        tile_f32(g, a, w, block, y, left, 2, nb);
-    if (m < g->m)
-        tile_f32(g, a, w, block, y, left, 1, nb);
+    cursor c = cursor_of(g, sizeof(float));
+    for (uint32_t m = g->m, done; m; m -= done, t.y += (ptrdiff_t)done * g->ldy) {
+        done = m == 9 ? 7 : m >= 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
+        for (uint32_t r = 0; r < done; r++)
+            t.a[r] = (const float *)(const void *)next_row(&c);
+        if (done == 8)
+            one_f32(g, &t, 8, nb, half);
+        else if (done == 7)
+            one_f32(g, &t, 7, nb, half);
+        else if (done == 4)
+            one_f32(g, &t, 4, nb, half);
+        else if (done == 2)
+            one_f32(g, &t, 2, nb, half);
+        else
+            one_f32(g, &t, 1, nb, half);
+    }
 }
+
+static EK_OWN void rows_f32_32(const ek_gemm *g, const tile_f32 *t) { rows_f32(g, *t, 2, 0); }
+static EK_OWN void rows_f32_24(const ek_gemm *g, const tile_f32 *t) { rows_f32(g, *t, 1, 1); }
+static EK_OWN void rows_f32_16(const ek_gemm *g, const tile_f32 *t) { rows_f32(g, *t, 1, 0); }
+static EK_OWN void rows_f32_8(const ek_gemm *g, const tile_f32 *t) { rows_f32(g, *t, 0, 1); }
+static EK_OWN void row_f32_64(const ek_gemm *g, const tile_f32 *t) { one_f32(g, t, 1, 4, 0); }
 
 static EK_AVX512 void gemm_f32(const ek_gemm *g)
 {
-    const float *w = (const float *)(const void *)g->w;
-    float *y = (float *)g->y;
-    size_t block = 16 * ((size_t)g->k + 1);
-    uint32_t n = g->n;
-    if (g->m == 1)
-        for (; n > 48; n = n > 64 ? n - 64 : 0, w += 4 * block, y += 64)
-            tile_f32(g, (const float *)g->a, w, block, y, n, 1, 4);
-    for (; n > 16; n = n > 32 ? n - 32 : 0, w += 2 * block, y += 32)
-        rows_f32(g, w, block, y, n, 2);
-    if (n)
-        rows_f32(g, w, block, y, n, 1);
+    tile_f32 t = { .a = { (const float *)g->a }, .w = (const float *)(const void *)g->w, .block = 16 * ((size_t)g->k + 1), .k = g->k,
+                   .segment = g->segment ? g->segment : g->k, .left = g->n, .y = (float *)g->y };
+    t.gap = g->segment ? g->gap - (ptrdiff_t)g->segment : 0;
+    while (t.left) {
+        uint32_t now = t.left > 24 ? 32 : t.left > 16 ? 24 : t.left > 8 ? 16 : 8;
+        if (g->m == 1 && t.left > 48)
+            row_f32_64(g, &t), now = 64;
+        else if (now == 32)
+            rows_f32_32(g, &t);
+        else if (now == 24)
+            rows_f32_24(g, &t);
+        else if (now == 16)
+            rows_f32_16(g, &t);
+        else
+            rows_f32_8(g, &t);
+        t.w += now / 16 * t.block;
+        t.y += now;
+        t.left -= t.left < now ? t.left : now;
+    }
 }
 
 void ek_kernels_avx512vnni(ek_kernels *k)
@@ -376,7 +430,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->s8_xoff = EK_XOFF_ANY;
     k->f32_nr = 16;
     k->tile_rows = 16;
-    k->windows = 1;
+    k->windows = 3;
     ek_dw_avx512vnni(k);
     ek_elementwise_avx512vnni(k);
     ek_sparse_avx512vnni(k);
