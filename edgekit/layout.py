@@ -71,6 +71,7 @@ class Isa:
     dw_f32_nr: int
     windows: bool = False  # its GEMM kernels read windows of an image (ek_kernels.windows)
     dw_image: bool = False  # its 3x3 depthwise kernel takes padded images (ek_kernels.dw_image)
+    winograd: bool = False  # it has Winograd's transforms (ek_kernels.wino_in)
     nm: Sparse | None = None
     blocks: Sparse | None = None
 
@@ -123,6 +124,10 @@ class Target:
     def takes_runs(self) -> bool:
         """Whether one of its ISAs has a use for kernel rows of whole words."""
         return self.bands() or any(i.s8.pairs for i in self.kernels())
+
+    def winograd(self) -> bool:
+        """Whether one of its ISAs has Winograd's transforms."""
+        return self.linux and any(i.winograd for i in self.kernels())
 
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes

@@ -182,7 +182,7 @@ def random_inputs(infos: Sequence[TensorInfo], seed: int = 1) -> dict[str, Array
     return out
 
 
-WEIGHTED = ("conv2d", "depthwise_conv2d", "linear", "conv_transpose2d")
+WEIGHTED = ("conv2d", "depthwise_conv2d", "linear", "conv_transpose2d", "winograd")
 
 
 def construct(job: dict[str, Any]) -> Runtime:

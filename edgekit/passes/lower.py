@@ -6,6 +6,7 @@ from __future__ import annotations
 from edgekit import ops
 from edgekit.ir import Graph
 from edgekit.layout import Target
+from edgekit.ops import winograd
 
 
 def lower(graph: Graph, target: Target) -> Graph:
@@ -16,7 +17,7 @@ def lower(graph: Graph, target: Target) -> Graph:
     """
     g = graph.copy()
     lowered = []
-    for op in g.ops:
+    for op in (winograd.instead(o) if winograd.pays(o, g, target) else o for o in g.ops):
         definition = ops.get(op.type)
         lowered.append(definition.lower(op, g, target) if definition.lower else op)
     g.ops = lowered

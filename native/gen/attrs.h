@@ -183,6 +183,13 @@ typedef struct ek_attr_gru {
 } ek_attr_gru;
 _Static_assert(sizeof(ek_attr_gru) == 8, "generated layout");
 
+typedef struct ek_attr_winograd {
+    uint16_t pad[4]; /* top, left, bottom, right */
+    float lo; /* lower bound of the output; int8: relative to the zero point */
+    float hi; /* upper bound of the output; int8: relative to the zero point */
+} ek_attr_winograd;
+_Static_assert(sizeof(ek_attr_winograd) == 16, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -208,5 +215,6 @@ enum {
     EK_OP_CONV_TRANSPOSE2D = 22,
     EK_OP_LSTM = 23,
     EK_OP_GRU = 24,
+    EK_OP_WINOGRAD = 25,
 };
 #endif

@@ -26,5 +26,6 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_conv_transpose2d,
     &ek_op_lstm,
     &ek_op_gru,
+    &ek_op_winograd,
     0,
 };

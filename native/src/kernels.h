@@ -68,6 +68,9 @@ typedef struct ek_dw {
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
+/* Where Winograd's transform writes 4x4 outputs: the first `rows` and `cols`, this many floats apart. */
+typedef struct ek_wino_out { ptrdiff_t row, col; uint32_t rows, cols; float lo, hi; } ek_wino_out;
+
 /* Microcontrollers have no memory for padded bands of rows: their builds leave out the code that makes them. */
 #if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define EK_BANDS 0
@@ -102,6 +105,11 @@ typedef struct ek_kernels {
     /* Widens n int8 (a multiple of 4) as gemm_s8 likes them: word i of x goes to y[4 i] and y[4 i + 2].
      * Returns their sum.  NULL: the kernels take int8 alone. */
     int32_t (*widen)(const int8_t *x, uint32_t n, uint32_t *y);
+    /* Winograd's transforms (ops/winograd.c has portable ones), of at least wino_lanes channels: 6x6 pixels -> v[36][plane];
+     * products m[36][plane] -> 4x4 outputs */
+    void (*wino_in)(const float *const px[36], float *v, size_t plane, uint32_t channels);
+    void (*wino_out)(const float *m, size_t plane, const float *bias, const ek_wino_out *o, float *y, uint32_t channels);
+    uint8_t wino_lanes;                  /* 0: none */
     uint8_t isa[24];                     /* EK_ISA_* of each slot, by EK_K_* */
     /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
     uint8_t s8_nr, s8_kr, s8_encoding, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;

@@ -271,7 +271,7 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(dequantize, DEQUANTIZE, dequantize);
     FILL(unary_f32, UNARY_F32, unary_f32);
     FILL(binary_f32, BINARY_F32, binary_f32);
-    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = k->dw_edges = 0;
+    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = k->dw_edges = k->wino_lanes = 0;
     k->nm_nr = k->nm_kr = k->blocks_nr = k->blocks_kr = 0;
     k->s8_encoding = 0;
     k->s8_xoff = EK_XOFF_ANY;

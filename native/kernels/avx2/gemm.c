@@ -185,6 +185,7 @@ void ek_kernels_avx2(ek_kernels *k)
     k->tile_rows = 16;
     ek_dw_avx2(k);
     ek_elementwise_avx2(k);
+    ek_winograd_avx2(k);
 }
 #else
 typedef int ek_no_avx2; /* a translation unit must not be empty */

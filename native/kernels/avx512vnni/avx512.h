@@ -7,6 +7,7 @@
 
 void ek_dw_avx512vnni(ek_kernels *k);
 void ek_elementwise_avx512vnni(ek_kernels *k);
+void ek_winograd_avx512vnni(ek_kernels *k);
 void ek_sparse_avx512vnni(ek_kernels *k);
 
 #define EK_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,fma")))

@@ -358,17 +358,16 @@ EK_INLINE EK_AVX512 void channels_f32(const ek_dw *d, const float_tile *t, const
     const float *w = (const float *)(const void *)d->w;
     size_t block = 16 * (1 + (size_t)d->kh * kw);
     uint32_t c0 = 0;
-    if (t->cols)
-        for (; c0 + 16 <= d->channels; c0 += 16, w += block)
-            tile_f32(d, t, c0, w, 0xffff, kw, sx, np, 1);
-    else
+    if (!t->cols)
         for (; c0 + 16 <= d->channels; c0 += 16, w += block)
             tile_f32(d, t, c0, w, 0xffff, kw, sx, np, 0);
-    if (c0 < d->channels)
-        tile_f32(d, t, c0, w, (__mmask16)((1u << (d->channels - c0)) - 1), kw, sx, np, 1);
+    for (; c0 < d->channels; c0 += 16, w += block) {
+        uint32_t left = d->channels - c0;
+        tile_f32(d, t, c0, w, left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xffff, kw, sx, np, 1);
+    }
 }
 
-/* Row r; the last tile reaches back over pixels that are done already. */
+/* Row r, of two pixels or more; the last tile reaches back over pixels that are done already. */
 EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32_t i1, const unsigned kw, const unsigned sx)
 {
     float_tile t = { .i0 = i0, .i1 = i1 };
@@ -377,7 +376,7 @@ EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32
     __mmask16 masks[COLUMNS];
     for (uint32_t p = 0, np; p < d->count; p += np) {
         uint32_t left = d->count - p;
-        np = left >= 3 && d->count >= WIDE ? WIDE : left >= 2 ? 2 : 1;
+        np = left >= 3 && d->count >= WIDE ? WIDE : 2;
         p = left < np ? d->count - np : p;
         int64_t first = -(int64_t)d->left + (int64_t)p * sx, past = first + (np - 1) * sx + kw;
         t.x = (const float *)d->x + row + (ptrdiff_t)first * (ptrdiff_t)d->channels;
@@ -387,10 +386,8 @@ EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32
             masks[q] = first + q >= 0 && first + q < d->columns ? 0xffff : 0;
         if (np == WIDE)
             channels_f32(d, &t, kw, sx, WIDE);
-        else if (np == 2)
-            channels_f32(d, &t, kw, sx, 2);
         else
-            channels_f32(d, &t, kw, sx, 1);
+            channels_f32(d, &t, kw, sx, 2);
     }
 }
 
@@ -425,7 +422,7 @@ static EK_AVX512 void dw_f32(const ek_dw *d)
 {
     ptrdiff_t ch = (ptrdiff_t)d->channels, sx = d->step / ch;
     int64_t lines = d->dy / ((ptrdiff_t)d->columns * ch);
-    int known = d->dx == ch && (sx == 1 || sx == 2) && (d->kw == 3 || d->kw == 5);
+    int known = d->count > 1 && d->dx == ch && (sx == 1 || sx == 2) && (d->kw == 3 || d->kw == 5);
     for (uint32_t r = 0; r < d->rows; r++) {
         int64_t top = -(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride;
         uint32_t i0 = 0, i1 = d->kh;

@@ -370,18 +370,16 @@ EK_INLINE EK_AVX512 void one_f32(const ek_gemm *g, const tile_f32 *t, const unsi
     }
 }
 
-/* All rows of nb blocks: 8, 4, 2, 1 at a time; one alone leaves the pipeline idle, so nine are seven and two. */
+/* all rows of nb blocks: 8, 4, 2, 1 at a time */
 EK_INLINE EK_AVX512 void rows_f32(const ek_gemm *g, tile_f32 t, const unsigned nb, const int half)
 {
     cursor c = cursor_of(g, sizeof(float));
     for (uint32_t m = g->m, done; m; m -= done, t.y += (ptrdiff_t)done * g->ldy) {
-        done = m == 9 ? 7 : m >= 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
+        done = m >= 8 ? 8 : m >= 4 ? 4 : m >= 2 ? 2 : 1;
         for (uint32_t r = 0; r < done; r++)
             t.a[r] = (const float *)(const void *)next_row(&c);
         if (done == 8)
             one_f32(g, &t, 8, nb, half);
-        else if (done == 7)
-            one_f32(g, &t, 7, nb, half);
         else if (done == 4)
             one_f32(g, &t, 4, nb, half);
         else if (done == 2)
@@ -433,6 +431,7 @@ void ek_kernels_avx512vnni(ek_kernels *k)
     k->windows = 3;
     ek_dw_avx512vnni(k);
     ek_elementwise_avx512vnni(k);
+    ek_winograd_avx512vnni(k);
     ek_sparse_avx512vnni(k);
 }
 #else
