@@ -6,6 +6,7 @@
  *   ek_widen   (const int8_t *p, vi out[4]): EK_VB int8 to int32
  *   ek_narrow  (const vi in[4], int8_t *p): back; values lie within int8
  *   ek_vsqrt   (vf): correctly rounded
+ *   EK_VROUND  (vf): hides a rounded value from contraction; where it is defined, rows of softmax and norms are made too
  * with the types vf and vi (float, int32_t) it declares.  The functions are those of fmath.c, both sides of a branch and a select. */
 #ifndef EK_ELEMENTWISE_H
 #define EK_ELEMENTWISE_H
@@ -124,6 +125,23 @@ EK_INLINE EK_V vf v_erf(vf x)
     return pick(a < 1.0f, small, pick(x == x, with_sign(y, x), x));
 }
 
+/* erf within 4e-7 of 1, in one branch: a rational fit of erf(x) / x over x^2 (iterated least squares, |x| below 3.92) */
+EK_INLINE EK_V vf v_erf_near(vf x)
+{
+    vf c = clamp(x, all(-3.92f), all(3.92f)), z = c * c;
+    vf p = z * 1.9921005569e-8f - 1.9942649305e-6f;
+    p = p * z + 1.4898464759e-4f;
+    p = p * z + 3.9728648823e-3f;
+    p = p * z + 5.1397276993e-2f;
+    p = p * z + 2.0611389358e-1f;
+    p = p * z + 1.1283787779f;
+    vf q = z * 1.0241117516e-3f + 1.4889198428e-2f;
+    q = q * z + 1.1756445024e-1f;
+    q = q * z + 5.1599245194e-1f;
+    q = q * z + 1.0f;
+    return c * p / q;
+}
+
 EK_INLINE EK_V vf v_floor(vf x)
 {
     vi in = absolute(x) < 8388608.0f;
@@ -174,7 +192,7 @@ static EK_V void unary_f32(const float *x, float *y, size_t n, unsigned kind, fl
     case EK_UNARY_KIND_NEG: EK_EACH_F32(x, y, n, -v); break;
     case EK_UNARY_KIND_ABS: EK_EACH_F32(x, y, n, absolute(v)); break;
     case EK_UNARY_KIND_ERF: EK_EACH_F32(x, y, n, v_erf(v)); break;
-    case EK_UNARY_KIND_GELU: EK_EACH_F32(x, y, n, 0.5f * v * (1.0f + v_erf(v * 0.70710678f))); break;
+    case EK_UNARY_KIND_GELU: EK_EACH_F32(x, y, n, 0.5f * v * (1.0f + v_erf_near(v * 0.70710678f))); break;
     case EK_UNARY_KIND_GELU_TANH:
         EK_EACH_F32(x, y, n, 0.5f * v * (1.0f + v_tanh(0.79788456f * (v + 0.044715f * v * v * v))));
         break;
@@ -349,8 +367,151 @@ static EK_V void dequantize(const int8_t *x, float *y, size_t n, float scale, in
     }
 }
 
+#ifdef EK_VROUND
+EK_INLINE EK_V vf load_part(const float *x, size_t n, vf v)
+{
+    memcpy(&v, x, (n < LANES ? n : LANES) * sizeof *x);
+    return v;
+}
+
+EK_INLINE EK_V float sum_lanes(vf v)
+{
+    float s = 0;
+    for (int i = 0; i < LANES; i++)
+        s += v[i];
+    return s;
+}
+
+static EK_V void softmax_f32(const float *x, float *y, uint32_t n, float beta)
+{
+    vf top = all(x[0]), sum = all(0.0f), v;
+    uint32_t i = 0, whole = n / LANES * LANES;
+    for (; i < whole; i += LANES) {
+        memcpy(&v, x + i, sizeof v);
+        top = pick(v > top, v, top);
+    }
+    if (i < n) {
+        v = load_part(x + i, n - i, top);
+        top = pick(v > top, v, top);
+    }
+    float most = top[0];
+    for (int j = 1; j < LANES; j++)
+        most = top[j] > most ? top[j] : most;
+    for (i = 0; i < whole; i += LANES) {
+        memcpy(&v, x + i, sizeof v);
+        v = v_exp((v - most) * beta);
+        sum += v;
+        memcpy(y + i, &v, sizeof v);
+    }
+    if (i < n) {
+        vf e = v_exp((load_part(x + i, n - i, all(0.0f)) - most) * beta);
+        memcpy(y + i, &e, (n - i) * sizeof *y);
+        sum += load_part(y + i, n - i, all(0.0f));
+    }
+    float by = 1.0f / sum_lanes(sum);
+    EK_EACH_F32(y, y, n, v * by);
+}
+
+static EK_V void norm_f32(const float *x, float *y, const ek_norm *p)
+{
+    uint32_t n = p->n, whole = n / LANES * LANES, i;
+    vf sum = all(0.0f), square = all(0.0f), v;
+    float mean = 0;
+    for (i = 0; i < whole && !p->rms; i += LANES) {
+        memcpy(&v, x + i, sizeof v);
+        sum += v;
+    }
+    if (!p->rms)
+        mean = sum_lanes(sum + load_part(x + whole, n - whole, all(0.0f))) / (float)n;
+    for (i = 0; i < whole; i += LANES) {
+        memcpy(&v, x + i, sizeof v);
+        square += (v - mean) * (v - mean);
+    }
+    v = load_part(x + whole, n - whole, all(mean)) - mean;
+    float r = 1.0f / ek_sqrt_f32(sum_lanes(square + v * v) / (float)n + p->eps);
+    for (i = 0; i < n; i += LANES) {
+        uint32_t some = n - i < LANES ? n - i : LANES;
+        vf g = p->gamma ? load_part(p->gamma + i, some, all(0.0f)) : all(1.0f);
+        vf b = p->beta ? load_part(p->beta + i, some, all(0.0f)) : all(0.0f);
+        if (some == LANES) {
+            memcpy(&v, x + i, sizeof v);
+            v = (v - mean) * r * g + b;
+            memcpy(y + i, &v, sizeof v);
+        } else {
+            v = (load_part(x + i, some, all(0.0f)) - mean) * r * g + b;
+            memcpy(y + i, &v, some * sizeof *y);
+        }
+    }
+}
+
+EK_INLINE EK_V void norm_chunk(const int8_t *x, int8_t *y, const float *gamma, const float *beta, const ek_norm *p, int32_t scale,
+                               int32_t sum, float r)
+{
+    const vf lo = all((float)(-128 - p->zero)), hi = all((float)(127 - p->zero));
+    vi u[4];
+    ek_widen(x, u);
+    EK_UNROLL for (int j = 0; j < 4; j++) {
+        vf g, b, t = to_float((u[j] - p->x_zero) * scale - sum) * r;
+        memcpy(&g, gamma + j * LANES, sizeof g);
+        memcpy(&b, beta + j * LANES, sizeof b);
+        t *= g;
+        EK_VROUND(t);
+        t += b;
+        u[j] = rint_int(clamp(t, lo, hi)) + p->zero;
+    }
+    ek_narrow(u, y);
+}
+
+/* the steps of row_s8 in ops/layer_norm.c */
+static EK_V void norm_s8(const int8_t *x, int8_t *y, const ek_norm *p)
+{
+    enum { FLUSH = 256 * BYTES }; /* squares of so many fit an int32 lane */
+    uint32_t n = p->n, whole = n / BYTES * BYTES, i = 0;
+    int32_t sum = 0;
+    int64_t square = 0;
+    while (i < whole) {
+        vi s = { 0 }, q = { 0 }, u[4];
+        for (uint32_t end = whole - i < FLUSH ? whole : i + FLUSH; i < end; i += BYTES) {
+            ek_widen(x + i, u);
+            EK_UNROLL for (int j = 0; j < 4; j++) {
+                u[j] -= p->x_zero;
+                s += u[j];
+                q += u[j] * u[j];
+            }
+        }
+        for (int j = 0; j < LANES; j++) {
+            sum += s[j];
+            square += q[j];
+        }
+    }
+    for (; i < n; i++) {
+        int32_t d = x[i] - p->x_zero;
+        sum += d;
+        square += d * d;
+    }
+    float r = ek_norm_s8_scale(n, p->rms, p->eps, square, &sum);
+    int32_t scale = p->rms ? 1 : (int32_t)n;
+    for (i = 0; i < whole; i += BYTES)
+        norm_chunk(x + i, y + i, p->gamma + i, p->beta + i, p, scale, sum, r);
+    if (i < n) {
+        int8_t part[BYTES] = { 0 };
+        float gamma[BYTES] = { 0 }, beta[BYTES] = { 0 };
+        memcpy(part, x + i, n - i);
+        memcpy(gamma, p->gamma + i, (n - i) * sizeof *gamma);
+        memcpy(beta, p->beta + i, (n - i) * sizeof *beta);
+        norm_chunk(part, part, gamma, beta, p, scale, sum, r);
+        memcpy(y + i, part, n - i);
+    }
+}
+#endif
+
 static void set_elementwise(ek_kernels *k)
 {
+#ifdef EK_VROUND
+    EK_SET(k, softmax_f32, SOFTMAX_F32, softmax_f32, EK_VISA);
+    EK_SET(k, norm_f32, NORM_F32, norm_f32, EK_VISA);
+    EK_SET(k, norm_s8, NORM_S8, norm_s8, EK_VISA);
+#endif
     EK_SET(k, add_s8, ADD_S8, add_s8, EK_VISA);
     EK_SET(k, max_s8, MAX_S8, max_s8, EK_VISA);
     EK_SET(k, max_f32, MAX_F32, max_f32, EK_VISA);

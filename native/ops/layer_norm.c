@@ -9,7 +9,9 @@ enum { N_MAX = 1 << 20 }; /* int8: n * sum of squares stays below 2^57 */
 typedef struct norm {
     const ek_attr_layer_norm *a;
     ek_view x, gamma, beta, y;
+    const ek_kernels *k;
     uint32_t n, rows, tile;
+    ek_norm p;
 } norm;
 
 static int check(const ek_ctx *c)
@@ -51,7 +53,7 @@ static void row_f32(const norm *v, const float *x, float *y)
 static void row_s8(const norm *v, const int8_t *x, int8_t *y)
 {
     const float *g = (const float *)(const void *)v->gamma.data, *b = (const float *)(const void *)v->beta.data;
-    float lo = (float)(-128 - v->y.zero), hi = (float)(127 - v->y.zero), n = (float)v->n;
+    float lo = (float)(-128 - v->y.zero), hi = (float)(127 - v->y.zero);
     int32_t zero = v->x.zero, sum = 0, scale = v->a->rms ? 1 : (int32_t)v->n;
     int64_t square = 0;
     for (uint32_t i = 0; i < v->n; i++) {
@@ -59,17 +61,7 @@ static void row_s8(const norm *v, const int8_t *x, int8_t *y)
         sum += d;
         square += d * d;
     }
-    /* variance = (n * square - sum^2) / n^2 of the stored integers; the numerator is exact */
-    float var = ek_div_f32((float)square, n);
-    if (v->a->rms)
-        sum = 0;
-    else
-        var = ek_div_f32(ek_div_f32((float)((int64_t)v->n * square - (int64_t)sum * sum), n), n);
-    var += v->a->eps_q;
-    EK_ROUND(var);
-    float r = ek_div_f32(1.0f, ek_sqrt_f32(var));
-    if (!v->a->rms)
-        r = ek_div_f32(r, n);
+    float r = ek_norm_s8_scale(v->n, v->a->rms != 0, v->a->eps_q, square, &sum);
     for (uint32_t i = 0; i < v->n; i++) {
         float t = ek_mul_f32((float)((x[i] - zero) * scale - sum), r);
         t = ek_mul_f32(t, g[i]) + b[i];
@@ -85,8 +77,13 @@ static void tile(void *arg, unsigned t, unsigned thread)
     (void)thread;
     for (uint32_t r = t * v->tile; r < end; r++) {
         size_t at = (size_t)r * v->n;
-        if (v->x.dtype == EK_F32)
-            row_f32(v, (const float *)(const void *)v->x.data + at, (float *)(void *)v->y.data + at);
+        const float *x = (const float *)(const void *)v->x.data + at;
+        if (v->x.dtype == EK_F32 && v->k->norm_f32)
+            v->k->norm_f32(x, (float *)(void *)v->y.data + at, &v->p);
+        else if (v->x.dtype == EK_F32)
+            row_f32(v, x, (float *)(void *)v->y.data + at);
+        else if (v->k->norm_s8)
+            v->k->norm_s8((const int8_t *)v->x.data + at, (int8_t *)v->y.data + at, &v->p);
         else
             row_s8(v, (const int8_t *)v->x.data + at, (int8_t *)v->y.data + at);
     }
@@ -94,14 +91,18 @@ static void tile(void *arg, unsigned t, unsigned thread)
 
 static int run(const ek_ctx *c)
 {
-    norm v = { (const ek_attr_layer_norm *)c->attr, ek_in(c, 0), ek_in(c, 1), ek_in(c, 2), ek_out(c, 0), 0, 0, 0 };
+    norm v = { (const ek_attr_layer_norm *)c->attr, ek_in(c, 0), ek_in(c, 1), ek_in(c, 2), ek_out(c, 0), c->k, 0, 0, 0, { 0 } };
     v.n = v.x.dims[v.x.rank - 1];
     v.rows = v.x.count / v.n;
+    v.p = (ek_norm){ v.gamma.rec ? (const float *)(const void *)v.gamma.data : 0, v.beta.rec ? (const float *)(const void *)v.beta.data : 0,
+                     v.n, v.a->rms != 0, v.x.dtype == EK_F32 ? v.a->eps : v.a->eps_q, v.x.zero, v.y.zero };
     v.tile = v.n > 2048 ? 1 : 2048 / v.n;
     ek_for(c, tile, &v, (v.rows - 1) / v.tile + 1);
     return 1;
 }
 
+static unsigned kernel(const ek_ctx *c) { return ek_in(c, 0).dtype == EK_F32 ? EK_K_NORM_F32 : EK_K_NORM_S8; }
+
 const ek_op_def ek_op_layer_norm = {
-    EK_OP_LAYER_NORM, 1, sizeof(ek_attr_layer_norm), 1, 3, 1, 1, "layer_norm", check, run, 0,
+    EK_OP_LAYER_NORM, 1, sizeof(ek_attr_layer_norm), 1, 3, 1, 1, "layer_norm", check, run, kernel,
 };

@@ -17,13 +17,17 @@ static int check(const ek_ctx *c)
     if (!x.rec || !y.rec || !x.rank || x.dtype != y.dtype || !ek_same_shape(&x, &y))
         return 0;
     if (x.dtype == EK_F32)
-        return EK_USES(UNARY_F32);
+        return EK_USES(SOFTMAX_F32);
     return x.dtype == EK_I8 && ek_quant_ok(&y) && ek_is(&t, EK_I32, 1) && t.count == 256 && !a->log && a->scale > 0
            && ek_finite(a->scale);
 }
 
 static void row_f32(const soft *v, const float *x, float *y)
 {
+    if (v->c->k->softmax_f32 && !v->a->log) {
+        v->c->k->softmax_f32(x, y, v->n, v->a->beta);
+        return;
+    }
     float top = x[0], sum = 0;
     for (uint32_t i = 1; i < v->n; i++)
         top = x[i] > top ? x[i] : top;
@@ -37,9 +41,10 @@ static void row_f32(const soft *v, const float *x, float *y)
             y[i] -= sum;
         return;
     }
-    v->c->k->unary_f32(y, y, v->n, EK_UNARY_KIND_EXP, 0, 0);
+    if (EK_USES(UNARY_F32))
+        v->c->k->unary_f32(y, y, v->n, EK_UNARY_KIND_EXP, 0, 0);
     for (uint32_t i = 0; i < v->n; i++)
-        sum += y[i];
+        sum += EK_USES(UNARY_F32) ? y[i] : (y[i] = ek_exp_f32(y[i]));
     float inv = 1.0f / sum;
     for (uint32_t i = 0; i < v->n; i++)
         y[i] *= inv;
@@ -67,11 +72,15 @@ static void tile(void *arg, unsigned t, unsigned thread)
 {
     const soft *v = (const soft *)arg;
     uint32_t end = ek_min_u32((t + 1) * v->tile, v->rows);
+    ek_softmax p = { (const uint32_t *)(const void *)v->table.data, v->n, v->a->scale, v->y.zero };
+    int fast = v->c->k->softmax_s8 && v->x.dtype == EK_I8 && p.table[0] >> 9; /* 2^40 / sum fits 32 bits */
     (void)thread;
     for (uint32_t r = t * v->tile; r < end; r++) {
         size_t at = (size_t)r * v->n;
-        if (EK_USES(UNARY_F32) && v->x.dtype == EK_F32)
+        if (EK_USES(SOFTMAX_F32) && v->x.dtype == EK_F32)
             row_f32(v, (const float *)(const void *)v->x.data + at, (float *)(void *)v->y.data + at);
+        else if (fast)
+            v->c->k->softmax_s8((const int8_t *)v->x.data + at, (int8_t *)v->y.data + at, &p);
         else
             row_s8(v, (const int8_t *)v->x.data + at, (int8_t *)v->y.data + at);
     }
@@ -87,6 +96,6 @@ static int run(const ek_ctx *c)
     return 1;
 }
 
-static unsigned kernel(const ek_ctx *c) { return ek_in(c, 0).dtype == EK_F32 ? EK_K_UNARY_F32 : EK_K_NONE; }
+static unsigned kernel(const ek_ctx *c) { return ek_in(c, 0).dtype == EK_F32 ? EK_K_SOFTMAX_F32 : EK_K_SOFTMAX_S8; }
 
 const ek_op_def ek_op_softmax = { EK_OP_SOFTMAX, 1, sizeof(ek_attr_softmax), 1, 2, 1, 1, "softmax", check, run, kernel };

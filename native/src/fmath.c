@@ -299,3 +299,17 @@ float ek_binary_f32(float a, float b, unsigned kind)
     default: return a;
     }
 }
+
+float ek_norm_s8_scale(uint32_t n, int rms, float eps, int64_t square, int32_t *sum)
+{
+    /* variance = (n * square - sum^2) / n^2 of the stored integers; the numerator is exact */
+    float count = (float)n, var = ek_div_f32((float)square, count);
+    if (rms)
+        *sum = 0;
+    else
+        var = ek_div_f32(ek_div_f32((float)((int64_t)n * square - (int64_t)*sum * *sum), count), count);
+    var += eps;
+    EK_ROUND(var);
+    float r = ek_div_f32(1.0f, ek_sqrt_f32(var));
+    return rms ? r : ek_div_f32(r, count);
+}

@@ -68,6 +68,11 @@ typedef struct ek_dw {
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
+/* A row of softmax in int8: 256 exponentials by distance from the largest, ops/softmax.c. */
+typedef struct ek_softmax { const uint32_t *table; uint32_t n; float scale; int32_t zero; } ek_softmax;
+/* A row of layer_norm; gamma and beta may be NULL in float.  int8: eps is of the stored integers, the zero points. */
+typedef struct ek_norm { const float *gamma, *beta; uint32_t n; int rms; float eps; int32_t x_zero, zero; } ek_norm;
+
 /* Where Winograd's transform writes 4x4 outputs: the first `rows` and `cols`, this many floats apart. */
 typedef struct ek_wino_out { ptrdiff_t row, col; uint32_t rows, cols; float lo, hi; } ek_wino_out;
 
@@ -105,6 +110,11 @@ typedef struct ek_kernels {
     /* Widens n int8 (a multiple of 4) as gemm_s8 likes them: word i of x goes to y[4 i] and y[4 i + 2].
      * Returns their sum.  NULL: the kernels take int8 alone. */
     int32_t (*widen)(const int8_t *x, uint32_t n, uint32_t *y);
+    /* one row; NULL: ops/softmax.c and ops/layer_norm.c have loops of their own */
+    void (*softmax_f32)(const float *x, float *y, uint32_t n, float beta);
+    void (*softmax_s8)(const int8_t *x, int8_t *y, const ek_softmax *p); /* table[0] is at least 2^9 */
+    void (*norm_f32)(const float *x, float *y, const ek_norm *p);
+    void (*norm_s8)(const int8_t *x, int8_t *y, const ek_norm *p);
     /* Winograd's transforms (ops/winograd.c has portable ones), of at least wino_lanes channels: 6x6 pixels -> v[36][plane];
      * products m[36][plane] -> 4x4 outputs */
     void (*wino_in)(const float *const px[36], float *v, size_t plane, uint32_t channels);
@@ -123,7 +133,7 @@ typedef struct ek_kernels {
 enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
     EK_K_MAX_F32, EK_K_SUM_S8, EK_K_SUM_F32, EK_K_QUANTIZE, EK_K_DEQUANTIZE, EK_K_UNARY_F32, EK_K_BINARY_F32,
-    EK_K_GEMM_SPARSE,
+    EK_K_GEMM_SPARSE, EK_K_SOFTMAX_F32, EK_K_SOFTMAX_S8, EK_K_NORM_F32, EK_K_NORM_S8,
     EK_K_COUNT, EK_K_NONE = 255
 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */

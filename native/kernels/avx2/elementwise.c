@@ -23,6 +23,7 @@ EK_INLINE EK_V void ek_narrow(const vi in[4], int8_t *p)
 
 EK_INLINE EK_V vf ek_vsqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
 
+#define EK_VROUND(x) EK_ROUND256(x)
 #include "../elementwise.h"
 
 /* One half of a table, 8 rows of 16.  VPSHUFB gives 0 for negative indices, so the rows up to an index's own all
