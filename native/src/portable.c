@@ -1,6 +1,7 @@
 /* Portable kernels: complete and the truth.  Every layout, every width; an ISA overlays what it does faster. */
 #include "op.h"
 #include "portable.h"
+#include <string.h>
 #include "fmath.h"
 #include "qmath.h"
 
@@ -255,6 +256,7 @@ static void binary_f32(const float *a, const float *b, float *y, size_t n, unsig
 
 void ek_kernels_portable(ek_kernels *k)
 {
+    memset(k, 0, sizeof *k); /* no layout is its own, and what ISAs alone have is not there */
     FILL(gemm_s8, GEMM_S8, EK_FOREIGN ? ek_gemm_s8_portable : 0);
     FILL(gemm_dyn, GEMM_DYN, ek_gemm_dyn_portable);
     FILL(gemm_f32, GEMM_F32, ek_gemm_f32_portable);
@@ -271,12 +273,6 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(dequantize, DEQUANTIZE, dequantize);
     FILL(unary_f32, UNARY_F32, unary_f32);
     FILL(binary_f32, BINARY_F32, binary_f32);
-    k->s8_nr = k->s8_kr = k->f32_nr = k->dw_s8_nr = k->dw_f32_nr = k->dw_rows = k->dw_edges = k->wino_lanes = 0;
-    k->nm_nr = k->nm_kr = k->blocks_nr = k->blocks_kr = 0;
-    k->s8_encoding = 0;
     k->s8_xoff = EK_XOFF_ANY;
-    k->dw_image = 0;
-    k->widen = 0;
-    k->windows = 0;
     k->tile_rows = 4;
 }
