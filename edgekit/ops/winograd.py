@@ -97,7 +97,7 @@ def macs(op: Op, g: Graph) -> int:
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(31)
-    cases = (
+    cases: tuple[tuple[str, tuple[int, ...], int, tuple[int, ...], dict[str, float]], ...] = (
         ("same", (1, 9, 14, 16), 32, (1, 1, 1, 1), {"lo": 0.0}),
         ("valid_batch", (3, 8, 7, 20), 17, (0, 0, 0, 0), {}),
         ("few", (1, 3, 5, 3), 5, (1, 0, 2, 1), {"lo": -4.0, "hi": 4.0}),
