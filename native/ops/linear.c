@@ -3,6 +3,8 @@
 #include "attrs.h"
 #include "gemm.h"
 
+enum { SHARED = 65536 }; /* weights that pay for sharing them among threads */
+
 typedef struct linear {
     const ek_ctx *c;
     ek_view x, y;    /* (m, k), (m, n) with leading axes folded */
@@ -10,6 +12,7 @@ typedef struct linear {
     uint32_t m, k, kp, n, elem;
     uint32_t floats; /* dynamic: beside the int8 of a row, the scales of its groups and their sums */
     int dynamic, wide;
+    uint32_t part;   /* outputs of a tile, whole blocks: where all rows are one tile, threads share the outputs; else n */
 } linear;
 
 static int setup(const ek_ctx *c, linear *v)
@@ -73,12 +76,15 @@ static float quantize_row(const float *x, int8_t *q, uint32_t k, uint32_t kp)
 static void tile(void *arg, unsigned t, unsigned thread)
 {
     const linear *v = (const linear *)arg;
-    uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
+    uint32_t parts = (v->n + v->part - 1) / v->part, n0 = t % parts * v->part;
+    uint32_t m0 = t / parts * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     const uint8_t *x = v->x.data + (size_t)m0 * v->k * v->elem;
     ek_gemm g = v->rows.g;
     g.m = m;
-    g.y = v->y.data + (size_t)m0 * v->n * v->elem;
+    g.n = ek_min_u32(v->part, v->n - n0);
+    g.w += (size_t)(n0 / g.nr) * g.nr * (v->elem == 4 ? 4 + 4 * (size_t)v->k : 8 + (size_t)ek_up(v->k, g.kr));
+    g.y = v->y.data + ((size_t)m0 * v->n + n0) * v->elem;
     g.ldy = (ptrdiff_t)v->n;
     g.a = x;
     g.lda = (ptrdiff_t)v->k;
@@ -126,7 +132,12 @@ static int run(const ek_ctx *c)
     while (v.dynamic && v.rows.tile > 1
            && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;
-    ek_for(c, tile, &v, (v.m + v.rows.tile - 1) / v.rows.tile);
+    uint32_t tiles = (v.m + v.rows.tile - 1) / v.rows.tile;
+    int plain = v.rows.fn == c->k->gemm_s8 || v.rows.fn == c->k->gemm_f32;
+    v.part = v.n;
+    if (tiles == 1 && c->threads > 1 && plain && !v.dynamic && !v.rows.room && (uint64_t)v.k * v.n >= SHARED)
+        v.part = ek_up((v.n - 1) / (2 * c->threads) + 1, v.rows.g.nr);
+    ek_for(c, tile, &v, tiles * ((v.n + v.part - 1) / v.part));
     return 1;
 }
 

@@ -1,6 +1,7 @@
 /* Thread pool, clock and trace for hosted systems.  The one place of the library that allocates.
  *
- * Workers spin for a bounded time after a job, so that the next op of the same run finds them awake (a futex wake-up
+ * A job waits for the workers that joined it, not for those still asleep or without a processor: whoever comes late finds
+ * the gate closed.  Workers spin for a bounded time after a job, so that the next op of the same run finds them awake (a futex wake-up
  * costs microseconds, and a network has tens of ops), then sleep. */
 #if !defined(_WIN32)
 #define _POSIX_C_SOURCE 200809L
@@ -14,10 +15,12 @@
 typedef int ek_thread; /* no threads on Windows yet: ek_host_create gives one */
 #else
 #include <pthread.h>
+#include <sched.h>
 typedef pthread_t ek_thread;
 #endif
 
-#define SPIN 4000 /* about 10 to 40 microseconds */
+#define SPIN 4000 /* about 10 to 50 microseconds */
+#define OPEN 0x10000u
 
 struct ek_host {
     unsigned threads, started;
@@ -28,7 +31,8 @@ struct ek_host {
     pthread_mutex_t lock;
     pthread_cond_t wake;
 #endif
-    atomic_uint job, stop, next, busy, sleepers;
+    atomic_uint job, stop, next, sleepers;
+    atomic_uint gate; /* OPEN while a job may be joined, plus the workers inside */
     ek_tile_fn fn;
     void *arg;
     unsigned tiles;
@@ -81,6 +85,16 @@ static void work(ek_host *h, unsigned me)
     }
 }
 
+/* 1: the caller is inside the open job, whose fields it now sees */
+static int join(ek_host *h)
+{
+    unsigned g = atomic_load_explicit(&h->gate, memory_order_relaxed);
+    while (g & OPEN)
+        if (atomic_compare_exchange_weak_explicit(&h->gate, &g, g + 1, memory_order_acquire, memory_order_relaxed))
+            return 1;
+    return 0;
+}
+
 typedef struct start { ek_host *h; unsigned me; } start;
 
 static void *worker(void *p)
@@ -106,8 +120,10 @@ static void *worker(void *p)
         if (atomic_load(&h->stop))
             return 0;
         seen = atomic_load_explicit(&h->job, memory_order_acquire);
-        work(h, s.me);
-        atomic_fetch_sub_explicit(&h->busy, 1, memory_order_release);
+        if (join(h)) {
+            work(h, s.me);
+            atomic_fetch_sub_explicit(&h->gate, 1, memory_order_release);
+        }
     }
 }
 
@@ -118,7 +134,7 @@ static void host_parallel(void *ctx, ek_tile_fn fn, void *arg, unsigned tiles)
     h->arg = arg;
     h->tiles = tiles;
     atomic_store_explicit(&h->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&h->busy, h->started, memory_order_relaxed);
+    atomic_store_explicit(&h->gate, OPEN, memory_order_release);
     atomic_fetch_add(&h->job, 1);
     if (atomic_load(&h->sleepers)) {
         pthread_mutex_lock(&h->lock);
@@ -126,8 +142,13 @@ static void host_parallel(void *ctx, ek_tile_fn fn, void *arg, unsigned tiles)
         pthread_mutex_unlock(&h->lock);
     }
     work(h, 0);
-    while (atomic_load_explicit(&h->busy, memory_order_acquire))
-        relax();
+    atomic_fetch_and_explicit(&h->gate, ~OPEN, memory_order_relaxed);
+    for (unsigned spins = 0; atomic_load_explicit(&h->gate, memory_order_acquire); spins++) {
+        if (spins < SPIN)
+            relax();
+        else
+            sched_yield(); /* the worker may be waiting for this processor */
+    }
 }
 
 static int start_workers(ek_host *h)
