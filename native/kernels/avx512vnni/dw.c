@@ -367,21 +367,27 @@ EK_INLINE EK_AVX512 void channels_f32(const ek_dw *d, const float_tile *t, const
     }
 }
 
+/* where tap (0, 0) of pixel (0, 0) lies, or would */
+EK_INLINE const float *first_f32(const ek_dw *d)
+{
+    ptrdiff_t top = (int32_t)d->top, left = (ptrdiff_t)d->left;
+    return (const float *)d->x - (d->columns ? (top * (ptrdiff_t)d->columns + left) * (ptrdiff_t)d->channels : 0);
+}
+
 /* Row r, of two pixels or more; the last tile reaches back over pixels that are done already. */
 EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32_t i1, const unsigned kw, const unsigned sx)
 {
     float_tile t = { .i0 = i0, .i1 = i1 };
-    int64_t top = -(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride, lines = d->dy / ((ptrdiff_t)d->columns * d->channels);
-    ptrdiff_t row = (ptrdiff_t)((top + (int64_t)i0 * lines) * d->columns) * (ptrdiff_t)d->channels;
+    const float *row = first_f32(d) + (ptrdiff_t)r * d->row_step + (ptrdiff_t)i0 * d->dy;
     __mmask16 masks[COLUMNS];
     for (uint32_t p = 0, np; p < d->count; p += np) {
         uint32_t left = d->count - p;
         np = left >= 3 && d->count >= WIDE ? WIDE : 2;
         p = left < np ? d->count - np : p;
         int64_t first = -(int64_t)d->left + (int64_t)p * sx, past = first + (np - 1) * sx + kw;
-        t.x = (const float *)d->x + row + (ptrdiff_t)first * (ptrdiff_t)d->channels;
+        t.x = row + (ptrdiff_t)p * d->step;
         t.y = (float *)d->y + ((size_t)r * d->count + p) * d->channels;
-        t.cols = first < 0 || past > d->columns ? masks : 0;
+        t.cols = d->columns && (first < 0 || past > d->columns) ? masks : 0;
         for (uint32_t q = 0; t.cols && q < COLUMNS; q++)
             masks[q] = first + q >= 0 && first + q < d->columns ? 0xffff : 0;
         if (np == WIDE)
@@ -395,7 +401,8 @@ EK_INLINE EK_AVX512 void row_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32
 static EK_AVX512 void row_any_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint32_t i1)
 {
     ptrdiff_t ch = (ptrdiff_t)d->channels;
-    int64_t lines = d->dy / ((ptrdiff_t)d->columns * ch), sx = d->step / ch, dx = d->dx / ch;
+    int64_t sx = d->step / ch, dx = d->dx / ch;
+    const float *row = first_f32(d) + (ptrdiff_t)r * d->row_step;
     for (uint32_t p = 0; p < d->count; p++) {
         const float *w = (const float *)(const void *)d->w;
         float *y = (float *)d->y + ((size_t)r * d->count + p) * d->channels;
@@ -404,12 +411,11 @@ static EK_AVX512 void row_any_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint3
             __mmask16 some = left >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << left) - 1);
             __m512 acc = _mm512_loadu_ps(w);
             for (uint32_t i = i0; i < i1; i++) {
-                int64_t line = (-(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride + (int64_t)i * lines) * d->columns;
                 for (uint32_t j = 0; j < d->kw; j++) {
-                    int64_t col = -(int64_t)d->left + (int64_t)p * sx + (int64_t)j * dx;
-                    if (col < 0 || col >= d->columns)
+                    int64_t col = (int64_t)p * sx + (int64_t)j * dx - d->left;
+                    if (d->columns && (col < 0 || col >= d->columns))
                         continue;
-                    const float *x = (const float *)d->x + (ptrdiff_t)(line + col) * ch + c0;
+                    const float *x = row + (ptrdiff_t)i * d->dy + (ptrdiff_t)p * d->step + (ptrdiff_t)j * d->dx + c0;
                     acc = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(some, x), _mm512_loadu_ps(w + 16 * (1 + (size_t)i * d->kw + j)), acc);
                 }
             }
@@ -421,14 +427,14 @@ static EK_AVX512 void row_any_f32(const ek_dw *d, uint32_t r, uint32_t i0, uint3
 static EK_AVX512 void dw_f32(const ek_dw *d)
 {
     ptrdiff_t ch = (ptrdiff_t)d->channels, sx = d->step / ch;
-    int64_t lines = d->dy / ((ptrdiff_t)d->columns * ch);
-    int known = d->count > 1 && d->dx == ch && (sx == 1 || sx == 2) && (d->kw == 3 || d->kw == 5);
+    int64_t lines = d->columns ? d->dy / ((ptrdiff_t)d->columns * ch) : 0;
+    int known = d->count > 1 && d->dx == ch && d->step == sx * ch && (sx == 1 || sx == 2) && (d->kw == 3 || d->kw == 5);
     for (uint32_t r = 0; r < d->rows; r++) {
         int64_t top = -(int64_t)(int32_t)d->top + (int64_t)r * d->row_stride;
         uint32_t i0 = 0, i1 = d->kh;
-        while (i0 < i1 && top + (int64_t)i0 * lines < 0)
+        while (d->columns && i0 < i1 && top + (int64_t)i0 * lines < 0)
             i0++;
-        while (i1 > i0 && top + (int64_t)(i1 - 1) * lines >= d->h)
+        while (d->columns && i1 > i0 && top + (int64_t)(i1 - 1) * lines >= d->h)
             i1--;
         if (known && d->kw == 3 && sx == 1)
             row_f32(d, r, i0, i1, 3, 1);
