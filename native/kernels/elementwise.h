@@ -139,7 +139,7 @@ EK_INLINE EK_V vf v_erf_near(vf x)
     q = q * z + 1.1756445024e-1f;
     q = q * z + 5.1599245194e-1f;
     q = q * z + 1.0f;
-    return c * p / q;
+    return pick(absolute(x) > 3.92f, with_sign(all(1.0f), x), c * p / q); /* whole beyond: large x are multiplied by 1 + erf */
 }
 
 EK_INLINE EK_V vf v_floor(vf x)
