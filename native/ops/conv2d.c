@@ -206,7 +206,14 @@ static void widened(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t
 {
     uint8_t *first = room + v->rows.room, *spare = first + v->wide / 2 * ek_wide_bytes(v->kp);
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
-    g->wide = (const uint32_t *)(const void *)first;
+    g->wide = (uint32_t *)(void *)first;
+    if (v->rows.in_place && !v->rows.room) { /* the kernel widens them */
+        g->a = v->x.data + (size_t)m0 * v->k;
+        g->lda = (ptrdiff_t)v->k;
+        g->m = m;
+        ek_rows_run(&v->rows, g, room);
+        return;
+    }
     for (; m; m -= g->m, m0 += g->m, g->y = (uint8_t *)g->y + g->m * g->ldy) {
         g->m = ek_min_u32(m, v->wide);
         if (v->rows.in_place)

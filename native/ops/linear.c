@@ -90,7 +90,8 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.lda = (ptrdiff_t)v->k;
     if (v->wide) {
         ek_widen_rows(&v->rows, s, x, m, v->k);
-        g.wide = (const uint32_t *)(void *)s;
+        g.wide = (uint32_t *)(void *)s;
+        g.a = 0;
     } else if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
         int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4 * v->floats, 16));

@@ -29,8 +29,9 @@ typedef struct ek_gemm {
     float lo, hi;        /* int8: relative to zero, whole numbers */
     int32_t zero;        /* int8: output zero point */
     const float *row_scale; /* gemm_dyn: (m) activation scale */
-    /* Rows that ek_kernels.widen made, in place of a: pairs of rows, each [sum of both rows][k / 4][4 words].  Else 0. */
-    const uint32_t *wide;
+    /* Rows as ek_kernels.widen makes them, where a is NULL: pairs of rows, each [sum of both rows][k / 4][4 words].  Else room
+     * for one such pair, k a multiple of 4; or 0: rows are taken one by one. */
+    uint32_t *wide;
     /* Windows read where they lie, only by kernels that set ek_kernels.windows; else 0.
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
     uint32_t width, segment; /* segment: a multiple of kr */

@@ -133,16 +133,25 @@ EK_INLINE void apart(uint32_t v, uint32_t w, uint32_t *to, size_t plane)
     to[3 * plane] = c >> 16 | (e & 0xffff0000u);
 }
 
+/* the same of inputs i and i + 1 of n, which may not be there */
+static void edge(const int8_t *x, ptrdiff_t step, ptrdiff_t i, ptrdiff_t n, uint32_t fill, uint32_t *to, size_t plane)
+{
+    uint32_t v = i >= 0 && i < n ? (uint32_t)ek_load_s32(x) : fill, w = i >= -1 && i + 1 < n ? (uint32_t)ek_load_s32(x + step) : fill;
+    apart(v, w, to, plane);
+}
+
 /* the padded line `at` (below 0: before the image) of four channels; to: words */
 static void line_apart(const int8_t *x, const axis *in, ptrdiff_t at, const axis *out, uint32_t fill, uint32_t *to, uint32_t words, size_t plane)
 {
     ptrdiff_t i = -(ptrdiff_t)in->pad, n = at < 0 || at >= (ptrdiff_t)out->in ? 0 : (ptrdiff_t)in->in;
-    x += at * out->x + i * in->x;
-    for (; words; words--, i += 2, x += 2 * in->x, to++)
-        if (i >= 0 && i + 1 < n)
-            apart((uint32_t)ek_load_s32(x), (uint32_t)ek_load_s32(x + in->x), to, plane);
-        else
-            apart(i >= 0 && i < n ? (uint32_t)ek_load_s32(x) : fill, i >= -1 && i + 1 < n ? (uint32_t)ek_load_s32(x + in->x) : fill, to, plane);
+    const ptrdiff_t step = in->x;
+    x += at * out->x + i * step;
+    for (; words && (i < 0 || i + 1 >= n); words--, i += 2, x += 2 * step)
+        edge(x, step, i, n, fill, to++, plane);
+    for (; words && i + 1 < n; words--, i += 2, x += 2 * step)
+        apart((uint32_t)ek_load_s32(x), (uint32_t)ek_load_s32(x + step), to++, plane);
+    for (; words; words--, i += 2, x += 2 * step)
+        edge(x, step, i, n, fill, to++, plane);
 }
 
 /* channel c of a band of planes; lines: of the output */

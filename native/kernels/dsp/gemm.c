@@ -205,20 +205,43 @@ static void block24(const ek_gemm *g, const ek_requant_dsp *q, tiles24 t, uint32
     put_s8(q, head, acc, p[0], t.y, n);
 }
 
-/* rows m and, where it exists, m + 1 */
-static void rows2(const ek_gemm *g, const ek_requant_dsp *q, const uint32_t *x, uint32_t m)
+/* two rows at a time, widened here where g->a tells them; of the last pair one may be missing */
+static void rows2(const ek_gemm *g, const ek_requant_dsp *q)
 {
-    const part p[2] = { part_of(g, (int32_t)x[0], (int32_t)x[0]), part_of(g, (int32_t)x[1], (int32_t)x[1]) };
-    uint32_t n = 0;
-    size_t block = ek_block_s8(4, 4, g->k);
-    tiles24 t = { x + 2, g->w, (g->k + 3) / 4, 0, { p[0].even, p[1].even }, (int8_t *)g->y + (ptrdiff_t)m * g->ldy,
-                  m + 1 < g->m ? g->ldy : 0, g->n / 4, q->zero, ek_four_dsp(q->low), ek_four_dsp(q->high), q->narrow };
-    if (FAST && !g->w_zero && t.steps <= STEPS && t.blocks) {
-        sums24(&t);
-        n = g->n & ~3u;
+    const uint32_t steps = (g->k + 3) / 4;
+    const size_t block = ek_block_s8(4, 4, g->k);
+    const int fast = FAST && !g->w_zero && steps <= STEPS && g->n >= 4;
+    const int8_t *a = g->a;
+    uint32_t *x = g->wide;
+    int8_t *y = g->y;
+    tiles24 t = { .steps = steps, .blocks = g->n / 4, .zero = q->zero, .low = ek_four_dsp(q->low), .high = ek_four_dsp(q->high),
+                  .narrow = q->narrow };
+    for (uint32_t left = g->m;; left -= 2, y += 2 * g->ldy) {
+        if (a) {
+            x[0] = (uint32_t)widen(a, g->k, x + 2);
+            if (left > 1)
+                x[1] = (uint32_t)widen(a + g->lda, g->k, x + 3);
+            a += 2 * g->lda;
+        }
+        const part p[2] = { part_of(g, (int32_t)x[0], (int32_t)x[0]), part_of(g, (int32_t)x[1], (int32_t)x[1]) };
+        uint32_t n = 0;
+        t.x = x + 2;
+        t.w = g->w;
+        t.even[0] = p[0].even;
+        t.even[1] = p[1].even;
+        t.y = y;
+        t.ldy = left > 1 ? g->ldy : 0;
+        if (fast) {
+            sums24(&t);
+            n = g->n & ~3u;
+        }
+        for (t.y += n, t.w += block * (n / 4); n < g->n; n += 4, t.w += block, t.y += 4)
+            block24(g, q, t, g->n - n, p);
+        if (left <= 2)
+            return;
+        if (!a)
+            x += 2 + 4 * steps;
     }
-    for (t.y += n, t.w += block * (n / 4); n < g->n; n += 4, t.w += block, t.y += 4)
-        block24(g, q, t, g->n - n, p);
 }
 
 EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const int dyn)
@@ -248,10 +271,9 @@ EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const
 static void gemm_s8(const ek_gemm *g)
 {
     const ek_requant_dsp q = ek_requant_dsp_of(g->lo, g->hi, g->zero);
-    const uint32_t *x = g->wide;
-    for (uint32_t m = 0; x && m < g->m; m += 2, x += 2 + (g->k + 3) / 4 * 4)
-        rows2(g, &q, x, m);
-    for (uint32_t m = 0; !x && m < g->m; m++)
+    if (g->wide && g->m)
+        rows2(g, &q);
+    for (uint32_t m = 0; !g->wide && m < g->m; m++)
         row1(g, &q, m, 0);
 }
 
