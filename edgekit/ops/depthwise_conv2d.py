@@ -125,7 +125,7 @@ def whole_image(op: Op, g: Graph) -> bool:
     )
 
 
-PLANES = 2048  # bytes of planes at most, more where not even one line fits
+PLANES = 1024  # bytes of planes at most, more where not even one line fits
 
 
 def plane_bytes(op: Op, g: Graph) -> int:
