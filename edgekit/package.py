@@ -114,18 +114,8 @@ class _Writer:
             words += struct.pack("<fi", float(quant.scale), int(quant.zero))
         place = kind | (QUANTIZED if quant is not None else 0)
         what = (DTYPES[t.dtype], len(t.shape), place, len(t.variants))
-        self.tens += struct.pack(TENSOR, offset, self.word(words), *what)
+        self.tens += struct.pack(TENSOR, offset, word(self.words, words), *what)
         self.names += struct.pack("<I", self.string(t.name))
-
-    def word(self, words: bytes) -> int:
-        """Index of these words in WORD; those that lie there already are used again."""
-        at = self.words.find(words)
-        while at > 0 and at % 4:
-            at = self.words.find(words, at + 1)
-        if at < 0:
-            at = len(self.words)
-            self.words += words
-        return at // 4
 
     def attributes(self, attr: bytes) -> int:
         """Offset of an attribute structure; ops with equal ones share it."""
@@ -186,6 +176,17 @@ class _Writer:
         head = (d.code, d.version, len(op.outputs), len(op.inputs), flags)
         tail = (refs, self.attributes(d.pack(op.attrs)), scratch, self.string(op.name))
         self.ops += struct.pack(OP, *head, *tail)
+
+
+def word(pool: bytearray, words: bytes) -> int:
+    """Index of these words in a section WORD; those that lie there already are used again."""
+    at = pool.find(words)
+    while at > 0 and at % 4:
+        at = pool.find(words, at + 1)
+    if at < 0:
+        at = len(pool)
+        pool += words
+    return at // 4
 
 
 def write(

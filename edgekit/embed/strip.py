@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from edgekit import package
+from edgekit import layout, ops, package
+
+# encodings of weights that are all there, byte 0
+PLAIN = bytes((layout.PLAIN, layout.PAIRS))
+CONVOLUTIONS = {ops.get(t).code for t in ("conv2d", "depthwise_conv2d", "linear")}
 
 
 def strip(data: bytes) -> bytes:
@@ -24,12 +28,36 @@ def strip(data: bytes) -> bytes:
     parts["OPS "] = _columns(parts["OPS "], strides["OPS "], package.UNNAMED_OP)
     strides["OPS "] = package.UNNAMED_OP
     vari, wide = parts.get("VARI", b""), strides.get("VARI", 0)
-    tails = (vari[i + package.PLAIN_VARIANT : i + wide] for i in range(0, len(vari), wide or 1))
+    tails = [vari[i + package.PLAIN_VARIANT : i + wide] for i in range(0, len(vari), wide or 1)]
     if vari and not any(map(any, tails)):  # no sparse weights
         parts["VARI"] = _columns(vari, wide, package.PLAIN_VARIANT)
         strides["VARI"] = package.PLAIN_VARIANT
+    if not any(map(any, (tail[:1].strip(PLAIN) for tail in tails))):
+        _shapes(parts, refs, strides)
     _names(parts, refs, strides["ENTR"])
     return package.reassemble(data, parts, strides, align=package.UNIT)
+
+
+def _shapes(parts: dict[str, bytes], refs: tuple[int, ...], strides: dict[str, int]) -> None:
+    """Leaves out the logical shapes of packed weights that CONVOLUTIONS read, which know them from
+    their other operands; sparse weights are checked against theirs."""
+    stride, free = strides["TENS"], set[int]()
+    for at in range(0, len(parts["OPS "]), strides["OPS "]):
+        code, _, outs, ins, _, first, _, _ = struct.unpack_from(package.OP[:-1], parts["OPS "], at)
+        if code in CONVOLUTIONS:
+            free |= set(refs[first : first + ins + outs])
+    tensors, words = bytearray(parts["TENS"]), bytearray()
+    for at in range(0, len(tensors), stride):
+        offset, first, dtype, rank, place, variants = struct.unpack_from(
+            package.TENSOR, tensors, at
+        )
+        if dtype == package.DTYPES["packed"] and at // stride in free:
+            rank = 0
+        count = rank + (2 if place & package.QUANTIZED else 0)
+        own = parts["WORD"][4 * first : 4 * (first + count)]
+        what = (package.word(words, own), dtype, rank, place, variants)
+        struct.pack_into(package.TENSOR, tensors, at, offset, *what)
+    parts["TENS"], parts["WORD"] = bytes(tensors), bytes(words)
 
 
 def _columns(table: bytes, stride: int, keep: int) -> bytes:

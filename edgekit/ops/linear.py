@@ -154,7 +154,7 @@ def _group_scratch(la: Layout, k: int, group: int, rows: int) -> int:
 
 
 def macs(op: Op, g: Graph) -> int:
-    return g.tensors[op.inputs[0]].size * g.tensors[op.inputs[1]].shape[0]
+    return g.tensors[op.inputs[0]].size * g.tensors[op.outputs[0]].shape[-1]
 
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
