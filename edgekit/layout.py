@@ -116,10 +116,14 @@ class Target:
         """Whether depthwise convolutions of 3x3 need no border made for them: all ISAs do it."""
         return all(i.dw_image for i in self.kernels())
 
+    def windows(self) -> bool:
+        """Whether one of its ISAs reads windows of an image without gathering them."""
+        return any(i.windows for i in self.kernels())
+
     def bands(self) -> bool:
-        """Whether one of its ISAs reads windows and its system has memory for padded copies of
-        rows, in which all windows lie (ek_kernels.windows, EK_BANDS)."""
-        return self.linux and any(i.windows for i in self.kernels())
+        """Whether there is memory too for padded copies of rows, in which all windows lie
+        (EK_BANDS)."""
+        return self.linux and self.windows()
 
     def takes_runs(self) -> bool:
         """Whether one of its ISAs has a use for kernel rows of whole words."""

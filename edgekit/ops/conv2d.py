@@ -201,13 +201,15 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def padded_run(op: Op, w: Array, target: Target) -> int:
     """Inputs of one kernel row in packed int8 weights: a multiple of kr where that lets kernels
-    read or widen whole runs and costs few products more."""
-    _, kh, kw, ci = w.shape
+    read or widen whole runs and costs few products more, or on a small board less than gathering."""
+    o, kh, kw, ci = w.shape
     run, kr = kw * ci, max(la.kr for la in target.s8())
     padded = -(-run // kr) * kr
-    in_place = target.takes_runs() and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
-    pays = in_place and (kh, kw) != (1, 1) and padded * 2 <= run * 3
-    return int(padded if pays else run)
+    takes = target.windows() or target.takes_runs()
+    in_place = takes and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
+    gather = target.windows() and not target.linux and padded <= run * 2 and o <= 16
+    few = padded * 2 <= run * 3 or gather
+    return int(padded if in_place and (kh, kw) != (1, 1) and few else run)
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:
@@ -234,7 +236,7 @@ def tile_rows(row: int, room: int, target: Target) -> int:
 
     A small board whose kernel reads windows gathers little else than borders: it saves memory.
     """
-    if target.linux or room or not any(i.windows for i in target.kernels()):
+    if target.linux or room or not target.windows():
         return target.tile_rows * (2 if room else 1)
     return min(16, max(320 // row, 2 if row <= 288 else 1))
 
@@ -327,6 +329,7 @@ CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]], ...] 
     ("pointwise_odd", (1, 4, 3, 13), (7, 1, 1, 13), {"lo": 0.0}),
     ("pointwise_few", (2, 3, 5, 3), (9, 1, 1, 3), {}),
     ("3x3_windows", (2, 6, 5, 16), (5, 3, 3, 16), {"pad": (1, 1, 1, 1)}),
+    ("3x3_rgb_valid", (2, 7, 8, 3), (8, 3, 3, 3), {"stride": (2, 1)}),
     ("3x3_same", (1, 8, 7, 8), (16, 3, 3, 8), {"pad": (1, 1, 1, 1), "lo": 0.0, "hi": 6.0}),
     ("3x3_stride2_rgb", (1, 15, 16, 3), (10, 3, 3, 3), {"stride": (2, 2), "pad": (0, 0, 1, 1)}),
     ("dilated", (1, 11, 9, 4), (5, 3, 3, 4), {"dilation": (2, 3), "pad": (2, 3, 2, 3)}),

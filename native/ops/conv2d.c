@@ -99,14 +99,15 @@ static void gather_inside(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, 
 {
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t px = d[3] * v->elem, bytes = a->kernel[1] * px, rest = (v->kp - v->k) * v->elem;
+    uint32_t px = d[3] * v->elem, bytes = a->kernel[1] * px, run = v->run * v->elem, rest = (v->kp - v->k) * v->elem;
     uint32_t top = oy * a->stride[0] - a->pad[0], left = ox * a->stride[1] - a->pad[1];
     size_t line = (size_t)d[2] * px, gap = a->dilation[0] * line;
     const uint8_t *x = v->x.data + ((size_t)b * d[1] + top) * line + (size_t)left * px;
-    int more = rest >= 3 && top + (a->kernel[0] - 1u) * a->dilation[0] + 1 < d[1]; /* what is more meets weights of 0 */
+    /* what is more meets weights of 0, as all padding does */
+    int more = run - bytes + rest >= 3 && top + (a->kernel[0] - 1u) * a->dilation[0] + 1 < d[1];
     for (; n; n--, x += a->stride[1] * px, row += rest) {
         const uint8_t *p = x;
-        for (uint32_t i = a->kernel[0]; i; i--, p += gap, row += bytes)
+        for (uint32_t i = a->kernel[0]; i; i--, p += gap, row += run)
             copy(row, p, bytes, more);
     }
 }
@@ -341,8 +342,10 @@ static int in_bands(conv *v)
     const uint32_t *d = v->x.dims;
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], pixels = v->y.dims[0] * oh * ow;
     uint32_t x0 = v->x0, x1 = v->x1 - (v->x1 - x0) % 2; /* kernels take rows by two */
+    uint32_t last = (v->y1 - 1) * a->stride[0] - a->pad[0] + (a->kernel[0] - 1u) * a->dilation[0] + 1; /* input row, counted from 1 */
     if (!windows(v) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->rows.room)
         return 0;
+    uint32_t y1 = v->y1 - (last == d[1] && v->run > a->kernel[1] * v->ci); /* nothing may be read past the tensor */
     uint32_t tile = ek_tile_rows(v->c, &v->rows, v->kp * v->elem, pixels);
     size_t line = (size_t)d[2] * v->ci;
     uint8_t *room = ek_scratch(v->c, 0);
@@ -351,7 +354,7 @@ static int in_bands(conv *v)
         ek_gemm g = v->rows.g;
         g.ldy = (ptrdiff_t)v->y.dims[3];
         g.y = v->y.data + (size_t)m * v->y.dims[3] * v->elem;
-        if (oy < v->y0 || oy >= v->y1 || ox < x0 || ox >= x1) { /* up to the next inside, which may follow in the next row */
+        if (oy < v->y0 || oy >= y1 || ox < x0 || ox >= x1) { /* up to the next inside, which may follow in the next row */
             n = x0 < x1 ? (ox < x0 ? x0 - ox : ow - ox + x0) : tile;
             n = ek_min_u32(ek_min_u32(n, tile), pixels - m);
             gathered(v, &g, m, n, 0, room);
@@ -374,7 +377,7 @@ static void find_inside(conv *v)
 {
     const ek_attr_conv2d *a = v->a;
     v->y0 = v->y1 = v->x0 = v->x1 = 0;
-    if (v->groups != 1 || a->dilation[1] != 1 || (v->run != a->kernel[1] * v->ci && !v->wide))
+    if (v->groups != 1 || a->dilation[1] != 1)
         return;
     ek_inside(v->x.dims[1], v->y.dims[1], a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &v->y0, &v->y1);
     ek_inside(v->x.dims[2], v->y.dims[2], a->kernel[1], a->stride[1], 1, a->pad[1], &v->x0, &v->x1);
