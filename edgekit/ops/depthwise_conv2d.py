@@ -114,14 +114,16 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
 def whole_image(op: Op, g: Graph) -> bool:
     """Whether a kernel that takes padded images takes this one: twin of native/kernels/mve/dw.c,
     but for biases beyond 2^23."""
-    a, (_, h, wd, _) = op.attrs, g.tensors[op.inputs[0]].shape
+    a, (_, h, wd, c) = op.attrs, g.tensors[op.inputs[0]].shape
     known = g.tensors[op.inputs[0]].dtype == "i8" and tuple(a["kernel"]) == (3, 3)
     return (
         known
         and max(a["stride"]) <= 2
         and tuple(a["dilation"]) == (1, 1)
         and max(a["pad"]) <= 1
-        and min(h, wd) >= 2
+        and h >= 3
+        and wd >= 2
+        and c % 4 == 0
     )
 
 

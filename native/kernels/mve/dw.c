@@ -6,32 +6,27 @@
 
 enum { MAX_TAPS = 52 }; /* 7x7 and a multiple of 4; bounds the stack */
 
-/* np pixels of up to 8 channels (p: which of them); taps and zero are constants where that pays */
-EK_INLINE void pixels(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, const uint32_t taps, const int32_t zero,
-                      const int8_t *x, int8_t *y, mve_pred16_t p, const unsigned np)
+/* two pixels, dx and dy elements apart in x and y, of up to 8 channels (p: which of them) */
+static void pixels(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, uint32_t taps, const int8_t *x, int8_t *y,
+                   mve_pred16_t p, ptrdiff_t dx, size_t dy)
 {
     const int32x4x2_t bias = vld2q_s32((const int32_t *)(const void *)head);
-    const float32x4x2_t scale = vld2q_f32((const float *)(const void *)(head + 32));
     const int8_t *w = (const int8_t *)head + 64;
-    int32x4_t acc[2][2];
-    EK_UNROLL for (unsigned i = 0; i < np; i++) {
-        acc[i][0] = bias.val[0];
-        acc[i][1] = bias.val[1];
-    }
+    const int16_t zero = (int16_t)d->w_zero;
+    int32x4_t acc[2][2] = { { bias.val[0], bias.val[1] }, { bias.val[0], bias.val[1] } };
     for (uint32_t t = 0; t < taps; t++) {
-        int16x8_t wv = vldrbq_s16(w + 8 * t);
-        if (zero)
-            wv = vsubq_n_s16(wv, (int16_t)zero);
-        EK_UNROLL for (unsigned i = 0; i < np; i++) {
-            int16x8_t v = vldrbq_z_s16(x + (ptrdiff_t)i * d->step + at[t], p);
+        const int16x8_t wv = vsubq_n_s16(vldrbq_s16(w + 8 * t), zero);
+        EK_UNROLL for (unsigned i = 0; i < 2; i++) {
+            int16x8_t v = vldrbq_z_s16(x + (ptrdiff_t)i * dx + at[t], p);
             acc[i][0] = vaddq_s32(acc[i][0], vmullbq_int_s16(v, wv));
             acc[i][1] = vaddq_s32(acc[i][1], vmulltq_int_s16(v, wv));
         }
     }
-    EK_UNROLL for (unsigned i = 0; i < np; i++) {
+    const float32x4x2_t scale = vld2q_f32((const float *)(const void *)(head + 32));
+    for (unsigned i = 0; i < 2; i++) {
         int32x4_t even = ek_requant_mve(acc[i][0], scale.val[0], d->lo, d->hi, d->zero);
         int32x4_t odd = ek_requant_mve(acc[i][1], scale.val[1], d->lo, d->hi, d->zero);
-        vstrbq_p_s16(y + i * (size_t)d->channels, vmovntq_s32(vreinterpretq_s16_s32(even), odd), p);
+        vstrbq_p_s16(y + i * dy, vmovntq_s32(vreinterpretq_s16_s32(even), odd), p);
     }
 }
 
@@ -39,7 +34,8 @@ EK_INLINE void pixels(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, 
  * VFMA is the only vector-by-vector multiply-accumulate of Helium. */
 typedef struct dw3 {
     float init[4], left[4], right[4]; /* bias and taps in missing rows; also a missing left column; a missing right column */
-    float w[9][4];        /* taps, zero point taken off */
+    float w[9][4];        /* taps of three rows that exist, 0 for one that has none */
+    float taps[9][4];     /* zero point taken off */
     float scale[4];
     int32_t lo[4], hi[4]; /* zero added */
     int32_t zero;
@@ -48,7 +44,7 @@ typedef struct dw3 {
     size_t step;          /* elements to the next output */
     uint32_t columns, count;
     int is_left;          /* a left column is missing */
-    uint32_t first, rows; /* of the taps: those that exist */
+    int shift;            /* of w against taps, in rows */
     float fill;
 } dw3;
 
@@ -65,29 +61,30 @@ EK_INLINE int32x4_t finish3(const dw3 *t, float32x4_t acc)
 EK_INLINE void put3(const dw3 *t, float32x4_t acc, int8_t *y) { vstrbq_s32(y, finish3(t, acc)); }
 
 /* One output row, stride 1; x: column 0 of its first input row.  a has seen two columns of its window, b one. */
-EK_INLINE void line1(const dw3 *t, const int8_t *x, int8_t *y, const float *w, const unsigned rows)
+EK_INLINE void line1(const dw3 *t, const int8_t *x, int8_t *y)
 {
+    const float *w = t->w[0];
     const int8_t *r[3];
     const ptrdiff_t px = t->px;
     float32x4_t a = vldrwq_f32(t->init), b = a, c, d;
     uint32_t n = t->count, have = t->columns - 1; /* outputs and columns left */
-    EK_UNROLL for (unsigned i = 0; i < rows; i++)
+    EK_UNROLL for (unsigned i = 0; i < 3; i++)
         r[i] = x + (ptrdiff_t)i * t->dy;
     if (t->is_left) {
         a = vldrwq_f32(t->left);
     } else {
         have--;
-        EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px)
+        EK_UNROLL for (unsigned i = 0; i < 3; i++, r[i - 1] += px)
             a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i));
     }
-    EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px) {
+    EK_UNROLL for (unsigned i = 0; i < 3; i++, r[i - 1] += px) {
         float32x4_t u = inputs(r[i]);
         a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 4));
         b = vfmaq_f32(b, u, vldrwq_f32(w + 12 * i));
     }
     for (; n >= 2 && have >= 2; n -= 2, have -= 2) {
         c = d = vldrwq_f32(t->init);
-        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+        EK_UNROLL for (unsigned i = 0; i < 3; i++) {
             float32x4_t u = inputs(r[i]), v = inputs(r[i] + px), k = vldrwq_f32(w + 12 * i + 8);
             r[i] += 2 * px;
             a = vfmaq_f32(a, u, k);
@@ -106,7 +103,7 @@ EK_INLINE void line1(const dw3 *t, const int8_t *x, int8_t *y, const float *w, c
         b = d;
     }
     if (n && have) {
-        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+        EK_UNROLL for (unsigned i = 0; i < 3; i++) {
             float32x4_t u = inputs(r[i]);
             a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 8));
             b = vfmaq_f32(b, u, vldrwq_f32(w + 12 * i + 4));
@@ -121,24 +118,25 @@ EK_INLINE void line1(const dw3 *t, const int8_t *x, int8_t *y, const float *w, c
 }
 
 /* the same, stride 2: a has seen the first column of its window */
-EK_INLINE void line2(const dw3 *t, const int8_t *x, int8_t *y, const float *w, const unsigned rows)
+EK_INLINE void line2(const dw3 *t, const int8_t *x, int8_t *y)
 {
+    const float *w = t->w[0];
     const int8_t *r[3];
     const ptrdiff_t px = t->px;
     float32x4_t a = vldrwq_f32(t->init), b;
     uint32_t n = t->count, have = t->columns;
-    EK_UNROLL for (unsigned i = 0; i < rows; i++)
+    EK_UNROLL for (unsigned i = 0; i < 3; i++)
         r[i] = x + (ptrdiff_t)i * t->dy;
     if (t->is_left) {
         a = vldrwq_f32(t->left);
     } else {
         have--;
-        EK_UNROLL for (unsigned i = 0; i < rows; i++, r[i - 1] += px)
+        EK_UNROLL for (unsigned i = 0; i < 3; i++, r[i - 1] += px)
             a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i));
     }
     for (; n && have >= 2; n--, have -= 2, y += t->step) {
         b = vldrwq_f32(t->init);
-        EK_UNROLL for (unsigned i = 0; i < rows; i++) {
+        EK_UNROLL for (unsigned i = 0; i < 3; i++) {
             float32x4_t u = inputs(r[i]), v = inputs(r[i] + px);
             r[i] += 2 * px;
             a = vfmaq_f32(a, u, vldrwq_f32(w + 12 * i + 4));
@@ -149,96 +147,71 @@ EK_INLINE void line2(const dw3 *t, const int8_t *x, int8_t *y, const float *w, c
         a = b;
     }
     if (n) { /* the last column is missing */
-        EK_UNROLL for (unsigned i = 0; i < rows; i++)
+        EK_UNROLL for (unsigned i = 0; i < 3; i++)
             a = vfmaq_f32(a, inputs(r[i]), vldrwq_f32(w + 12 * i + 4));
         put3(t, vaddq_f32(a, vldrwq_f32(t->right)), y);
     }
 }
 
-/* n output rows whose windows have the same rows */
-static __attribute__((noinline)) void line13(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
+/* n output rows whose windows lie alike */
+static void lines1(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
 {
     for (; n; n--, x += t->next_x, y += t->next_y)
-        line1(t, x, y, t->w[0], 3);
+        line1(t, x, y);
 }
 
-static __attribute__((noinline)) void line23(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
+static void lines2(const dw3 *t, const int8_t *x, int8_t *y, uint32_t n)
 {
     for (; n; n--, x += t->next_x, y += t->next_y)
-        line2(t, x, y, t->w[0], 3);
+        line2(t, x, y);
 }
 
-static __attribute__((noinline)) void line12(const dw3 *t, const int8_t *x, int8_t *y) { line1(t, x, y, t->w[3 * t->first], 2); }
-static __attribute__((noinline)) void line22(const dw3 *t, const int8_t *x, int8_t *y) { line2(t, x, y, t->w[3 * t->first], 2); }
-
-/* one output row of fewer than 4 channels */
-static __attribute__((noinline)) void narrow3(const dw3 *t, const int8_t *x, int8_t *y, uint32_t stride, mve_pred16_t p)
-{
-    for (uint32_t n = 0; n < t->count; n++, y += t->step) {
-        float32x4_t acc = vldrwq_f32(t->init);
-        for (uint32_t i = 0; i < t->rows; i++) {
-            const float *w = t->w[3 * (t->first + i)];
-            for (uint32_t j = 0, at = n * stride - (uint32_t)t->is_left; j < 3; j++, at++) { /* column -1 is a large number */
-                float32x4_t v = vdupq_n_f32(t->fill);
-                if (at < t->columns)
-                    v = vcvtq_f32_s32(vldrbq_z_s32(x + (ptrdiff_t)i * t->dy + (ptrdiff_t)at * t->px, p));
-                acc = vfmaq_f32(acc, v, vldrwq_f32(w + 4 * j));
-            }
-        }
-        vstrbq_p_s32(y, finish3(t, acc), p);
-    }
-}
-
-/* the constants of rows whose window has rows [first, first + rows) in the image */
-static void edges(dw3 *t, float32x4_t bias, uint32_t first, uint32_t rows)
+/* The constants of rows whose window begins `shift` rows before the three that are read (-1: before the image, 1: it ends
+ * behind it). */
+static void edges(dw3 *t, float32x4_t bias, int shift)
 {
     float32x4_t left = vdupq_n_f32(0), right = left;
-    for (uint32_t i = 0; i < 3; i++) {
-        const float *w = t->w[3 * i];
-        if (i < first || i >= first + rows) {
-            for (uint32_t j = 0; j < 3; j++)
-                bias = vfmaq_n_f32(bias, vldrwq_f32(w + 4 * j), t->fill);
-            continue;
+    t->shift = shift;
+    for (int i = 0; i < 3; i++) {
+        int from = i - shift; /* row of taps that meets row i */
+        const float *w = t->taps[3 * ((from + 3) % 3)];
+        for (int j = 0; j < 3; j++) {
+            float32x4_t v = vldrwq_f32(w + 4 * j);
+            if (from < 0 || from > 2)
+                bias = vfmaq_n_f32(bias, v, t->fill);
+            else if (j != 1)
+                *(j ? &right : &left) = vfmaq_n_f32(j ? right : left, v, t->fill);
+            vstrwq_f32(t->w[3 * i + j], from < 0 || from > 2 ? vdupq_n_f32(0) : v);
         }
-        left = vfmaq_n_f32(left, vldrwq_f32(w), t->fill);
-        right = vfmaq_n_f32(right, vldrwq_f32(w + 8), t->fill);
     }
     vstrwq_f32(t->init, bias);
     vstrwq_f32(t->left, vaddq_f32(bias, left));
     vstrwq_f32(t->right, right);
-    t->first = first;
-    t->rows = rows;
 }
 
 /* all output rows of the channels c0 to c0 + 3 */
 static void lines(const ek_dw *d, dw3 *t, uint32_t c0, float32x4_t bias)
 {
-    int whole = d->channels - c0 >= 4, two = d->step == 2 * d->dx;
     int8_t *y = (int8_t *)d->y + c0;
-    t->rows = 0;
+    t->shift = 2;
     for (uint32_t r = 0, n, top = 0u - d->top; r < d->rows; r += n, top += n * d->row_stride, y += (ptrdiff_t)n * t->next_y) {
-        uint32_t first = top >> 31, rows = d->h - top < 3 ? d->h - top : 3 - first; /* top: -1 at least */
-        const int8_t *x = (const int8_t *)d->x + (ptrdiff_t)(top + first) * d->dy + (ptrdiff_t)c0;
-        if (first != t->first || rows != t->rows)
-            edges(t, bias, first, rows);
+        int shift = top >> 31 ? -1 : d->h - top < 3; /* top: -1 at least */
         n = 1;
-        if (!whole) {
-            narrow3(t, x, y, two ? 2 : 1, vctp32q(d->channels - c0));
-        } else if (rows == 3) {
-            n = ((d->h - 3 - top) >> (d->row_stride - 1)) + 1; /* windows that fit */
+        if (!shift) { /* windows that fit */
+            n = ((d->h - 3 - top) >> (d->row_stride - 1)) + 1;
             n = n < d->rows - r ? n : d->rows - r;
-            (two ? line23 : line13)(t, x, y, n);
-        } else {
-            (two ? line22 : line12)(t, x, y);
         }
+        if (shift != t->shift)
+            edges(t, bias, shift);
+        (d->step == d->dx ? lines1 : lines2)(t, (const int8_t *)d->x + (ptrdiff_t)(top - (uint32_t)shift) * d->dy + c0, y, n);
     }
 }
 
-/* 3x3 with strides of 1 or 2 and one column or row of padding at most on each side, whose biases floats hold */
+/* 3x3 with strides of 1 or 2, one column or row of padding at most on each side, channels by 4, and biases that floats hold */
 static int dw_image(const ek_dw *d)
 {
     uint32_t stride = d->step == d->dx ? 1 : 2, right = (d->count - 1) * stride + 3 - d->left;
-    if (d->kh != 3 || d->kw != 3 || d->step > 2 * d->dx || d->row_stride > 2 || d->h < 2 || d->columns < 2 || d->left > 1
+    if (d->kh != 3 || d->kw != 3 || d->step > 2 * d->dx || d->row_stride > 2 || d->h < 3 || d->columns < 2 || d->channels % 4 || d->left > 1
         || d->top > 1 || right > d->columns + 1 || (d->rows - 1) * d->row_stride + 3 - d->top > d->h + 1)
         return 0;
     dw3 t = { .fill = (float)d->fill, .px = d->dx, .dy = d->dy, .columns = d->columns, .is_left = d->left != 0, .count = d->count,
@@ -257,7 +230,7 @@ static int dw_image(const ek_dw *d)
         const int8_t *w = (const int8_t *)(d->w + c0 / 8 * block + 64 + c0 % 8);
         vstrwq_f32(t.scale, vldrwq_f32((const float *)(const void *)(head + 32)));
         for (uint32_t i = 0; i < 9; i++)
-            vstrwq_f32(t.w[i], vcvtq_f32_s32(vsubq_n_s32(vldrbq_s32(w + 8 * i), d->w_zero)));
+            vstrwq_f32(t.taps[i], vcvtq_f32_s32(vsubq_n_s32(vldrbq_s32(w + 8 * i), d->w_zero)));
         lines(d, &t, c0, vcvtq_f32_s32(vldrwq_s32((const int32_t *)(const void *)head)));
     }
     return 1;
@@ -277,11 +250,10 @@ static void dw_s8(const ek_dw *d)
         const int8_t *x = (const int8_t *)d->x + c0;
         int8_t *y = (int8_t *)d->y + c0;
         uint32_t left = d->count;
-        if (!d->w_zero)
-            for (; left >= 2; left -= 2, x += 2 * d->step, y += 2 * (size_t)d->channels)
-                pixels(d, head, at, taps, 0, x, y, p, 2);
-        for (; left; left--, x += d->step, y += d->channels)
-            pixels(d, head, at, taps, d->w_zero, x, y, p, 1);
+        for (; left >= 2; left -= 2, x += 2 * d->step, y += 2 * (size_t)d->channels)
+            pixels(d, head, at, taps, x, y, p, d->step, d->channels);
+        if (left) /* twice the same */
+            pixels(d, head, at, taps, x, y, p, 0, 0);
     }
 }
 
