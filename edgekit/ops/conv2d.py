@@ -201,7 +201,8 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
 
 def padded_run(op: Op, w: Array, target: Target) -> int:
     """Inputs of one kernel row in packed int8 weights: a multiple of kr where that lets kernels
-    read or widen whole runs and costs few products more, or on a small board less than gathering."""
+    read or widen whole runs and costs few products more, or on a small board less than
+    gathering."""
     o, kh, kw, ci = w.shape
     run, kr = kw * ci, max(la.kr for la in target.s8())
     padded = -(-run // kr) * kr
