@@ -1,6 +1,6 @@
 """Links a project for every kind of op and writes edgekit/embed/sizes.json; several minutes.
 
-    python bench/sizes.py [--core m4,m55]
+    python bench/sizes.py [--core m4,m55] [--kinds conv2d/gemm_s8,reshape/]
 
 Needs arm-none-eabi-gcc and QEMU: the pieces are the linker map's, the stack is painted by a run.
 """
@@ -55,12 +55,15 @@ def packages(board: Board, most: int = MOST) -> dict[str, bytes]:
     return made
 
 
-def measured(board: Board) -> dict[str, Any]:
-    """Pieces and stack of every kind on a board."""
-    kinds: dict[str, Any] = {}
+def measured(board: Board, only: set[str], old: dict[str, Any]) -> dict[str, Any]:
+    """Pieces and stack of every kind on a board, or of those asked for beside the old ones."""
+    before = old["kinds"].items() if only else ()
+    kinds = {k: v | {"pieces": old["always"] | v["pieces"]} for k, v in before}
     session = 0
     few = packages(board, 1)
     for kind, data in packages(board).items():
+        if only and kind not in only:
+            continue
         try:
             made = embed.project(data, board, "net")
             pieces, size = footprint.pieces(made)
@@ -83,11 +86,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--core", default=",".join(BOARDS), help="by comma; default all")
+    parser.add_argument("--kinds", default="", help="by comma; default all")
     args = parser.parse_args()
     old = json.loads(OUT.read_text()) if OUT.exists() else {"cores": {}}
     for name in args.core.split(","):
         board = boards.load(BOARDS[name])
-        old["cores"][sizes.core_of(board)] = measured(board)
+        core, only = sizes.core_of(board), {k for k in args.kinds.split(",") if k}
+        old["cores"][core] = measured(
+            board, only, old["cores"].get(core, {"kinds": {}, "always": {}})
+        )
         compiler = footprint._compiler(board, "gcc").version
         new = {"made_by": "python bench/sizes.py", "compiler": compiler, "cores": old["cores"]}
         text = json.dumps(new, separators=(",", ":")).replace("},", "},\n")
