@@ -262,7 +262,7 @@ class Options:
 
     steps: int = 500
     batch: int = 12
-    rate: float = 0.03
+    rate: float = 0.012
     seed: int = 0
 
 
