@@ -275,8 +275,11 @@ class Run:
 
     def __init__(
         self, graph: Graph, samples: Material, board: boards.Board,
-        folder: Path | None = None, progress: Progress | None = None,
+        folder: Path | None = None, progress: Progress | None = None, teacher: Graph | None = None,
     ) -> None:  # fmt: skip
+        """`teacher`: a float graph for distill and qat, from whatever model, where a step names
+        none; else the model itself teaches."""
+        self.teacher = teacher
         self.graph = reconstruct.with_biases(graph)
         self.samples, self.folder, self.progress = samples, folder, progress
         self.host = pipeline.target_of(boards.load("host"))
@@ -285,7 +288,8 @@ class Run:
         self.float_bytes = len(pipeline.package_graph(self.graph, self.target))
         self.cache: dict[tuple[str, int, int], dict[str, calibrate.Observed]] = {}
         self.step = ""  # key of the one that runs
-        self.key = hashlib.sha256(store.dumps(self.graph) + samples.id.encode()).hexdigest()
+        whole = store.dumps(self.graph) + (store.dumps(teacher) if teacher else b"")
+        self.key = hashlib.sha256(whole + samples.id.encode()).hexdigest()
 
     @property
     def float_accuracy(self) -> float | None:
@@ -487,9 +491,8 @@ class Run:
         if not budgets:
             cut = prune.prune(g, float(s.get("share", 0.3)), granule, scores=scores)
             return cut, repaired(cut)
-        budget, cost = 1 / float(s[budgets[0]]), prune.macs
-        if budgets[0] == "latency":
-            cost = prune.tiles(granule)
+        budget = 1 / float(s[budgets[0]])
+        cost = prune.tiles(granule) if budgets[0] == "latency" else prune.macs
         found: list[tuple[float, int, prune.Pruned, Graph]] = []
         for i, factor in enumerate(LAYER_FACTORS if drops else (1.0,)):
             scaled = {n: factor * max(d, 0.0) for n, d in (drops or {}).items()}
@@ -552,7 +555,7 @@ class Run:
         """The graph that `teacher` names (a model file, or a graph of a run), else the float model
         as it came."""
         if "teacher" not in s:
-            return fit.Teacher(self.graph)
+            return fit.Teacher(self.teacher or self.graph)
         path = Path(s["teacher"])
         if path.suffix == ".npz":
             return fit.Teacher(store.load(path))
@@ -576,9 +579,10 @@ class Run:
                 axis = quantize.CHANNEL_AXIS.get(op.type, 0)
                 specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
         sim = net.Simulation(specs, work.specs)
+        other = "teacher" in s or self.teacher is not None
         r = fit.fit(
             work.floating, x, y, self._options(s, _count(x)),
-            teacher=self._teacher(s) if "teacher" in s else fit.Teacher(work.floating),
+            teacher=self._teacher(s) if other else fit.Teacher(work.floating),
             simulation=sim, progress=self.progress, checkpoint=self._checkpoint(),
         )  # fmt: skip
         given = {n: quantize.Given(*v) for n, v in r.integers.items()}

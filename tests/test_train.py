@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime import Session
 from test_reconstruct import residual_net
 
-from edgekit import boards, evaluate, pipeline, recipe, torchnet
-from edgekit.compress import quantize
+from edgekit import boards, evaluate, package, pipeline, recipe, torchnet
+from edgekit.compress import prune, quantize
 from edgekit.errors import DataError, UsageError
-from edgekit.ir import Array
+from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import fit, net
+from edgekit.train import batches, fit, importance, losses, net, precision
 
 torch = pytest.importorskip("torch")
 
@@ -126,3 +130,154 @@ def test_refusals() -> None:
         runner().run(recipe.parse("[[step]]\ndo = 'finetune'\nrate = 0.0\nsteps = 1"))
     with pytest.raises(UsageError, match="before"):
         runner().run(recipe.parse("[[step]]\ndo = 'qat'"))
+
+
+KILLED = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_train
+test_train.long(test_train.Path({path!r}), lambda what, i, n: print(i, flush=True))
+"""
+
+
+def long(path: Path, progress: fit.Progress | None = None) -> fit.Fitted:
+    """A training that is kept after every step."""
+    d = classes(64)
+    o = fit.Options(
+        steps=60, batch=16, norms=True, optimizer="sgd", rate=0.01, flip=True, shift=1, freeze=0.2
+    )
+    kept = fit.Checkpoint(path, package.save, every_s=0.0)
+    specs = {"c1": quantize.quantize_weights(W, 0, 4)[1]}
+    return fit.fit(
+        residual_net(), {"x": d["x"]}, d["y"], o, simulation=net.Simulation(specs, {}),
+        progress=progress, checkpoint=kept,
+    )  # fmt: skip
+
+
+W = residual_net().value(next(op for op in residual_net().ops if op.name == "c1").inputs[1])
+
+
+def test_a_killed_training_goes_on(tmp_path: Path) -> None:
+    path, tests = tmp_path / "half.pt", str(Path(__file__).parent)
+    script = KILLED.format(tests=tests, path=str(path))
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    seen = [int(child.stdout.readline()) for _ in range(21)]
+    child.kill()
+    child.wait()
+    assert path.exists() and child.returncode == -9
+    steps: list[int] = []
+    on = long(path, lambda what, i, n: steps.append(i))
+    assert steps[0] >= seen[-1] - 1 > 0  # not from the start
+    whole = long(tmp_path / "whole.pt")
+    assert all(np.array_equal(a, on.constants[n]) for n, a in whole.constants.items())
+    assert np.array_equal(whole.integers["c1"][0], on.integers["c1"][0])
+
+
+def test_batch_norms_come_back_and_go() -> None:
+    """Put back and folded in again they change nothing; they learn in between."""
+    g, x = residual_net(), torchnet.tensors({"x": classes(64)["x"]})
+    job = net.Net(g)
+    before = job.logits(x)
+    job.put_norms(x)
+    assert set(job.norms) == {"stem", "c1", "c2", "down"}
+    assert torch.allclose(job.logits(x), before, atol=1e-4)
+    folded = torchnet.tensors(job.fitted((0.0, 0.0)).constants)
+    after = torchnet.run(g.ops, dict(x), {**torchnet.constants(g), **folded})["fc"]
+    assert torch.allclose(after, before, atol=1e-4)
+
+
+def test_repair_gives_outputs_their_spread_again() -> None:
+    g, x = residual_net(16, 16), classes(128)["x"].repeat(2, 1).repeat(2, 2)
+    cut = prune.prune(g, 0.5, granule=4)
+    got = recipe._with(cut.graph, fit.repair(g, cut.graph, cut.masks, {"x": x}))
+
+    def spread(graph: Graph) -> Array:
+        values = torchnet.run(graph.ops, torchnet.tensors({"x": x}), torchnet.constants(graph))
+        return values["c1"].std((0, 1, 2)).numpy()
+
+    want = spread(g)[cut.masks["c1"]]
+    off = [float(np.abs(spread(h) / want - 1).mean()) for h in (got, cut.graph)]
+    assert off[0] < 0.05 and off[0] < off[1] / 3  # not exact: behind a clamp
+
+
+@pytest.mark.parametrize("kind", ["taylor", "fisher"])
+def test_importance_finds_the_channel_nobody_misses(kind: str) -> None:
+    g = residual_net()
+    op = next(op for op in g.ops if op.name == "c2")
+    w = g.value(op.inputs[1])
+    assert w is not None
+    half = w.copy()
+    half[3] *= 1e-3  # of the second branch's channels
+    g.tensors[op.inputs[1]] = replace(g.tensors[op.inputs[1]], data=half)
+    bias = g.value(op.inputs[2])
+    assert bias is not None
+    less = np.where(np.arange(len(bias)) == 3, 0, bias).astype(np.float32)
+    g.tensors[op.inputs[2]] = replace(g.tensors[op.inputs[2]], data=less)
+    d = classes(64)
+    found = importance.outputs(g, {"x": d["x"]}, d["y"], kind)
+    assert set(found) == {"stem", "c1", "c2", "down", "fc"}
+    assert found["c2"].min() >= 0 and np.argsort(found["c2"])[0] == 3
+
+
+def test_losses_of_teachers() -> None:
+    torch.manual_seed(0)
+    z, t = torch.randn(6, 5), torch.randn(6, 5)
+    y = torch.arange(6) % 5
+    assert float(losses.soft(t, t, 3.0)) == pytest.approx(0, abs=1e-6)
+    assert float(losses.decoupled(t, t, y, 3.0)) == pytest.approx(0, abs=1e-4)
+    # alpha = 1 and the other term's weight 1 - q make the plain loss (Zhao et al., eq. 7)
+    q = torch.softmax(t / 3, 1)[torch.arange(6), y]
+    parts = [losses.decoupled(z[i : i + 1], t[i : i + 1], y[i : i + 1], 3.0, 1.0, float(1 - q[i]))
+             for i in range(6)]  # fmt: skip
+    assert float(sum(parts) / 6) == pytest.approx(float(losses.soft(z, t, 3.0)), rel=1e-4)
+    a, b = torch.randn(2, 4, 4, 3), torch.randn(2, 4, 4, 3)
+    assert float(losses.features([b], [b], [None])) == 0
+    assert float(losses.features([a], [b], [torch.eye(3)])) > 0
+
+
+def test_hints_and_decoupled_labels_train() -> None:
+    d, teacher = classes(64), fit.Teacher(residual_net(8, 16))
+    o = fit.Options(steps=40, rate=0.01, kind="dkd", soft=0.1, hints=0.5)
+    with pytest.raises(UsageError, match="the teacher's graph"):
+        fit.fit(residual_net(), {"x": d["x"]}, d["y"], o, teacher=np.zeros((64, 5), np.float32))
+    r = fit.fit(residual_net(), {"x": d["x"]}, d["y"], o, teacher=teacher)
+    assert r.losses[1] < r.losses[0]
+
+
+def test_images_are_mirrored_and_moved() -> None:
+    x = torch.arange(2 * 3 * 6 * 7, dtype=torch.float32).reshape(2, 3, 6, 7) + 1
+    seen = batches.changed(x.repeat(300, 1, 1, 1), True, 1, torch.Generator().manual_seed(0))
+    assert seen.shape == (600, 3, 6, 7)
+    assert any(torch.equal(s, x[0]) for s in seen[::2])
+    assert any(torch.equal(s, x[0].flip(2)) for s in seen[::2])
+    moved = torch.nn.functional.pad(x[0], (1, 1, 1, 1))[:, :6, :7]
+    assert any(torch.equal(s, moved) for s in seen[::2])
+    last = batches.changed(x.permute(0, 2, 3, 1), False, 0, None)
+    assert torch.equal(last, x.permute(0, 2, 3, 1))
+
+
+def test_precision_is_chosen_by_trying() -> None:
+    def step(name: str) -> None:
+        end = time.process_time() + (0.05 if name == "float32" else 0.01)
+        if name == "float16":
+            raise RuntimeError("no kernel")
+        while time.process_time() < end:
+            pass
+
+    best, seconds = precision.fastest(step)
+    assert best == "bfloat16" and set(seconds) == {"float32", "bfloat16"}
+    with pytest.raises(UsageError, match="precision 'int8'"):
+        precision.checked("int8")
+    o = fit.Options(steps=2, batch=8, precision="auto")
+    d = classes(32)
+    assert fit.fit(residual_net(), {"x": d["x"]}, d["y"], o).precision in precision.PRECISIONS
+
+
+def test_weights_that_jump_are_held() -> None:
+    q = net.Oscillation.of(torch.zeros(3))
+    for i in range(60):
+        q.watch(torch.tensor([float(i % 2), float(i // 30), 0.0]), threshold=0.2)
+    assert q.frozen.tolist() == [True, False, False]
+    assert q.held(torch.full((3,), 7.0)).tolist()[1:] == [7.0, 7.0]
+    assert float(q.held(torch.full((3,), 7.0))[0]) in (0.0, 1.0)

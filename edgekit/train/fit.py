@@ -190,7 +190,7 @@ class _Job:
     def _pairs(self, graph: Graph) -> list[tuple[str, str]]:
         """(own, teacher's) tensors whose features are matched: those that ends of a block have."""
         if not isinstance(self.teacher, Teacher):
-            raise UsageError("hints need a teacher that is a graph")
+            raise UsageError("hints need a teacher")
         other = self.teacher.graph
         pairs = list(self.o.pairs.items()) or [
             (op.outputs[0], op.outputs[0])

@@ -1,9 +1,9 @@
 """The trainable form of a float graph: its constants as torch parameters, batch norms put back
 where they were folded away, weights and activations rounded as the runtime rounds them.
 
-Put back: a folded convolution is the same function as one with weights divided by the spread of
-its output and a batch norm whose statistics are those of some samples; `fitted` folds it again,
-into the weights or, for integers, into their scale per channel.  Steps are learned (LSQ, Esser et
+Put back: a folded convolution is the same function as one with weights of any other length and a
+batch norm whose statistics are those of some samples; `fitted` folds it again, into the weights or,
+for integers, into their scale per channel.  Steps are learned (LSQ, Esser et
 al. 2020); weights that keep jumping between two integers are frozen (Nagel et al. 2022).
 """
 
@@ -162,20 +162,24 @@ class Net:
     def _put(self, op: Op, mean: Tensor, var: Tensor) -> None:
         import torch
 
-        deviation = var.sqrt()
-        spread = deviation.clamp_min(1e-3 * float(deviation.max()) + 1e-12)
+        w = self.const[op.inputs[1]]
+        axis = CHANNEL_AXIS.get(op.type, 0)
+        shape = [1] * w.ndim
+        shape[axis] = -1
+        length = w.detach().movedim(axis, 0).flatten(1).norm(dim=1)
+        # any length of the rows is the same function; this one learns at the usual pace
+        factor = torch.where(length > 0, 2**0.5 / length.clamp_min(1e-12), torch.ones_like(length))
         has = len(op.inputs) > 2 and op.inputs[2]
         bias = self.const[op.inputs[2]].detach().clone() if has else torch.zeros_like(mean)
-        shape = [1] * self.const[op.inputs[1]].ndim
-        shape[CHANNEL_AXIS.get(op.type, 0)] = -1
-        self.const[op.inputs[1]].div_(spread.reshape(shape))
+        w.mul_(factor.reshape(shape))
         if op.name in self.scales:
-            self.scales[op.name].div_(spread)
+            self.scales[op.name].mul_(factor)
         if has:  # the norm's shift takes its place
             self.const[op.inputs[2]].zero_().requires_grad_(False)
-        gamma = (spread * (1 + EPSILON) ** 0.5).requires_grad_(True)
+        var = var * factor**2
+        gamma = ((var + EPSILON).sqrt() / factor).requires_grad_(True)
         beta = (mean + bias).requires_grad_(True)
-        self.norms[op.name] = Norm(gamma, beta, mean / spread, var / spread**2)
+        self.norms[op.name] = Norm(gamma, beta, mean * factor, var)
 
     def _norm(self, op: Op, y: Tensor) -> Tensor:
         import torch.nn.functional as nn

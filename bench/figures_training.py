@@ -1,0 +1,169 @@
+"""Training: distillation, halving a CNN and a transformer, integers that training saw."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from typing import Any
+
+import numpy as np
+from edgekit_runtime import Session
+from figures import Outcome, item
+from samples import _file
+
+from edgekit import boards, frontends, passes, pipeline, recipe
+from edgekit.ir import Array, Graph
+
+HOST = "host"
+TEST = 3000
+
+
+def mnist() -> tuple[Array, Array]:
+    """The 10,000 images (n, 1, 28, 28) in 0..1 and their classes."""
+    with gzip.open(_file("t10k-images-idx3-ubyte.gz")) as f:
+        x = np.frombuffer(f.read(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
+    with gzip.open(_file("t10k-labels-idx1-ubyte.gz")) as f:
+        y = np.frombuffer(f.read(), np.uint8, offset=8)
+    return (x / np.float32(255)).astype(np.float32), y.astype(np.int64)
+
+
+def runner(graph: Graph, seed: int, train: int = 7000, teacher: Graph | None = None) -> recipe.Run:
+    """3,000 test images, the same for all seeds; the seed picks the others' order."""
+    x, y = mnist()
+    order = np.random.default_rng(seed).permutation(len(x) - TEST)[:train] + TEST
+    made = recipe.material(
+        {"x": x[:TEST], "y": y[:TEST]}, graph, test=TEST, train=train,
+        training={"x": x[order], "y": y[order]},
+    )  # fmt: skip
+    return recipe.Run(graph, made, boards.load(HOST), teacher=teacher)
+
+
+def graph_of(net: Any) -> Graph:
+    import torch
+
+    made = frontends.load(net.eval(), args=(torch.zeros(1, 1, 28, 28),))
+    return passes.simplify_all(made)[0]
+
+
+def cnn(seed: int, *widths: int) -> Graph:
+    """Convolutions 3x3 with batch norm, the first two of stride 2; linear."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for k, (i, o) in enumerate(zip((1, *widths), widths, strict=False)):
+        layers += [nn.Conv2d(i, o, 3, 2 if k < 2 else 1, 1), nn.BatchNorm2d(o, momentum=None)]
+        layers += [nn.ReLU()]
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(49 * widths[-1], 10))
+    with torch.no_grad():
+        net.train()(torch.from_numpy(mnist()[0][-256:]))  # settles the statistics
+    return graph_of(net)
+
+
+def vit(seed: int, dim: int = 64, heads: int = 4, depth: int = 4) -> Graph:
+    """A transformer over 49 patches: pre-norm blocks, mean of the tokens, linear."""
+    import torch
+    from torch import Tensor, nn
+    from torch.nn import functional as F
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.n1, self.n2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+            self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
+            self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, n = self.n1(x), x.shape[1]
+            q, k, v = (m(h).reshape(-1, n, heads, dim // heads).transpose(1, 2)
+                       for m in (self.q, self.k, self.v))  # fmt: skip
+            w = torch.softmax(q @ k.transpose(-1, -2) * (dim // heads) ** -0.5, -1)
+            x = x + self.o((w @ v).transpose(1, 2).reshape(-1, n, dim))
+            return x + self.down(F.gelu(self.up(self.n2(x))))
+
+    class Vit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm = nn.Conv2d(1, dim, 4, 4), nn.LayerNorm(dim)
+            self.place = nn.Parameter(0.1 * torch.randn(1, 49, dim))
+            self.blocks = nn.Sequential(*(Block() for _ in range(depth)))
+            self.head = nn.Linear(dim, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.patch(x).flatten(2).transpose(1, 2) + self.place
+            return self.head(self.norm(self.blocks(y)).mean(1))
+
+    torch.manual_seed(seed)
+    return graph_of(Vit())
+
+
+def step(do: str, **settings: Any) -> recipe.Step:
+    return recipe.Step(do, settings)
+
+
+def faster(a: Graph, b: Graph, rounds: int = 200) -> float:
+    """How many times quicker b runs than a on this machine: least times, in turns."""
+    target, best = pipeline.target_of(boards.load(HOST)), [np.inf, np.inf]
+    x = {n: np.zeros(a.tensors[n].shape, np.float32) for n in a.inputs}
+    with (
+        Session(pipeline.package_graph(a, target)) as s,
+        Session(pipeline.package_graph(b, target)) as t,
+    ):
+        for _ in range(rounds):
+            for i, session in enumerate((s, t)):
+                begin = time.perf_counter()
+                session.run(x)
+                best[i] = min(best[i], time.perf_counter() - begin)
+    return best[0] / best[1]
+
+
+def halved(base: Graph, seed: int, learn: dict[str, Any], cut: dict[str, Any]) -> tuple[str, bool]:
+    """Trains, prunes and distils; the figure against 96.4 % of the metric and 2 x the speed."""
+    trained = runner(base, seed).run((step("finetune", **learn),))[0]
+    run = runner(trained, seed)
+    small, entries = run.run((step("prune", **cut), step("distill", **learn)))
+    before, after = run.float_accuracy or 0.0, entries[-1].accuracy or 0.0
+    left = pipeline.weight_bytes(small) / pipeline.weight_bytes(trained)
+    quick = faster(trained, small)
+    text = (
+        f"{100 * before:.2f} -> {100 * after:.2f} % ({100 * after / before:.1f} % kept), "
+        f"{100 * (1 - left):.0f} % of the parameters gone, {quick:.2f} x as fast"
+    )
+    return text, left <= 0.5 and after >= 0.964 * before and quick >= 2.0
+
+
+BAR = "50 % of parameters gone, >= 96.4 % of the metric, >= 2.0 x as fast"
+
+
+@item("training.halved_cnn", BAR)
+def halved_cnn() -> Outcome:
+    learn = {"steps": 300, "batch": 64, "rate": 3e-3, "norms": True, "seed": 0}
+    cut = {"share": 0.5, "granule": 16, "importance": "fisher", "repair": True}
+    return Outcome(*halved(cnn(0, 32, 64, 64), 0, learn, cut))
+
+
+@item("training.halved_transformer", BAR)
+def halved_transformer() -> Outcome:
+    learn = {"steps": 600, "batch": 64, "rate": 2e-3, "warmup": 0.1, "seed": 0}
+    cut = {"macs": 2.4, "granule": 1, "importance": "fisher", "layers": True, "samples": 256}
+    return Outcome(*halved(vit(0), 0, learn, cut))
+
+
+@item("training.distill", "student >= +1.0 point over its own training, 3 seeds, equal steps")
+def distill() -> Outcome:
+    """Teacher and student see the same 500 images; the teacher's are moved about."""
+    learn = {"batch": 64, "rate": 5e-3, "norms": True}
+    gains, scores = [], []
+    for seed in range(3):
+        taught = step("finetune", steps=300, seed=seed, shift=2, **learn)
+        teacher = runner(cnn(seed, 32, 64, 64), 0, 500).run((taught,))[0]
+        run, pair = runner(cnn(seed, 4, 8), 0, 500, teacher), []
+        for do in ("finetune", "distill"):
+            more = {"soft": 0.9, "temperature": 4.0} if do == "distill" else {}
+            entry = run.run((step(do, steps=200, seed=seed, **learn, **more),))[1][-1]
+            pair.append(100 * (entry.accuracy or 0.0))
+        scores.append(f"{pair[0]:.2f} -> {pair[1]:.2f}")
+        gains.append(pair[1] - pair[0])
+    mean = float(np.mean(gains))
+    return Outcome(f"{', '.join(scores)} %: {mean:+.2f} points", mean >= 1.0)
