@@ -70,6 +70,7 @@ class Isa:
     dw_s8_nr: int
     dw_f32_nr: int
     windows: bool = False  # its GEMM kernels read windows of an image (ek_kernels.windows)
+    odd_k: int = 0  # inputs up to which their int8 runs need not be multiples of kr
     dw_image: bool = False  # its 3x3 depthwise kernel takes padded images (ek_kernels.dw_image)
     winograd: bool = False  # it has Winograd's transforms (ek_kernels.wino_in)
     nm: Sparse | None = None
@@ -132,6 +133,10 @@ class Target:
     def winograd(self) -> bool:
         """Whether one of its ISAs has Winograd's transforms."""
         return self.linux and any(i.winograd for i in self.kernels())
+
+    def odd_k(self) -> int:
+        """Inputs up to which the runs of int8 windows need no padding."""
+        return min(i.odd_k for i in self.kernels())
 
     def s8(self) -> list[Layout]:
         """Distinct int8 GEMM layouts the ISAs want (an "any" offset joins a sibling's or becomes

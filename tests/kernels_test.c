@@ -234,6 +234,40 @@ static uint32_t *widened(const ek_kernels *k, ek_gemm *g, uint32_t kp)
     return first;
 }
 
+/* Some GEMMs as windows, where the kernel reads them: sets g and k, returns the elements of a. */
+static size_t windows(const ek_kernels *k, ek_gemm *g, int bit, uint32_t odd_k)
+{
+    if (!(k->windows & bit) || rnd() & 1)
+        return 0;
+    uint32_t runs = range(1, 4), odd = rnd() & 1 && odd_k;
+    g->segment = odd ? range(1, 40) : g->kr * range(1, rnd() & 1 ? 4 : 40 / g->kr + 1);
+    if (!(rnd() & 31) && odd_k) {
+        g->segment = odd_k / runs;
+        g->n = range(1, 30);
+    }
+    g->k = runs * g->segment;
+    g->width = range(1, g->m);
+    g->lda = (ptrdiff_t)range(1, 30);
+    g->gap = (ptrdiff_t)range(1, 70);
+    g->line = (ptrdiff_t)range(1, 90);
+    uint32_t lines = (g->m + g->width - 1) / g->width;
+    return (size_t)((lines - 1) * g->line + (g->width - 1) * g->lda + (runs - 1) * g->gap) + g->segment;
+}
+
+/* the windows one after the other, for kernels that read none; g->lda and the rest are set */
+static void gathered(ek_gemm *g, uint8_t *to, uint32_t kp, uint32_t size)
+{
+    memset(to, 0, (size_t)g->m * kp * size);
+    for (uint32_t m = 0; m < g->m; m++)
+        for (uint32_t i = 0; i * g->segment < g->k; i++) {
+            ptrdiff_t at = m / g->width * g->line + m % g->width * g->lda + i * g->gap;
+            memcpy(to + ((size_t)m * kp + i * g->segment) * size, (const uint8_t *)g->a + at * (ptrdiff_t)size, (size_t)g->segment * size);
+        }
+    g->a = to;
+    g->lda = (ptrdiff_t)kp;
+    g->width = g->segment = 0;
+}
+
 static void test_gemm_s8(const ek_kernels *k)
 {
     ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .xoff = k->s8_xoff, .encoding = k->s8_encoding };
@@ -247,9 +281,13 @@ static void test_gemm_s8(const ek_kernels *k)
     int extreme = !(rnd() & 3), ties = !(rnd() & 3);
     g.w_zero = rnd() & 3 ? 0 : (int32_t)range(0, 512) - 256;
     bounds(&g.lo, &g.hi, &g.zero);
+    size_t an = windows(k, &g, 1, k->odd_k);
     uint32_t kp = up(g.k, g.kr), ldy = g.n + range(0, 3);
-    g.lda = (ptrdiff_t)(kp + range(0, 5));
-    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + kp, yn = (size_t)(g.m - 1) * ldy + g.n;
+    if (!an) {
+        g.lda = (ptrdiff_t)(kp + range(0, 5));
+        an = (size_t)(g.m - 1) * (size_t)g.lda + kp;
+    }
+    size_t yn = (size_t)(g.m - 1) * ldy + g.n;
     uint8_t *a = buffer(0, an), *y = buffer(2, yn), *want = buffer(3, yn);
     fill_s8(a, an, extreme);
     fill_s8(y, yn, 0);
@@ -258,12 +296,15 @@ static void test_gemm_s8(const ek_kernels *k)
     g.w = weights_s8(&g, extreme, ties, 0);
     g.ldy = (ptrdiff_t)ldy;
     char detail[160];
-    format(detail, "m %u n %u k %u xoff %d w_zero %d", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k,
-             (int)g.xoff, (int)g.w_zero);
-    g.y = want;
-    ek_gemm_s8_portable(&g);
+    format(detail, "m %u n %u k %u xoff %d w_zero %d runs of %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k,
+             (int)g.xoff, (int)g.w_zero, (unsigned)g.segment);
+    ek_gemm plain = g;
+    if (g.segment)
+        gathered(&plain, buffer(4, (size_t)g.m * kp), kp, 1);
+    plain.y = want;
+    ek_gemm_s8_portable(&plain);
     g.y = y;
-    if (k->widen && rnd() & 1)
+    if (k->widen && !g.segment && rnd() & 1)
         g.wide = widened(k, &g, kp);
     k->gemm_s8(&g);
     same_bytes("gemm_s8", detail, y, want, yn);
@@ -426,9 +467,13 @@ static void test_gemm_f32(const ek_kernels *k)
         g.lo = 0.0f;
         g.hi = 6.0f;
     }
+    size_t an = windows(k, &g, 2, 40);
     uint32_t ldy = g.n + range(0, 3), blocks = (g.n + g.nr - 1u) / g.nr;
-    g.lda = (ptrdiff_t)(g.k + range(0, 5));
-    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + g.k, yn = (size_t)(g.m - 1) * ldy + g.n;
+    if (!an) {
+        g.lda = (ptrdiff_t)(g.k + range(0, 5));
+        an = (size_t)(g.m - 1) * (size_t)g.lda + g.k;
+    }
+    size_t yn = (size_t)(g.m - 1) * ldy + g.n;
     size_t wn = (size_t)blocks * g.nr * (1 + g.k);
     uint8_t *a = buffer(0, 4 * an), *w = buffer(1, 4 * wn), *y = buffer(2, 4 * yn), *want = buffer(3, 4 * yn);
     static double tol[BUFFER_BYTES / 4];
@@ -439,20 +484,23 @@ static void test_gemm_f32(const ek_kernels *k)
     g.a = a;
     g.w = w;
     g.ldy = (ptrdiff_t)ldy;
+    ek_gemm plain = g;
+    if (g.segment)
+        gathered(&plain, buffer(4, 4 * (size_t)g.m * g.k), g.k, 4);
     memset(tol, 0, yn * sizeof *tol);
     for (uint32_t m = 0; m < g.m; m++)
         for (uint32_t n = 0; n < g.n; n++) {
             const float *b = (const float *)(const void *)w + (size_t)(n / g.nr) * g.nr * (1 + g.k) + n % g.nr;
-            const float *x = (const float *)(const void *)a + (ptrdiff_t)m * g.lda;
+            const float *x = (const float *)plain.a + (ptrdiff_t)m * plain.lda;
             double sum = size_of((double)b[0]);
             for (uint32_t i = 0; i < g.k; i++)
                 sum += size_of((double)x[i] * (double)b[(size_t)(1 + i) * g.nr]);
             tol[(size_t)m * ldy + n] = 1e-5 * sum;
         }
     char detail[160];
-    format(detail, "m %u n %u k %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k);
-    g.y = want;
-    ek_gemm_f32_portable(&g);
+    format(detail, "m %u n %u k %u runs of %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k, (unsigned)g.segment);
+    plain.y = want;
+    ek_gemm_f32_portable(&plain);
     g.y = y;
     k->gemm_f32(&g);
     near("gemm_f32", detail, (float *)(void *)y, (float *)(void *)want, tol, yn);
@@ -776,8 +824,8 @@ static void print_table(const ek_kernels *k)
     unsigned own = 0;
     for (unsigned i = 0; i < EK_K_COUNT; i++)
         own += k->isa[i] != EK_ISA_PORTABLE;
-    report("%s: %u of %u slots, s8 %u %u %u, f32 %u, dw %u %u, tile %u\n", isa_name, own, (unsigned)EK_K_COUNT, k->s8_nr,
-           k->s8_kr, k->s8_xoff, k->f32_nr, k->dw_s8_nr, k->dw_f32_nr, k->tile_rows);
+    report("%s: %u of %u slots, s8 %u %u %u, f32 %u, dw %u %u, windows %u %u\n", isa_name, own, (unsigned)EK_K_COUNT, k->s8_nr,
+           k->s8_kr, k->s8_xoff, k->f32_nr, k->dw_s8_nr, k->dw_f32_nr, k->windows & 1, k->odd_k);
 }
 
 static int test(unsigned trials)

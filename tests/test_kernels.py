@@ -17,7 +17,9 @@ NATIVE = ROOT / "native"
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wmissing-prototypes", "-Werror"]
 INCLUDE = [f"-I{NATIVE / d}" for d in ("include", "src", "gen")]
 TABLE = re.compile(
-    r"^(\w+): (\d+) of \d+ slots, s8 (\d+) (\d+) (\d+), f32 (\d+), dw (\d+) (\d+)", re.MULTILINE
+    r"^(\w+): (\d+) of \d+ slots, s8 (\d+) (\d+) (\d+), f32 (\d+), dw (\d+) (\d+), "
+    r"windows (\d+) (\d+)",
+    re.MULTILINE,
 )
 CORTEX_A = {
     "cortex-a72": ["neon"],
@@ -65,12 +67,13 @@ def check_tables(output: str) -> list[str]:
     assert "0 failures" in output.splitlines()
     found = []
     for name, own, *numbers in TABLE.findall(output):
-        nr, kr, xoff, f32_nr, dw_s8_nr, dw_f32_nr = map(int, numbers)
+        nr, kr, xoff, f32_nr, dw_s8_nr, dw_f32_nr, windows, odd_k = map(int, numbers)
         isa = layout.isas()[name]
         assert int(own) > 0
         assert (nr, kr) == (isa.s8.nr, isa.s8.kr), name
         assert xoff in (isa.s8.xoff, layout.XOFF_ANY), name
         assert (f32_nr, dw_s8_nr, dw_f32_nr) == (isa.f32_nr, isa.dw_s8_nr, isa.dw_f32_nr), name
+        assert (windows, odd_k) == (isa.windows, isa.odd_k), name
         found.append(name)
     return found
 

@@ -207,6 +207,7 @@ def padded_run(op: Op, w: Array, target: Target) -> int:
     run, kr = kw * ci, max(la.kr for la in target.s8())
     padded = -(-run // kr) * kr
     takes = target.windows() or target.takes_runs()
+    takes = takes and kh * run > target.odd_k()
     in_place = takes and op.attrs["groups"] == 1 and op.attrs["dilation"][1] == 1
     gather = target.windows() and not target.linux and padded <= run * 2 and o <= 16
     few = padded * 2 <= run * 3 or gather

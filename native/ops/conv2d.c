@@ -314,7 +314,7 @@ static uint32_t band_of(conv *v)
     const ek_attr_conv2d *a = v->a;
     uint32_t oh = v->y.dims[1], n = ek_min_u32(oh, 32), pad = v->run - a->kernel[1] * v->ci;
     v->copied = pad || a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3];
-    if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || v->run % v->rows.deep)
+    if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || (v->run % v->rows.deep && v->k > v->c->k->odd_k))
         return 0;
     uint64_t row = (uint64_t)band_cols(v) * v->ci * v->elem, room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_ITEMS * v->elem;
     while (n > !v->copied && band_rows(v, n) * row + pad * v->elem > room)

@@ -244,6 +244,15 @@ unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)
     return r->fn == c->k->gemm_f32 ? EK_K_GEMM_F32 : EK_K_NONE;
 }
 
+/* blocks of constant size become loads and stores of vectors */
+static void copy(uint8_t *d, const uint8_t *s, size_t n)
+{
+    for (; n >= 64; n -= 64, s += 64, d += 64)
+        memcpy(d, s, 64);
+    if (n)
+        memcpy(d, s, n);
+}
+
 void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_t rows, uint32_t left, uint32_t cols, uint8_t *s)
 {
     const uint32_t *d = x->dims;
@@ -256,7 +265,7 @@ void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_
             continue;
         }
         memset(s, fill, before * px);
-        memcpy(s + before * px, image + (size_t)iy * d[2] * px, width * px);
+        copy(s + before * px, image + (size_t)iy * d[2] * px, width * px);
         memset(s + (before + width) * px, fill, after * px);
     }
 }

@@ -34,7 +34,7 @@ typedef struct ek_gemm {
     uint32_t *wide;
     /* Windows read where they lie, only by kernels that set ek_kernels.windows; else 0.
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
-    uint32_t width, segment; /* segment: a multiple of kr */
+    uint32_t width, segment; /* segment: a multiple of kr, or k at most ek_kernels.odd_k */
     ptrdiff_t line, gap;     /* elements */
     /* gemm_sparse: EK_ENC_NM or EK_ENC_BLOCKS of format.h; rows of the former are readable up to k rounded up to EK_CHUNK.
      * A block of nr outputs is [bias nr][scale nr], then
@@ -129,6 +129,7 @@ typedef struct ek_kernels {
     uint8_t tile_rows;
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
     uint8_t dw_edges; /* 1: dw_f32 takes whole rows whose taps may lie outside the image */
+    uint16_t odd_k;   /* int8 windows of at most so many inputs may have runs that are no multiples of kr */
     uint8_t windows; /* 1: gemm_s8 reads windows (see ek_gemm) and rows at any address; 2: gemm_f32 does; 3: both */
 } ek_kernels;
 enum {

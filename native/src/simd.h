@@ -16,6 +16,13 @@
 /* keeps a pointer in a register of its own: clang would add the row stride again and again in the inner loop */
 #define EK_KEEP(p) __asm__("" : "+r"(p))
 
+/* GCC would start the loads of a whole loop body at once, and spill; clang pairs them */
+#if defined(__clang__)
+#define EK_GCC_IN_ORDER() ((void)0)
+#else
+#define EK_GCC_IN_ORDER() __asm__ volatile("" : : : "memory")
+#endif
+
 static inline int32_t ek_load_s32(const void *p)
 {
     int32_t v;

@@ -1,18 +1,10 @@
-/* GEMM with SMMLA: 2 rows x 8 inputs by 2 outputs x 8 inputs.  Blocks of 8 outputs, 8 inputs deep. */
+/* GEMM with SMMLA: 2 rows x 8 inputs by 2 outputs x 8 inputs.  Blocks of 8 outputs, 8 inputs deep.  A single row would leave
+ * half of SMMLA idle: SDOT does it. */
 #if defined(__aarch64__)
-#include "../neon/neon.h"
+#include "../neon/panel.h"
 
-#define EK_I8MM __attribute__((target("arch=armv8.2-a+i8mm")))
-
-EK_INLINE int8x16_t low_halves(int8x16_t a, int8x16_t b)
-{
-    return vreinterpretq_s8_s64(vzip1q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
-}
-
-EK_INLINE int8x16_t high_halves(int8x16_t a, int8x16_t b)
-{
-    return vreinterpretq_s8_s64(vzip2q_s64(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)));
-}
+#define EK_I8MM __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
+enum { MOST = 8 };
 
 /* row h of two accumulators of 2 x 2 */
 EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
@@ -21,86 +13,154 @@ EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
     return vreinterpretq_s32_s64(h ? vzip2q_s64(x, y) : vzip1q_s64(x, y));
 }
 
-/* `pairs` pairs of rows by nb blocks from n on; a single pair may lack its second row */
-EK_INLINE EK_I8MM void tile_int(const ek_gemm *g, const ek_requant_neon *q, uint32_t m, uint32_t n, const uint8_t *head, const int dyn,
-                                const unsigned pairs, const unsigned nb)
+/* 8 or 16 (`steps` 1 or 2) inputs of `pairs` pairs of rows by 8 outputs, acc[pair of rows][pair of outputs]; moves w on */
+EK_INLINE EK_I8MM void chunk(int32x4_t acc[][4], const int8_t *p, const int8_t **w, const unsigned pairs, const unsigned steps)
 {
-    const int8_t *w = (const int8_t *)head + 64, *a[4][2];
-    const size_t block = ek_block_s8(8, 8, g->k);
-    int32x4_t acc[2][4][4]; /* [block][pair of rows][pair of outputs] */
-    EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
-        a[p][0] = (const int8_t *)g->a + (ptrdiff_t)(m + 2 * p) * g->lda;
-        a[p][1] = pairs > 1 || m + 1 < g->m ? a[p][0] + g->lda : a[p][0];
-        EK_KEEP(a[p][0]);
-        EK_KEEP(a[p][1]);
+    int8x16_t x[4][2];
+    EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+        EK_UNROLL for (unsigned s = 0; s < steps; s++)
+            x[r][s] = vld1q_s8(p + 32 * r + 16 * s);
+    EK_UNROLL for (unsigned s = 0; s < steps; s++) {
+        int8x16x4_t v = vld1q_s8_x4(*w);
+        *w += 64;
+        EK_KEEP(*w);
+        EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+            EK_UNROLL for (unsigned j = 0; j < 4; j++)
+                acc[r][j] = vmmlaq_s32(acc[r][j], x[r][s], v.val[j]);
+    }
+    EK_GCC_IN_ORDER();
+}
+
+/* ek_finish_s8 of an even number of pairs: requantized as the sums lie, put in order when they are bytes */
+EK_INLINE void finish(ek_ends *e, const uint8_t *head, int32x4_t acc[][4], const unsigned pairs)
+{
+    const ek_requant_neon q = e->q;
+    const ptrdiff_t ldy = e->ldy;
+    float32x4_t scale[4];
+    int8x16_t v[4];
+    int8_t *y = (int8_t *)e->y;
+    EK_UNROLL for (unsigned j = 0; j < 4; j++)
+        scale[j] = vreinterpretq_f32_u64(vld1q_dup_u64((const uint64_t *)(const void *)(head + 32) + j));
+    if (e->adj) {
+        EK_UNROLL for (unsigned r = 0; r < pairs; r++) {
+            int32x4_t part = vcombine_s32(vdup_n_s32(e->adj[2 * r]), vdup_n_s32(e->adj[2 * r + 1]));
+            EK_UNROLL for (unsigned j = 0; j < 4; j++)
+                acc[r][j] = vsubq_s32(acc[r][j], part);
+        }
+        e->adj += 2 * pairs;
+    }
+    EK_UNROLL for (unsigned r = 0; r < pairs; r++) {
+        int8x8_t low = vqmovn_s16(ek_requant8(acc[r][0], acc[r][1], scale[0], scale[1], q.zero));
+        v[r] = vqmovn_high_s16(low, ek_requant8(acc[r][2], acc[r][3], scale[2], scale[3], q.zero));
+    }
+    if (q.clamp)
+        EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+            v[r] = vminq_s8(vmaxq_s8(v[r], q.low), q.high);
+    EK_UNROLL for (unsigned r = 0; r < pairs; r += 2) { /* two outputs of each row in turn */
+        int16x8_t a = vreinterpretq_s16_s8(v[r]), b = vreinterpretq_s16_s8(v[r + 1]);
+        int64x2_t even = vreinterpretq_s64_s16(vuzp1q_s16(a, b)), odd = vreinterpretq_s64_s16(vuzp2q_s16(a, b));
+        if (e->left >= 8) {
+            __asm__ volatile("st1 {%1.8b}, [%0], %3\n\tst1 {%2.8b}, [%0], %3\n\tst1 {%1.d}[1], [%0], %3\n\tst1 {%2.d}[1], [%0], %3"
+                             : "+r"(y) : "w"(even), "w"(odd), "r"(ldy) : "memory");
+            continue;
+        }
+        for (unsigned i = 0; i < 4; i++, y += ldy) {
+            int64x2_t row = i & 1 ? odd : even;
+            ek_store8_s8(y, vreinterpret_s8_s64(i & 2 ? vget_high_s64(row) : vget_low_s64(row)), e->left);
+        }
+    }
+    e->y = y;
+}
+
+/* 8 outputs of the rows of a panel */
+EK_INLINE EK_I8MM const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn,
+                                      const unsigned pairs)
+{
+    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)head + 64;
+    int32x4_t acc[4][4], bias[2], sums[8][2];
+    ek_start(head, dyn, bias);
+    EK_UNROLL for (unsigned j = 0; j < 4; j++) {
+        int32x4_t both = row_of(bias[j / 2], bias[j / 2], j & 1);
+        EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+            acc[r][j] = both;
+    }
+    for (uint32_t i = (k + 7) / 16; i; i--, p += 32 * pairs)
+        chunk(acc, p, &w, pairs, 2);
+    panel += 2 * pairs * (size_t)((k + 15) & ~15u);
+    if ((const uint8_t *)p != panel)
+        chunk(acc, p, &w, pairs, 1);
+    if (!dyn) {
+        finish(e, head, acc, pairs);
+        return panel;
+    }
+    EK_UNROLL for (unsigned r = 0; r < 2 * pairs; r++)
+        EK_UNROLL for (unsigned h = 0; h < 2; h++)
+            sums[r][h] = row_of(acc[r / 2][2 * h], acc[r / 2][2 * h + 1], r & 1);
+    ek_finish(e, head, sums, 1, 2 * pairs);
+    return panel;
+}
+
+EK_INLINE EK_I8MM void block(EK_BLOCK_ARGS, const int dyn)
+{
+    ek_ends e = *given;
+    const uint32_t k = g->k;
+    for (; m >= MOST; m -= MOST)
+        panel = tile(&e, panel, head, k, dyn, MOST / 2);
+    if (m)
+        tile(&e, panel, head, k, dyn, 2);
+}
+
+/* nb blocks of outputs of one row; acc[block][pair of outputs]: two partial sums each */
+EK_INLINE EK_I8MM void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
+                                const unsigned nb)
+{
+    const int32x4_t none = vdupq_n_s32(0);
+    const int8_t *w[4];
+    int32x4_t acc[4][4], bias[2];
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        ek_start(head + b * size, dyn, bias);
+        EK_UNROLL for (unsigned j = 0; j < 4; j++)
+            acc[b][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
+        w[b] = (const int8_t *)head + b * size + 64;
+        EK_KEEP(w[b]);
+    }
+    for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
+        const uint8_t *a = row;
+        for (uint32_t i = c->segment / 8; i; i--, a += 8) {
+            int8x16_t x = vreinterpretq_s8_u64(vld1q_dup_u64((const uint64_t *)(const void *)a));
+            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+                int8x16x4_t v = vld1q_s8_x4(w[b]);
+                w[b] += 64;
+                EK_UNROLL for (unsigned j = 0; j < 4; j++)
+                    acc[b][j] = vdotq_s32(acc[b][j], v.val[j], x);
+                EK_AFTER(acc[b][0], acc[b][1], w[b + 1 < nb ? b + 1 : 0]);
+                EK_AFTER(acc[b][2], acc[b][3], w[b + 1 < nb ? b + 1 : 0]);
+            }
+        }
     }
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        int32x4_t bias[2];
-        ek_start(head + b * block, dyn, bias);
-        EK_UNROLL for (unsigned j = 0; j < 4; j++) {
-            int32x4_t both = row_of(bias[j / 2], bias[j / 2], j & 1);
-            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
-                acc[b][p][j] = both;
-        }
-    }
-    size_t k = 0, kp = (g->k + 7) & ~7u;
-    for (; k + 16 <= kp; k += 16, w += 128) {
-        int8x16_t x[2][4];
-        EK_UNROLL for (unsigned p = 0; p < pairs; p++) {
-            int8x16_t u = vld1q_s8(a[p][0] + k), v = vld1q_s8(a[p][1] + k);
-            x[0][p] = low_halves(u, v);
-            x[1][p] = high_halves(u, v);
-        }
-        EK_UNROLL for (unsigned j = 0; j < 8 * nb; j++) { /* j: block, half, pair of outputs */
-            int8x16_t v = vld1q_s8(w + j / 8 * block + 16 * (j % 8));
-            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
-                acc[j / 8][p][j % 4] = vmmlaq_s32(acc[j / 8][p][j % 4], x[j / 4 % 2][p], v);
-        }
-    }
-    if (k < kp) {
-        int8x16_t x[4];
-        EK_UNROLL for (unsigned p = 0; p < pairs; p++)
-            x[p] = vcombine_s8(vld1_s8(a[p][0] + k), vld1_s8(a[p][1] + k));
-        EK_UNROLL for (unsigned j = 0; j < 4 * nb; j++) {
-            int8x16_t v = vld1q_s8(w + j / 4 * block + 16 * (j % 4));
-            EK_UNROLL for (unsigned p = 0; p < pairs; p++)
-                acc[j / 4][p][j % 4] = vmmlaq_s32(acc[j / 4][p][j % 4], x[p], v);
-        }
-    }
-    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        int32x4_t sums[8][2];
-        EK_UNROLL for (unsigned r = 0; r < 2 * pairs; r++)
-            EK_UNROLL for (unsigned h = 0; h < 2; h++)
-                sums[r][h] = row_of(acc[b][r / 2][2 * h], acc[b][r / 2][2 * h + 1], r & 1);
-        if (pairs == 1 && m + 1 == g->m)
-            ek_finish(g, q, head + b * block, m, n + 8 * b, sums, dyn, 1);
-        else
-            ek_finish(g, q, head + b * block, m, n + 8 * b, sums, dyn, 2 * pairs);
+        int32x4_t sums[1][2] = { { vpaddq_s32(acc[b][0], acc[b][1]), vpaddq_s32(acc[b][2], acc[b][3]) } };
+        ek_finish_row(e, head + b * size, sums, dyn);
     }
 }
 
-EK_INLINE EK_I8MM void gemm(const ek_gemm *g, const int dyn)
+EK_INLINE EK_I8MM void row(EK_ROW_ARGS, const int dyn)
 {
-    const uint8_t *w = g->w;
-    size_t block = ek_block_s8(8, 8, g->k);
-    const ek_requant_neon bounds = dyn ? (ek_requant_neon){ 0 } : ek_requant_neon_of(g->lo, g->hi, g->zero), *q = &bounds;
-    uint32_t n = 0;
-    if (g->m <= 2)
-        for (; n + 8 < g->n; n += 16, w += 2 * block)
-            tile_int(g, q, 0, n, w, dyn, 1, 2);
-    for (; n < g->n; n += 8, w += block) {
-        uint32_t m = 0;
-        for (; m + 8 <= g->m; m += 8)
-            tile_int(g, q, m, n, w, dyn, 4, 1);
-        for (; m + 4 <= g->m; m += 4)
-            tile_int(g, q, m, n, w, dyn, 2, 1);
-        for (; m < g->m; m += 2)
-            tile_int(g, q, m, n, w, dyn, 1, 1);
-    }
+    ek_ends e = *given;
+    const size_t size = ek_block_s8(8, 8, g->k);
+    const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
+    for (; (size_t)(end - w) >= 4 * size; w += 4 * size)
+        row_tile(&e, c, a, w, size, dyn, 4);
+    for (; w < end; w += size)
+        row_tile(&e, c, a, w, size, dyn, 1);
 }
 
-static EK_I8MM void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
-static EK_I8MM void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
+static EK_I8MM void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
+static EK_I8MM void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
+static EK_I8MM void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0); }
+static EK_I8MM void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
+static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_s8, row_s8, 1, 1, 2, MOST); }
+static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_dyn, row_dyn, 1, 4, 2, MOST); }
 
 void ek_kernels_i8mm(ek_kernels *k)
 {
@@ -109,6 +169,8 @@ void ek_kernels_i8mm(ek_kernels *k)
     k->s8_nr = 8;
     k->s8_kr = 8;
     k->s8_xoff = 0;
+    k->windows |= 1;
+    k->odd_k = EK_ODD_K;
 }
 #else
 typedef int ek_no_i8mm; /* a translation unit must not be empty */

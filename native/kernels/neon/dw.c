@@ -20,19 +20,12 @@ EK_INLINE int8x8_t load8(const int8_t *x, uint32_t n)
     return vld1_s8(part);
 }
 
-EK_INLINE void put16(const int32x4_t s[4], const uint8_t *head, const ek_requant_neon *q, int8_t *y)
-{
-    const float *scale = (const float *)(const void *)(head + 64);
-    int16x8_t lo = ek_requant8(s[0], s[1], vld1q_f32(scale), vld1q_f32(scale + 4), q->zero);
-    int16x8_t hi = ek_requant8(s[2], s[3], vld1q_f32(scale + 8), vld1q_f32(scale + 12), q->zero);
-    vst1q_s8(y, ek_clamp_s8(lo, hi, q));
-}
-
 /* all pixels of 16 channels */
 static void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, const ptrdiff_t *at, uint32_t c0, uint32_t taps)
 {
     const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
     const int32_t *bias = (const int32_t *)(const void *)head;
+    const float *scale = (const float *)(const void *)(head + 64);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
     EK_PIXELS(d, x, y) {
@@ -45,7 +38,7 @@ static void pixels16(const ek_dw *d, const int16x8_t *w, const uint8_t *head, co
             s[2] = vmlal_s16(s[2], vget_low_s16(hi), vget_low_s16(w[2 * t + 1]));
             s[3] = vmlal_high_s16(s[3], hi, w[2 * t + 1]);
         }
-        put16(s, head, &q, y);
+        ek_put16(s, scale, &q, y);
     }
 }
 
@@ -64,6 +57,7 @@ static void pixels16_small(const ek_dw *d, const uint8_t *head, uint32_t c0)
     const ptrdiff_t dx = d->dx, dx2 = 2 * dx, dy = d->dy, dy2 = 2 * dy, step = d->step, channels = (ptrdiff_t)d->channels;
     const ek_requant_neon q = ek_requant_neon_of(d->lo, d->hi, d->zero);
     const int32_t *bias = (const int32_t *)(const void *)head;
+    const float *scale = (const float *)(const void *)(head + 64);
     const int8_t *x = (const int8_t *)d->x + c0;
     int8_t *y = (int8_t *)d->y + c0;
     int8x16_t w[9];
@@ -90,7 +84,7 @@ static void pixels16_small(const ek_dw *d, const uint8_t *head, uint32_t c0)
                 s[2] = vaddw_s16(s[2], vget_low_s16(hi));
                 s[3] = vaddw_high_s16(s[3], hi);
             }
-            put16(s, head, &q, y);
+            ek_put16(s, scale, &q, y);
         }
 }
 
@@ -115,18 +109,18 @@ static void pixels8(const ek_dw *d, const int16x8_t *w, const uint8_t *head, con
     }
 }
 
-static void dw_s8(const ek_dw *d)
+void ek_dw_s8_neon(const ek_dw *d, uint32_t c0)
 {
     ptrdiff_t at[MAX_TAPS];
     int16x8_t w[2 * MAX_TAPS];
     uint32_t taps = ek_dw_taps(d, at, MAX_TAPS);
     if (!taps) {
-        ek_dw_s8_portable(d);
+        ek_dw_s8_portable(d); /* all of them */
         return;
     }
-    const uint8_t *head = d->w;
+    const uint8_t *head = d->w + c0 / 16 * (16u * (8 + taps));
     const int16x8_t zero = vdupq_n_s16((int16_t)d->w_zero);
-    for (uint32_t c0 = 0; c0 < d->channels; c0 += 16, head += 16u * (8 + taps)) {
+    for (; c0 < d->channels; c0 += 16, head += 16u * (8 + taps)) {
         const int8_t *packed = (const int8_t *)head + 128;
         if (d->kh == 3 && d->kw == 3 && d->channels - c0 >= 16 && small(d, packed, taps)) {
             pixels16_small(d, head, c0);
@@ -146,6 +140,8 @@ static void dw_s8(const ek_dw *d)
         }
     }
 }
+
+static void dw_s8(const ek_dw *d) { ek_dw_s8_neon(d, 0); }
 
 EK_INLINE float32x4_t load4(const float *x, uint32_t n)
 {
@@ -175,37 +171,79 @@ EK_INLINE void pixels_f32(const ek_dw *d, const float *x, const float *w, float 
         ek_store4_f32(y + p * (size_t)d->channels, ek_clampq(acc[p], d->lo, d->hi), left);
 }
 
-/* 3x3, all pixels of 4 channels: the weights stay in registers */
-static void pixels9_f32(const ek_dw *d, const float *x, const float *w, float *y, const ptrdiff_t *at)
+/* 3x3, all pixels of 4 channels: the weights stay in registers, and so do columns that the next window shares: it lies
+ * 1 or 2 columns on, or (0) somewhere */
+EK_INLINE void pixels9_f32(const ek_dw *d, const float *x, const float *w, float *y, const int stride)
 {
     const float32x4_t bias = vld1q_f32(w), lo = vdupq_n_f32(d->lo), hi = vdupq_n_f32(d->hi);
-    float32x4_t v[9];
-    EK_UNROLL for (int t = 0; t < 9; t++)
-        v[t] = vld1q_f32(w + 8 + 8 * t);
-    EK_PIXELS(d, x, y) {
-        float32x4_t s0 = vfmaq_f32(bias, vld1q_f32(x + at[0]), v[0]), s1 = vmulq_f32(vld1q_f32(x + at[1]), v[1]);
-        EK_UNROLL for (int t = 2; t < 9; t++) {
-            if (t & 1)
-                s1 = vfmaq_f32(s1, vld1q_f32(x + at[t]), v[t]);
-            else
-                s0 = vfmaq_f32(s0, vld1q_f32(x + at[t]), v[t]);
+    const ptrdiff_t dx = d->dx, dy = d->dy, dy2 = 2 * dy, step = d->step, channels = (ptrdiff_t)d->channels;
+    const ptrdiff_t jump = d->row_step - (ptrdiff_t)d->count * step;
+    float32x4_t v[9], c[3][3], s, t;
+    EK_UNROLL for (int i = 0; i < 9; i++)
+        v[i] = vld1q_f32(w + 8 + 8 * i);
+#define EK_COLUMN(i) (c[i][0] = vld1q_f32(at), c[i][1] = vld1q_f32(at + dy), c[i][2] = vld1q_f32(at + dy2), at += dx)
+#define EK_PIXEL(i, j, k)                                                                            \
+    s = vfmaq_f32(vfmaq_f32(vfmaq_f32(bias, c[i][0], v[0]), c[i][1], v[3]), c[i][2], v[6]);          \
+    t = vfmaq_f32(vfmaq_f32(vmulq_f32(c[j][0], v[1]), c[j][1], v[4]), c[j][2], v[7]);                \
+    s = vfmaq_f32(s, c[k][0], v[2]);                                                                 \
+    t = vfmaq_f32(vfmaq_f32(t, c[k][1], v[5]), c[k][2], v[8]);                                       \
+    vst1q_f32(y, vminnmq_f32(vmaxnmq_f32(vaddq_f32(s, t), lo), hi));                                 \
+    y += channels;
+    for (uint32_t row = d->rows; row; row--, x += jump) {
+        const float *at = x;
+        uint32_t p = d->count;
+        x += (ptrdiff_t)p * step;
+        if (!stride) {
+            for (; p; p--, at += step - 3 * dx) {
+                EK_COLUMN(0);
+                EK_COLUMN(1);
+                EK_COLUMN(2);
+                EK_PIXEL(0, 1, 2)
+            }
+            continue;
         }
-        vst1q_f32(y, vminnmq_f32(vmaxnmq_f32(vaddq_f32(s0, s1), lo), hi));
+        EK_COLUMN(0);
+        if (stride == 1)
+            EK_COLUMN(1);
+#define EK_NEXT(i, j, k)         \
+        if (stride == 2)         \
+            EK_COLUMN(j);        \
+        EK_COLUMN(k);            \
+        EK_PIXEL(i, j, k)        \
+        if (!--p)                \
+            break;
+        for (;;) {
+            if (stride == 1) {
+                EK_NEXT(0, 1, 2)
+                EK_NEXT(1, 2, 0)
+                EK_NEXT(2, 0, 1)
+            } else {
+                EK_NEXT(0, 1, 2)
+                EK_NEXT(2, 1, 0)
+            }
+        }
+#undef EK_NEXT
     }
+#undef EK_PIXEL
+#undef EK_COLUMN
 }
 
 static void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
-    ptrdiff_t at[12];
-    int nine = ek_dw_taps(d, at, 12) == 9;
+    const int nine = d->kh == 3 && d->kw == 3, stride = d->step == d->dx ? 1 : d->step == 2 * d->dx ? 2 : 0;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
         const float *b = w + (size_t)(c0 / 8) * 8 * (1 + (size_t)d->kh * d->kw) + c0 % 8;
         const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
         uint32_t left = d->channels - c0;
         if (nine && left >= 4) {
-            pixels9_f32(d, x, b, y, at);
+            if (stride == 1)
+                pixels9_f32(d, x, b, y, 1);
+            else if (stride == 2)
+                pixels9_f32(d, x, b, y, 2);
+            else
+                pixels9_f32(d, x, b, y, 0);
             continue;
         }
         for (uint32_t row = d->rows; row; row--, x += d->row_step - (ptrdiff_t)d->count * d->step) {

@@ -1,10 +1,12 @@
 /* GEMM with Advanced SIMD alone.  Blocks of 8 outputs, 4 inputs deep: SMULL makes 16-bit products of two outputs by 4
  * inputs, SADALP adds neighbours to 32 bits.  A second product fits in 16 bits where no weight is -128. */
 #if defined(__aarch64__)
-#include "neon.h"
+#include "panel.h"
+
+enum { F32_MOST = 12 };
 
 /* the next row waits for this one: compilers start them all, and spill */
-#define IN_ORDER(acc, next) __asm__ volatile("" : "+w"((acc)[0]), "+w"((acc)[1]), "+w"((acc)[2]), "+w"((acc)[3]), "+w"(next))
+#define AFTER(acc, next) __asm__ volatile("" : "+w"((acc)[0]), "+w"((acc)[1]), "+w"((acc)[2]), "+w"((acc)[3]), "+w"(next))
 
 EK_INLINE int16x8_t two_low(int8x16_t u, int8x16_t a, int8x16_t v, int8x16_t b)
 {
@@ -20,142 +22,257 @@ static int small(const int8_t *w, size_t n)
     return vminvq_s8(low) != -128;
 }
 
-EK_INLINE void tile_int(const ek_gemm *g, const ek_requant_neon *q, uint32_t m, uint32_t n, const uint8_t *head, const int dyn,
-                        const int pairs, const unsigned mr)
+/* 4 inputs of 4 rows, each a lane of x, by 8 outputs */
+EK_INLINE void step(int32x4_t acc[4][4], const int8_t *p, const int8_t *w)
 {
-    const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda, *w = (const int8_t *)head + 64;
-    const int8_t *row[4];
-    int32x4_t acc[4][4], bias[2]; /* [row][pair of outputs]: two partial sums each */
+    int8x16_t x = vld1q_s8(p), w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
+#define EK_ROW(r)                                                                              \
+    do {                                                                                       \
+        int8x16_t u = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), r));       \
+        acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(u)));         \
+        acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, u));                              \
+        acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(u)));         \
+        acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, u));                              \
+    } while (0)
+    EK_ROW(0);
+    EK_ROW(1);
+    EK_ROW(2);
+    EK_ROW(3);
+#undef EK_ROW
+}
+
+/* two such steps, whose products are added in 16 bits */
+EK_INLINE void step2(int32x4_t acc[4][4], const int8_t *p, const int8_t *w)
+{
+    int8x16_t x = vld1q_s8(p), z = vld1q_s8(p + 16);
+    int8x16_t a0 = vld1q_s8(w), a1 = vld1q_s8(w + 16), b0 = vld1q_s8(w + 32), b1 = vld1q_s8(w + 48);
+#define EK_ROW(r)                                                                              \
+    do {                                                                                       \
+        int8x16_t u = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), r));       \
+        int8x16_t v = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(z), r));       \
+        acc[r][0] = vpadalq_s16(acc[r][0], two_low(u, a0, v, b0));                             \
+        acc[r][1] = vpadalq_s16(acc[r][1], vmlal_high_s8(vmull_high_s8(a0, u), b0, v));        \
+        acc[r][2] = vpadalq_s16(acc[r][2], two_low(u, a1, v, b1));                             \
+        acc[r][3] = vpadalq_s16(acc[r][3], vmlal_high_s8(vmull_high_s8(a1, u), b1, v));        \
+        AFTER(acc[r], x);                                                                   \
+    } while (0)
+    EK_ROW(0);
+    EK_ROW(1);
+    EK_ROW(2);
+    EK_ROW(3);
+#undef EK_ROW
+}
+
+/* 8 outputs of the 4 rows of a panel; acc[row][pair of outputs]: two partial sums each */
+EK_INLINE void tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn, const int pairs)
+{
+    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)head + 64;
     const int32x4_t none = vdupq_n_s32(0);
+    int32x4_t acc[4][4], bias[2], sums[4][2];
     ek_start(head, dyn, bias);
-    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-        row[r] = a + (ptrdiff_t)r * g->lda;
-        EK_KEEP(row[r]);
+    EK_UNROLL for (unsigned r = 0; r < 4; r++)
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[r][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
+    uint32_t steps = (k + 3) / 4;
+    for (; pairs && steps >= 4; steps -= 4, p += 64, w += 128) {
+        step2(acc, p, w);
+        step2(acc, p + 32, w + 64);
     }
-    size_t k = 0;
-    for (; pairs && k + 16 <= g->k; k += 16, w += 128) {
-        int8x16_t x[4];
-        EK_UNROLL for (unsigned r = 0; r < mr; r++)
-            x[r] = vld1q_s8(row[r] + k);
-#define EK_PAIR(i)                                                                                           \
-        do {                                                                                                 \
-            int8x16_t a0 = vld1q_s8(w + 64 * i), a1 = vld1q_s8(w + 64 * i + 16);                             \
-            int8x16_t b0 = vld1q_s8(w + 64 * i + 32), b1 = vld1q_s8(w + 64 * i + 48);                        \
-            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                                                    \
-                int8x16_t u = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x[r]), 2 * i));      \
-                int8x16_t v = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x[r]), 2 * i + 1));  \
-                acc[r][0] = vpadalq_s16(acc[r][0], two_low(u, a0, v, b0));                                \
-                acc[r][1] = vpadalq_s16(acc[r][1], vmlal_high_s8(vmull_high_s8(a0, u), b0, v));              \
-                acc[r][2] = vpadalq_s16(acc[r][2], two_low(u, a1, v, b1));                                \
-                acc[r][3] = vpadalq_s16(acc[r][3], vmlal_high_s8(vmull_high_s8(a1, u), b1, v));              \
-                IN_ORDER(acc[r], x[r + 1 < mr ? r + 1 : 0]);                                                 \
-            }                                                                                                \
-        } while (0)
-        EK_PAIR(0);
-        EK_PAIR(1);
-#undef EK_PAIR
+    if (pairs && steps >= 2) {
+        step2(acc, p, w);
+        steps -= 2;
+        p += 32;
+        w += 64;
     }
-    for (; k < g->k; k += 4, w += 32) {
-        int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(ek_load_s32(row[r] + k)));
-            acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(x)));
-            acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, x));
-            acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(x)));
-            acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, x));
-        }
-    }
-    int32x4_t sums[4][2];
-    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+    for (; steps; steps--, p += 16, w += 32)
+        step(acc, p, w);
+    EK_UNROLL for (unsigned r = 0; r < 4; r++) {
         sums[r][0] = vpaddq_s32(acc[r][0], acc[r][1]);
         sums[r][1] = vpaddq_s32(acc[r][2], acc[r][3]);
     }
-    ek_finish(g, q, head, m, n, sums, dyn, mr);
+    ek_finish(e, head, sums, dyn, 4);
 }
 
-EK_INLINE void gemm(const ek_gemm *g, const int dyn)
+EK_INLINE void block(EK_BLOCK_ARGS, const int dyn)
 {
-    const uint8_t *w = g->w;
-    size_t block = ek_block_s8(8, 4, g->k);
-    const ek_requant_neon bounds = dyn ? (ek_requant_neon){ 0 } : ek_requant_neon_of(g->lo, g->hi, g->zero), *q = &bounds;
-    for (uint32_t n = 0; n < g->n; n += 8, w += block) {
-        const int pairs = g->m > 1 && small((const int8_t *)w + 64, block - 64);
-        uint32_t m = 0;
-        for (; m + 4 <= g->m; m += 4)
-            tile_int(g, q, m, n, w, dyn, pairs, 4);
-        for (; m + 2 <= g->m; m += 2)
-            tile_int(g, q, m, n, w, dyn, pairs, 2);
-        if (m < g->m)
-            tile_int(g, q, m, n, w, dyn, pairs, 1);
+    ek_ends e = *given;
+    const uint32_t k = g->k;
+    const size_t kp = (k + 15) & ~15u;
+    const int pairs = small((const int8_t *)head + 64, ek_block_s8(8, 4, k) - 64);
+    for (uint32_t i = 0; pairs && i < m; i += 4)
+        tile(&e, panel + i * kp, head, k, dyn, 1);
+    for (uint32_t i = 0; !pairs && i < m; i += 4)
+        tile(&e, panel + i * kp, head, k, dyn, 0);
+}
+
+/* 8 outputs of one row */
+EK_INLINE void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const int dyn)
+{
+    const int8_t *w = (const int8_t *)head + 64;
+    const int32x4_t none = vdupq_n_s32(0);
+    int32x4_t acc[4], bias[2], sums[1][2];
+    ek_start(head, dyn, bias);
+    EK_UNROLL for (unsigned j = 0; j < 4; j++)
+        acc[j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
+    for (uint32_t done = 0; done < c->bytes; done += c->segment, a += c->gap - (ptrdiff_t)c->segment)
+        for (uint32_t k = 0; k < c->segment; k += 4, a += 4, w += 32) {
+            int8x8_t x = vreinterpret_s8_s32(vdup_n_s32(ek_load_s32(a)));
+            int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), u = vcombine_s8(x, x);
+            acc[0] = vpadalq_s16(acc[0], vmull_s8(vget_low_s8(w0), x));
+            acc[1] = vpadalq_s16(acc[1], vmull_high_s8(w0, u));
+            acc[2] = vpadalq_s16(acc[2], vmull_s8(vget_low_s8(w1), x));
+            acc[3] = vpadalq_s16(acc[3], vmull_high_s8(w1, u));
+        }
+    sums[0][0] = vpaddq_s32(acc[0], acc[1]);
+    sums[0][1] = vpaddq_s32(acc[2], acc[3]);
+    ek_finish_row(e, head, sums, dyn);
+}
+
+EK_INLINE void row(EK_ROW_ARGS, const int dyn)
+{
+    ek_ends e = *given;
+    const size_t size = ek_block_s8(8, 4, g->k);
+    const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
+    for (; w < end; w += size)
+        row_tile(&e, c, a, w, dyn);
+}
+
+static void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
+static void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
+static void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0); }
+static void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
+static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, 4); }
+static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, 4); }
+
+/* one input deep: 4 * nq rows by 8 outputs; lanes of x: rows */
+EK_INLINE void step_f32(float32x4_t acc[][2], const float *p, const float *w, const unsigned nq)
+{
+    float32x4_t lo = vld1q_f32(w), hi = vld1q_f32(w + 4);
+    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
+        float32x4_t x = vld1q_f32(p + 16 * q);
+#define EK_ROW(i)                                                             \
+        acc[4 * q + i][0] = vfmaq_laneq_f32(acc[4 * q + i][0], lo, x, i);     \
+        acc[4 * q + i][1] = vfmaq_laneq_f32(acc[4 * q + i][1], hi, x, i);
+        EK_ROW(0)
+        EK_ROW(1)
+        EK_ROW(2)
+        EK_ROW(3)
+#undef EK_ROW
     }
 }
 
-static void gemm_s8(const ek_gemm *g) { gemm(g, 0); }
-static void gemm_dyn(const ek_gemm *g) { gemm(g, 1); }
-
-EK_INLINE void tile_f32(const ek_gemm *g, const float *a, const float *w, float *y, uint32_t left, const unsigned mr)
+/* 8 outputs of the next mr rows */
+EK_INLINE void finish_f32(ek_ends *e, float32x4_t acc[][2], const unsigned mr)
 {
-    float32x4_t acc[8][2];
-    const float *row[8];
-    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-        row[r] = a + (ptrdiff_t)r * g->lda;
-        EK_KEEP(row[r]);
-        acc[r][0] = vld1q_f32(w);
-        acc[r][1] = vld1q_f32(w + 4);
-    }
-    size_t k = 0;
-    w += 8;
-    for (; k + 4 <= g->k; k += 4, w += 32) {
-        float32x4_t x[8];
-        EK_UNROLL for (unsigned r = 0; r < mr; r++)
-            x[r] = vld1q_f32(row[r] + k);
-#define EK_STEP(i)                                                                   \
-        do {                                                                         \
-            float32x4_t lo = vld1q_f32(w + 8 * i), hi = vld1q_f32(w + 8 * i + 4);    \
-            EK_UNROLL for (unsigned r = 0; r < mr; r++) {                            \
-                acc[r][0] = vfmaq_laneq_f32(acc[r][0], lo, x[r], i);                 \
-                acc[r][1] = vfmaq_laneq_f32(acc[r][1], hi, x[r], i);                 \
-            }                                                                        \
-        } while (0)
-        EK_STEP(0);
-        EK_STEP(1);
-        EK_STEP(2);
-        EK_STEP(3);
-#undef EK_STEP
-    }
-    for (; k < g->k; k++, w += 8) {
-        float32x4_t lo = vld1q_f32(w), hi = vld1q_f32(w + 4);
-        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            float x = row[r][k];
-            acc[r][0] = vfmaq_n_f32(acc[r][0], lo, x);
-            acc[r][1] = vfmaq_n_f32(acc[r][1], hi, x);
+    const float32x4_t lo = vdupq_n_f32(e->lo), hi = vdupq_n_f32(e->hi);
+    float *y = (float *)e->y;
+    EK_UNROLL for (unsigned r = 0; r < mr; r++)
+        EK_UNROLL for (unsigned j = 0; j < 2; j++)
+            acc[r][j] = vminnmq_f32(vmaxnmq_f32(acc[r][j], lo), hi);
+    if (e->left >= 8) {
+        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy) {
+            vst1q_f32(y, acc[r][0]);
+            vst1q_f32(y + 4, acc[r][1]);
+        }
+    } else {
+        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy) {
+            ek_store4_f32(y, acc[r][0], e->left);
+            if (e->left > 4)
+                ek_store4_f32(y + 4, acc[r][1], e->left - 4);
         }
     }
-    EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-        float *out = y + (ptrdiff_t)r * g->ldy;
-        ek_store4_f32(out, ek_clampq(acc[r][0], g->lo, g->hi), left);
-        if (left > 4)
-            ek_store4_f32(out + 4, ek_clampq(acc[r][1], g->lo, g->hi), left - 4);
+    e->y = y;
+}
+
+EK_INLINE const uint8_t *tile_f32(ek_ends *e, const uint8_t *panel, const float *w, uint32_t k, const unsigned nq)
+{
+    const float *p = (const float *)(const void *)panel;
+    float32x4_t acc[12][2];
+    EK_UNROLL for (unsigned r = 0; r < 4 * nq; r++)
+        EK_LOAD_PAIR(float, acc[r][0], acc[r][1], w);
+    w += 8;
+    for (uint32_t i = k / 4; i; i--, p += 16 * nq, w += 32)
+        EK_UNROLL for (unsigned s = 0; s < 4; s++)
+            step_f32(acc, p + 4 * s, w + 8 * s, nq);
+    panel += 16 * nq * (size_t)((k + 3) & ~3u);
+    for (k %= 4; k; k--, p += 4, w += 8)
+        step_f32(acc, p, w, nq);
+    finish_f32(e, acc, 4 * nq);
+    return panel;
+}
+
+static void block_f32(EK_BLOCK_ARGS)
+{
+    ek_ends e = *given;
+    const float *w = (const float *)(const void *)head;
+    const uint32_t k = g->k;
+    for (; m >= F32_MOST; m -= F32_MOST)
+        panel = tile_f32(&e, panel, w, k, F32_MOST / 4);
+    for (; m >= 8; m -= 8)
+        panel = tile_f32(&e, panel, w, k, 2);
+    if (m)
+        tile_f32(&e, panel, w, k, 1);
+}
+
+/* nb blocks of outputs of one row */
+EK_INLINE void row_tile_f32(ek_ends *e, const ek_cursor *c, const uint8_t *row, const float *head, size_t size, const unsigned nb)
+{
+    const float *w[4];
+    float32x4_t acc[4][1][2];
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        w[b] = head + b * size + 8;
+        EK_KEEP(w[b]);
+        acc[b][0][0] = vld1q_f32(w[b] - 8);
+        acc[b][0][1] = vld1q_f32(w[b] - 4);
+    }
+    for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
+        const float *a = (const float *)(const void *)row;
+        for (uint32_t i = c->segment / 16; i; i--, a += 4) {
+            float32x4_t x = vld1q_f32(a);
+            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+                float32x4x4_t u = vld1q_f32_x4(w[b]), v;
+                w[b] += 16;
+                EK_KEEP(w[b]);
+                v = vld1q_f32_x4(w[b]);
+                w[b] += 16;
+                acc[b][0][0] = vfmaq_laneq_f32(acc[b][0][0], u.val[0], x, 0);
+                acc[b][0][1] = vfmaq_laneq_f32(acc[b][0][1], u.val[1], x, 0);
+                acc[b][0][0] = vfmaq_laneq_f32(acc[b][0][0], u.val[2], x, 1);
+                acc[b][0][1] = vfmaq_laneq_f32(acc[b][0][1], u.val[3], x, 1);
+                acc[b][0][0] = vfmaq_laneq_f32(acc[b][0][0], v.val[0], x, 2);
+                acc[b][0][1] = vfmaq_laneq_f32(acc[b][0][1], v.val[1], x, 2);
+                acc[b][0][0] = vfmaq_laneq_f32(acc[b][0][0], v.val[2], x, 3);
+                acc[b][0][1] = vfmaq_laneq_f32(acc[b][0][1], v.val[3], x, 3);
+                EK_AFTER(acc[b][0][0], acc[b][0][1], w[b + 1 < nb ? b + 1 : 0]);
+            }
+        }
+        for (uint32_t k = c->segment % 16; k; k -= 4, a++)
+            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+                acc[b][0][0] = vfmaq_n_f32(acc[b][0][0], vld1q_f32(w[b]), *a);
+                acc[b][0][1] = vfmaq_n_f32(acc[b][0][1], vld1q_f32(w[b] + 4), *a);
+                w[b] += 8;
+            }
+    }
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        ek_ends now = *e;
+        finish_f32(&now, acc[b], 1);
+        e->y = (float *)e->y + 8;
+        e->left -= 8;
     }
 }
 
-static void gemm_f32(const ek_gemm *g)
+static void row_f32(EK_ROW_ARGS)
 {
-    const float *w = (const float *)(const void *)g->w;
-    for (uint32_t n = 0; n < g->n; n += 8, w += 8 * ((size_t)g->k + 1)) {
-        const float *a = (const float *)g->a;
-        float *y = (float *)g->y + n;
-        uint32_t m = 0;
-        for (; m + 8 <= g->m; m += 8, a += 8 * g->lda, y += 8 * g->ldy)
-            tile_f32(g, a, w, y, g->n - n, 8);
-        for (; m + 4 <= g->m; m += 4, a += 4 * g->lda, y += 4 * g->ldy)
-            tile_f32(g, a, w, y, g->n - n, 4);
-        for (; m < g->m; m++, a += g->lda, y += g->ldy)
-            tile_f32(g, a, w, y, g->n - n, 1);
-    }
+    ek_ends e = *given;
+    const size_t size = 8 * ((size_t)g->k + 1);
+    const float *w = (const float *)(const void *)g->w, *end = w + (g->n + 7) / 8 * size;
+    for (; (size_t)(end - w) >= 4 * size; w += 4 * size)
+        row_tile_f32(&e, c, a, w, size, 4);
+    for (; w < end; w += size)
+        row_tile_f32(&e, c, a, w, size, 1);
 }
+
+static void gemm_f32(const ek_gemm *g) { ek_gemm_panels(g, 32 * ((size_t)g->k + 1), block_f32, row_f32, 4, 4, 4, F32_MOST); }
 
 void ek_kernels_neon(ek_kernels *k)
 {
@@ -166,7 +283,9 @@ void ek_kernels_neon(ek_kernels *k)
     k->s8_kr = 4;
     k->s8_xoff = 0;
     k->f32_nr = 8;
-    k->tile_rows = 16;
+    k->tile_rows = 24;
+    k->windows = 3;
+    k->odd_k = EK_ODD_K;
     ek_dw_neon(k);
     ek_elementwise_neon(k);
 }

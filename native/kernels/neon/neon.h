@@ -5,6 +5,11 @@
 #include "kernels.h"
 #include "simd.h"
 
+/* the address is known when both vectors are: its loads wait, where compilers would start all and spill */
+#define EK_AFTER(u, v, address) __asm__ volatile("" : "+w"(u), "+w"(v), "+r"(address))
+
+/* depthwise channels from c0 on: for ISAs that have a better way with the first */
+void ek_dw_s8_neon(const ek_dw *d, uint32_t c0);
 void ek_dw_neon(ek_kernels *k);
 void ek_elementwise_neon(ek_kernels *k);
 
@@ -20,12 +25,13 @@ EK_INLINE float32x4_t ek_clampq(float32x4_t v, float lo, float hi)
 typedef struct ek_requant_neon {
     int16x8_t zero;
     int8x16_t low, high; /* bounds with zero added */
+    int clamp;           /* 0: they are those of int8, where every step saturates */
 } ek_requant_neon;
 
 EK_INLINE ek_requant_neon ek_requant_neon_of(float lo, float hi, int32_t zero)
 {
-    return (ek_requant_neon){ vdupq_n_s16((int16_t)zero), vdupq_n_s8((int8_t)((int32_t)lo + zero)),
-                              vdupq_n_s8((int8_t)((int32_t)hi + zero)) };
+    int32_t low = (int32_t)lo + zero, high = (int32_t)hi + zero;
+    return (ek_requant_neon){ vdupq_n_s16((int16_t)zero), vdupq_n_s8((int8_t)low), vdupq_n_s8((int8_t)high), low > -128 || high < 127 };
 }
 
 /* accumulators of 8 outputs -> rounded, zero added.  Every step saturates, so that the clamp may come last: the bounds
@@ -39,6 +45,17 @@ EK_INLINE int16x8_t ek_requant8(int32x4_t a, int32x4_t b, float32x4_t sa, float3
 EK_INLINE int8x16_t ek_clamp_s8(int16x8_t a, int16x8_t b, const ek_requant_neon *q)
 {
     return vminq_s8(vmaxq_s8(vqmovn_high_s16(vqmovn_s16(a), b), q->low), q->high);
+}
+
+/* 16 channels of a pixel */
+EK_INLINE void ek_put16(const int32x4_t s[4], const float *scale, const ek_requant_neon *q, int8_t *y)
+{
+    int16x8_t lo = ek_requant8(s[0], s[1], vld1q_f32(scale), vld1q_f32(scale + 4), q->zero);
+    int16x8_t hi = ek_requant8(s[2], s[3], vld1q_f32(scale + 8), vld1q_f32(scale + 12), q->zero);
+    int8x16_t v = vqmovn_high_s16(vqmovn_s16(lo), hi);
+    if (q->clamp)
+        v = vminq_s8(vmaxq_s8(v, q->low), q->high);
+    vst1q_s8(y, v);
 }
 
 EK_INLINE void ek_store8_s8(int8_t *y, int8x8_t v, uint32_t n)
@@ -64,30 +81,32 @@ EK_INLINE void ek_store4_f32(float *y, float32x4_t v, uint32_t n)
     }
 }
 
-/* sum_k a of one row */
-EK_INLINE int32_t ek_row_sum_neon(const int8_t *a, uint32_t k)
-{
-    int32x4_t s = vdupq_n_s32(0);
-    uint32_t i = 0;
-    for (; i + 16 <= k; i += 16)
-        s = vpadalq_s16(s, vpaddlq_s8(vld1q_s8(a + i)));
-    int32_t sum = vaddvq_s32(s);
-    for (; i < k; i++)
-        sum += a[i];
-    return sum;
-}
+/* What becomes of the sums of a tile; of a GEMM, then of one block of outputs of some of its rows. */
+typedef struct ek_ends {
+    ek_requant_neon q;
+    const int32_t *adj;     /* what a weight zero point takes off the sums of each row; NULL: nothing */
+    void *y;                /* int8, or float of gemm_dyn: first output of the next row */
+    ptrdiff_t ldy;
+    uint32_t left;          /* outputs from there to the end of the row */
+    const float *row_scale; /* gemm_dyn: of the next row */
+    float lo, hi;
+} ek_ends;
 
-EK_INLINE void ek_finish_dyn(const ek_gemm *g, const uint8_t *head, float row_scale, int32x4_t lo, int32x4_t hi, float *y, uint32_t left)
+EK_INLINE void ek_finish_dyn(const ek_ends *e, const uint8_t *head, float row_scale, int32x4_t lo, int32x4_t hi, float *y)
 {
     const float *bias = (const float *)(const void *)head;
     float32x4_t a = vmulq_f32(vcvtq_f32_s32(lo), vmulq_f32(vdupq_n_f32(row_scale), vld1q_f32(bias + 8)));
     float32x4_t b = vmulq_f32(vcvtq_f32_s32(hi), vmulq_f32(vdupq_n_f32(row_scale), vld1q_f32(bias + 12)));
     EK_ROUND128(a);
     EK_ROUND128(b);
-    ek_store4_f32(y, ek_clampq(vaddq_f32(a, vld1q_f32(bias)), g->lo, g->hi), left);
-    if (left > 4)
-        ek_store4_f32(y + 4, ek_clampq(vaddq_f32(b, vld1q_f32(bias + 4)), g->lo, g->hi), left - 4);
+    ek_store4_f32(y, ek_clampq(vaddq_f32(a, vld1q_f32(bias)), e->lo, e->hi), e->left);
+    if (e->left > 4)
+        ek_store4_f32(y + 4, ek_clampq(vaddq_f32(b, vld1q_f32(bias + 4)), e->lo, e->hi), e->left - 4);
 }
+
+/* two vectors from p, which compilers would load once and move: half the instructions where many start alike */
+#define EK_LOAD_PAIR(type, u, v, p) \
+    __asm__ volatile("ldp %q0, %q1, %2" : "=w"(u), "=w"(v) : "Q"(*(const struct { type part[32 / sizeof(type)]; } *)(const void *)(p)))
 
 /* where the sums of 8 outputs start: at their biases, for gemm_dyn at 0 */
 EK_INLINE void ek_start(const uint8_t *head, const int dyn, int32x4_t bias[2])
@@ -97,49 +116,65 @@ EK_INLINE void ek_start(const uint8_t *head, const int dyn, int32x4_t bias[2])
     bias[1] = dyn ? vdupq_n_s32(0) : vld1q_s32(b + 4);
 }
 
+/* both halves of v to rows ldy apart; compilers would add the addresses and move the upper half first */
+EK_INLINE int8_t *ek_store_rows(int8_t *y, ptrdiff_t ldy, int8x16_t v)
+{
+    __asm__ volatile("st1 {%1.8b}, [%0], %2\n\tst1 {%1.d}[1], [%0], %2" : "+r"(y) : "w"(v), "r"(ldy) : "memory");
+    return y;
+}
+
 /* 8 outputs of mr rows of gemm_s8 */
-EK_INLINE void ek_finish_s8(const ek_gemm *g, const ek_requant_neon *q, const uint8_t *head, uint32_t m, int32x4_t acc[][2], int8_t *y,
-                            uint32_t left, const unsigned mr)
+EK_INLINE void ek_finish_s8(ek_ends *e, const uint8_t *head, int32x4_t acc[][2], const unsigned mr)
 {
     const float32x4_t s0 = vld1q_f32((const float *)(const void *)(head + 32)), s1 = vld1q_f32((const float *)(const void *)(head + 48));
-    const ptrdiff_t ldy = g->ldy;
-    int16x8_t v[8];
-    int8x16_t two[4];
-    if (g->w_zero)
+    int8_t *y = (int8_t *)e->y;
+    int8x16_t two[6];
+    if (e->adj) {
         EK_UNROLL for (unsigned r = 0; r < mr; r++) {
-            int32_t sum = ek_row_sum_neon((const int8_t *)g->a + (ptrdiff_t)(m + r) * g->lda, g->k);
-            int32x4_t part = vdupq_n_s32((int32_t)((uint32_t)g->w_zero * (uint32_t)sum));
+            int32x4_t part = vld1q_dup_s32(e->adj + r);
             acc[r][0] = vsubq_s32(acc[r][0], part);
             acc[r][1] = vsubq_s32(acc[r][1], part);
         }
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        v[r] = ek_requant8(acc[r][0], acc[r][1], s0, s1, q->zero);
-    EK_UNROLL for (unsigned r = 0; r < mr; r += 2)
-        two[r / 2] = ek_clamp_s8(v[r], v[mr > 1 ? r + 1 : r], q);
-    EK_UNROLL for (unsigned r = 0; r < mr; r += 2, y += ldy) {
-        ek_store8_s8(y, vget_low_s8(two[r / 2]), left);
-        if (mr > 1) {
-            y += ldy;
-            if (left >= 8)
-                vst1q_lane_s64((int64_t *)(void *)y, vreinterpretq_s64_s8(two[r / 2]), 1);
-            else
-                ek_store8_s8(y, vget_high_s8(two[r / 2]), left);
-        }
+        e->adj += mr;
     }
+    EK_UNROLL for (unsigned r = 0; r < mr; r += 2) {
+        const unsigned t = mr > 1 ? r + 1 : r;
+        int8x8_t low = vqmovn_s16(ek_requant8(acc[r][0], acc[r][1], s0, s1, e->q.zero));
+        two[r / 2] = vqmovn_high_s16(low, ek_requant8(acc[t][0], acc[t][1], s0, s1, e->q.zero));
+    }
+    if (e->q.clamp)
+        EK_UNROLL for (unsigned r = 0; r < mr; r += 2)
+            two[r / 2] = vminq_s8(vmaxq_s8(two[r / 2], e->q.low), e->q.high);
+    if (e->left >= 8 && mr > 1) {
+        EK_UNROLL for (unsigned r = 0; r < mr; r += 2)
+            y = ek_store_rows(y, e->ldy, two[r / 2]);
+    } else {
+        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy)
+            ek_store8_s8(y, r & 1 ? vget_high_s8(two[r / 2]) : vget_low_s8(two[r / 2]), e->left);
+    }
+    e->y = y;
 }
 
-/* 8 outputs from n on of rows m to m + mr - 1, either way; mr is 1 or even */
-EK_INLINE void ek_finish(const ek_gemm *g, const ek_requant_neon *q, const uint8_t *head, uint32_t m, uint32_t n, int32x4_t acc[][2],
-                         const int dyn, const unsigned mr)
+/* 8 outputs of the next mr rows (1 or even), either way */
+EK_INLINE void ek_finish(ek_ends *e, const uint8_t *head, int32x4_t acc[][2], const int dyn, const unsigned mr)
 {
-    ptrdiff_t at = (ptrdiff_t)m * g->ldy + (ptrdiff_t)n;
-    uint32_t left = g->n - n;
-    if (dyn)
-        EK_UNROLL for (unsigned r = 0; r < mr; r++)
-            ek_finish_dyn(g, head, g->row_scale[m + r], acc[r][0], acc[r][1], (float *)g->y + at + (ptrdiff_t)r * g->ldy, left);
-    else if (left >= 8)
-        ek_finish_s8(g, q, head, m, acc, (int8_t *)g->y + at, 8, mr);
-    else
-        ek_finish_s8(g, q, head, m, acc, (int8_t *)g->y + at, left, mr);
+    if (!dyn) {
+        ek_finish_s8(e, head, acc, mr);
+        return;
+    }
+    float *y = (float *)e->y;
+    EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy)
+        ek_finish_dyn(e, head, e->row_scale[r], acc[r][0], acc[r][1], y);
+    e->y = y;
+    e->row_scale += mr;
+}
+
+/* the next 8 outputs of one row */
+EK_INLINE void ek_finish_row(ek_ends *e, const uint8_t *head, int32x4_t acc[][2], const int dyn)
+{
+    ek_ends now = *e;
+    ek_finish(&now, head, acc, dyn, 1);
+    e->y = (uint8_t *)e->y + (dyn ? 32 : 8);
+    e->left -= 8;
 }
 #endif
