@@ -30,7 +30,7 @@ static int setup(const ek_ctx *c, linear *v)
     if (v->k > 0xffffffu || !ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->n, v->k, 1))
         return 0;
     v->kp = ek_up(v->k, v->rows.deep);
-    v->dynamic = v->rows.dynamic;
+    v->dynamic = EK_USES(GEMM_DYN) && v->rows.dynamic;
     v->floats = v->rows.group ? (v->k + v->rows.group - 1) / v->rows.group + v->rows.g.nr : 1;
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
@@ -134,10 +134,12 @@ static int run(const ek_ctx *c)
            && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;
     uint32_t tiles = (v.m + v.rows.tile - 1) / v.rows.tile;
-    int plain = v.rows.fn == c->k->gemm_s8 || v.rows.fn == c->k->gemm_f32;
     v.part = v.n;
+#if EK_BANDS /* more than one thread */
+    int plain = v.rows.fn == c->k->gemm_s8 || v.rows.fn == c->k->gemm_f32;
     if (tiles == 1 && c->threads > 1 && plain && !v.dynamic && !v.rows.room && (uint64_t)v.k * v.n >= SHARED)
         v.part = ek_up((v.n - 1) / (2 * c->threads) + 1, v.rows.g.nr);
+#endif
     ek_for(c, tile, &v, tiles * ((v.n + v.part - 1) / v.part));
     return 1;
 }

@@ -53,7 +53,7 @@ static int grouped(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t n, uint32_t
     if (!w || (ek_encoding(c, v) & 0xff) != EK_ENC_GROUPS)
         return 0;
     uint32_t bits = v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8, size = ek_encoding(c, v) >> 8;
-    if (!EK_NARROW || !n || !k || n > 0xffffffu || k > 0xffffffu || groups != 1 || v->xoff || v->nr > 64 || v->kr > 64
+    if (!n || !k || n > 0xffffffu || k > 0xffffffu || groups != 1 || v->xoff || v->nr > 64 || v->kr > 64
         || (v->nr % 4 && v->nr != 2) || v->kr % 4 || !size || size % v->kr || size > 0xffff)
         return 0;
     uint32_t rest = k % size;
@@ -67,7 +67,7 @@ static int grouped(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t n, uint32_t
     r->group_bytes = v->bytes;
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr };
-    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && !c->k->s8_encoding ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
+    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && !c->k->s8_encoding ? c->k->gemm_dyn : ek_gemm_dyn_portable;
     return r->fn != 0;
 }
 
@@ -75,7 +75,9 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
                   uint32_t groups)
 {
     const ek_variant *v = 0;
-    int is_float = dtype == EK_F32;
+    int is_float = (EK_USES(GEMM_F32) || EK_USES(GEMM_DYN)) && dtype == EK_F32; /* what a build lacks is left out below */
+    if (dtype == EK_F32 && !is_float)
+        return 0;
     const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
     r->group = 0;
     r->widen = 0;
@@ -85,10 +87,10 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
         return 0;
     uint32_t encoding = ek_encoding(c, v);
     if ((encoding & 0xff) == EK_ENC_GROUPS)
-        return is_float && grouped(c, r, i, n, k, groups);
+        return EK_NARROW && EK_USES(GEMM_DYN) && is_float && grouped(c, r, i, n, k, groups);
     if (encoding && encoding != EK_ENC_PAIRS)
         return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
-    int dynamic = r->dynamic = is_float && v->dtype != EK_F32;
+    int dynamic = r->dynamic = EK_USES(GEMM_DYN) && is_float && v->dtype != EK_F32;
     if (dynamic)
         w = dense_s8(c, i, 0, &v);
     if (encoding && (v->kr != 4 || v->nr % 2 || v->dtype == EK_F32))
