@@ -158,13 +158,8 @@ class Target:
             found: list[tuple[float, Layout]] = []
             if i.nm is not None and w.shape[1] >= CHUNK:  # fewer inputs make any row look sparse
                 slots = nm_slots(w, i.nm.kr)
-                of = min(CHUNK, w.shape[1])
-                found.append(
-                    (
-                        slots * CHUNK / of / i.nm.most,
-                        Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8),
-                    )
-                )
+                form = Layout(i.nm.nr, i.nm.kr, xoff, NM | slots << 8)
+                found.append((slots / i.nm.most, form))
             if i.blocks is not None:
                 b = i.blocks
                 share = float(listed(w, b.nr, b.kr).mean())

@@ -53,12 +53,13 @@ def sparsify(
         w = graph.value(op.inputs[1])
         assert w is not None
         why = _why_dense(op, w, op in (ops[0], ops[-1]), exclude)
-        flat = w.reshape(len(w), -1)
-        thin = np.where(keep(np.abs(flat)), flat, 0).astype(w.dtype)
-        if not why and not target.sparse(np.sign(thin).astype(np.int8)):
-            why = f"{pattern} would not be faster there: {pays(target)}"
         if why:
             dense[op.name] = why
+            continue
+        flat = w.reshape(len(w), -1)
+        thin = np.where(keep(np.abs(flat)), flat, 0).astype(w.dtype)
+        if not target.sparse(np.sign(thin).astype(np.int8)):
+            dense[op.name] = f"{pattern} would not be faster there: {pays(target)}"
             continue
         name = op.inputs[1]
         g.tensors[name] = replace(g.tensors[name], data=thin.reshape(w.shape))
