@@ -139,9 +139,9 @@ class _Tables:
     def name(self, tensor: int) -> str:
         """Name of a tensor, made up where the package has none."""
         names = self.parts.get("NAME", b"")
-        if 4 * tensor >= len(names):
-            return f"tensor{tensor}"
-        return self.string(struct.unpack_from("<I", names, 4 * tensor)[0])
+        known = 4 * tensor < len(names)
+        name = self.string(struct.unpack_from("<I", names, 4 * tensor)[0]) if known else ""
+        return name or f"tensor{tensor}"
 
     def op_name(self, op: int) -> str:
         """Name of an op, "" where the package has none."""

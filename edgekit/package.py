@@ -115,7 +115,15 @@ class _Writer:
         place = kind | (QUANTIZED if quant is not None else 0)
         what = (DTYPES[t.dtype], len(t.shape), place, len(t.variants))
         self.tens += struct.pack(TENSOR, offset, word(self.words, words), *what)
-        self.names += struct.pack("<I", self.string(t.name))
+        self.names += struct.pack("<I", self.string("" if kind == KIND_CONST else t.name))
+
+    def named(self) -> bytes:
+        """Section NAME, which ends behind the last tensor that has a name: constants have none."""
+        none = struct.pack("<I", self.str_at.get("", NONE))
+        end = len(self.names)
+        while end and self.names[end - 4 : end] == none:
+            end -= 4
+        return bytes(self.names[:end])
 
     def attributes(self, attr: bytes) -> int:
         """Offset of an attribute structure; ops with equal ones share it."""
@@ -155,7 +163,8 @@ class _Writer:
     def entry(self, label: str, g: Graph, plan: Plan) -> None:
         index: dict[str, int] = {}
         ends = (*g.inputs, *g.outputs)  # first: packages without names keep theirs
-        for name in dict.fromkeys((*ends, *g.tensors)):
+        named = [n for n in g.tensors if n in g.states or not g.is_const(n)]
+        for name in dict.fromkeys((*ends, *named, *g.tensors)):
             t = g.tensors[name]
             index[name] = len(self.tens) // STRIDES["TENS"]
             self.tensor(t, *self.place(t, g, plan))
@@ -205,12 +214,17 @@ def write(
     for name, g, plan in entries:
         w.entry(name, g, plan)
     gold, gdat = _goldens(goldens or [])
+    strides = dict(STRIDES)
+    if len(w.tens) // STRIDES["TENS"] < 0xFFFF:
+        strides["REFS"] = 2
+    if not w.required & FEATURE_ENCODED:
+        strides["VARI"] = PLAIN_VARIANT
     sections = {
         "TENS": bytes(w.tens),
         "WORD": bytes(w.words),
-        "NAME": bytes(w.names),
-        "VARI": bytes(w.vari),
-        "REFS": np.asarray(w.refs, "<u4").tobytes(),
+        "NAME": w.named(),
+        "VARI": columns(bytes(w.vari), STRIDES["VARI"], strides["VARI"]),
+        "REFS": np.asarray(w.refs, "<u4").astype(f"<u{strides['REFS']}").tobytes(),
         "ATTR": bytes(w.attr),
         "OPS ": bytes(w.ops),
         "ENTR": bytes(w.entr),
@@ -229,7 +243,13 @@ def write(
         model_id,
         rollback,
         w.required,
+        strides,
     )
+
+
+def columns(table: bytes, stride: int, keep: int) -> bytes:
+    """The first ``keep`` bytes of every record."""
+    return b"".join(table[i : i + keep] for i in range(0, len(table), stride))
 
 
 def _grants(op: Op, g: Graph, plan: Plan) -> int:

@@ -1,8 +1,9 @@
 """A recipe: compression steps in order, each proven on the native kernels and written to a ledger.
 
     [[step]]
-    do = "quantize"        # method, samples, bits (of all), act_bits, exclude, bias_correction,
-    bits = 8               # equalize (ranges of channels across layers)
+    do = "quantize"        # method, samples, bits (of all; a first or last layer keeps 8 where it
+    bits = 8               # is light), act_bits, exclude, bias_correction, equalize (ranges of
+                           # channels across layers)
     [step.layers]          # bits of single ops
     "conv2" = 4
 
@@ -73,6 +74,7 @@ SETTINGS = {
     "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
 }  # fmt: skip
 LAYER_FACTORS = (1.0, 4.0, 16.0)
+ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
 NOISE_SAMPLES = 8  # for the SQNR of a step
 
 
@@ -383,10 +385,12 @@ class Run:
             if not scaled:
                 raise UsageError("equalize changed nothing", todo="leave it out of the recipe")
         g = work.floating
-        packable = [op.name for op in g.ops if op.type in quantize.PACKABLE]
+        sizes = {op.name: g.tensors[op.inputs[1]].size for op in g.ops
+                 if op.type in quantize.PACKABLE}  # fmt: skip
+        packable, heavy = list(sizes), ENDS * sum(sizes.values())
         bits = {n: int(s["bits"]) for n in packable} if "bits" in s else {}
-        if len(packable) > 2 and bits:  # the first and the last layer suffer most and weigh least
-            bits[packable[0]] = bits[packable[-1]] = 8
+        if len(packable) > 2 and bits:  # the first and the last layer suffer most
+            bits |= {n: 8 for n in (packable[0], packable[-1]) if sizes[n] <= heavy}
         work.bits = bits | {n: int(b) for n, b in s.get("layers", {}).items()}
         work.seen = self.observe(g, method, count)
         if "act_bits" in s:

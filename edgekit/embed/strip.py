@@ -14,24 +14,18 @@ CONVOLUTIONS = {ops.get(t).code for t in ("conv2d", "depthwise_conv2d", "linear"
 def strip(data: bytes) -> bytes:
     """The same package, smaller: same ops, places, weights and golden vectors, so the same bits.
 
-    Names of entries, inputs and outputs stay, since `ek_find` looks them up.  References take two
-    bytes where that is enough, and nothing is aligned to more than a microcontroller asks for.
+    Names of entries, inputs and outputs stay, since `ek_find` looks them up.  Nothing is
+    aligned to more than a microcontroller asks for.
     """
     parts, strides = package.sections(data), package.strides(data)
     for kind in ("META", "SIGN"):  # a signature was made over the other bytes
         parts.pop(kind, None)
-    refs = struct.unpack(f"<{len(parts['REFS']) // strides['REFS']}I", parts["REFS"])
-    tensors = len(parts["TENS"]) // strides["TENS"]
-    if tensors < 0xFFFF:
-        parts["REFS"] = struct.pack(f"<{len(refs)}H", *(r & 0xFFFF for r in refs))
-        strides["REFS"] = 2
-    parts["OPS "] = _columns(parts["OPS "], strides["OPS "], package.UNNAMED_OP)
+    size = strides["REFS"]
+    refs = struct.unpack(f"<{len(parts['REFS']) // size}{'H' if size == 2 else 'I'}", parts["REFS"])
+    parts["OPS "] = package.columns(parts["OPS "], strides["OPS "], package.UNNAMED_OP)
     strides["OPS "] = package.UNNAMED_OP
     vari, wide = parts.get("VARI", b""), strides.get("VARI", 0)
     tails = [vari[i + package.PLAIN_VARIANT : i + wide] for i in range(0, len(vari), wide or 1)]
-    if vari and not any(map(any, tails)):  # no sparse weights
-        parts["VARI"] = _columns(vari, wide, package.PLAIN_VARIANT)
-        strides["VARI"] = package.PLAIN_VARIANT
     if not any(map(any, (tail[:1].strip(PLAIN) for tail in tails))):
         _shapes(parts, refs, strides)
     _names(parts, refs, strides["ENTR"])
@@ -58,11 +52,6 @@ def _shapes(parts: dict[str, bytes], refs: tuple[int, ...], strides: dict[str, i
         what = (package.word(words, own), dtype, rank, place, variants)
         struct.pack_into(package.TENSOR, tensors, at, offset, *what)
     parts["TENS"], parts["WORD"] = bytes(tensors), bytes(words)
-
-
-def _columns(table: bytes, stride: int, keep: int) -> bytes:
-    """The first ``keep`` bytes of every record."""
-    return b"".join(table[i : i + keep] for i in range(0, len(table), stride))
 
 
 def _names(parts: dict[str, bytes], refs: tuple[int, ...], stride: int) -> None:
