@@ -576,13 +576,7 @@ class Run:
         if work.quantized is None:
             raise UsageError("qat needs a quantize step before it")
         x, y = self._training()
-        specs = {}
-        for op in work.floating.ops:
-            w = work.floating.value(op.inputs[1]) if op.type in net.WEIGHTED else None
-            if w is not None and op.outputs[0] in work.specs and op.name not in work.exclude:
-                axis = quantize.CHANNEL_AXIS.get(op.type, 0)
-                specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
-        sim = net.Simulation(specs, work.specs)
+        sim = _simulation(work)
         other = "teacher" in s or self.teacher is not None
         r = fit.fit(
             work.floating, x, y, self._options(s, _count(x)),
@@ -594,7 +588,7 @@ class Run:
             work.floating, work.seen, bits=work.bits, ranged=r.activations, given=given,
             exclude=work.exclude,
         )  # fmt: skip
-        moved = sum(_moved(work.quantized, q, n) for n in specs)
+        moved = sum(_moved(work.quantized, q, n) for n in sim.weights)
         if not moved:
             raise UsageError("qat changed no weight", todo="give it more steps or a higher rate")
         self._set(work, q, names)
@@ -618,6 +612,17 @@ class Run:
             work.floating = graph
         else:
             work.quantized = graph
+
+
+def _simulation(work: Work) -> net.Simulation:
+    """Where the integers of a quantized step's weights and activations start."""
+    specs = {}
+    for op in work.floating.ops:
+        w = work.floating.value(op.inputs[1]) if op.type in net.WEIGHTED else None
+        if w is not None and op.outputs[0] in work.specs and op.name not in work.exclude:
+            axis = quantize.CHANNEL_AXIS.get(op.type, 0)
+            specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
+    return net.Simulation(specs, work.specs)
 
 
 def _count(x: dict[str, Array]) -> int:

@@ -290,44 +290,64 @@ class Net:
 
     # ---- the end ----
 
+    def activations(self) -> dict[str, QuantSpec]:
+        """The specs of activations with the steps as they are now."""
+        found = {}
+        for name, spec in (self.simulation.activations if self.simulation else {}).items():
+            step = np.float32(max(float(self.steps[id(spec)].detach()), 1e-9))
+            found[name] = QuantSpec(np.asarray(step), spec.zero, None, spec.bits)
+        return found
+
+    def folded(self, op: Op) -> tuple[Tensor, Array]:
+        """(factor (outputs,) of the weights, bias (outputs,)) with the op's batch norm folded."""
+        import torch
+
+        with torch.no_grad():
+            m, n = self.norms.get(op.name), self.graph.tensors[op.outputs[0]].shape[-1]
+            if m is not None:
+                factor = m.factor()
+                return factor, (m.beta - m.mean * factor).numpy().astype(np.float32)
+            has = len(op.inputs) > 2 and op.inputs[2]
+            bias = self.const[op.inputs[2]].detach().numpy() if has else np.zeros(n, np.float32)
+            return torch.ones(n), bias.copy()
+
+    def integers(self, op: Op) -> tuple[Array, QuantSpec, Array]:
+        """(integers, their spec, float bias) of an op in the simulation, its norm folded."""
+        import torch
+
+        spec = self.simulation.weights[op.name]  # type: ignore[union-attr]
+        factor, bias = self.folded(op)
+        with torch.no_grad():
+            s = self.scales[op.name].detach().clamp_min(1e-9)
+            shape = [1] * self.const[op.inputs[1]].ndim
+            shape[spec.axis or 0] = -1
+            w = self.const[op.inputs[1]].detach()
+            q = (w / s.reshape(shape)).clamp(*limits(spec.bits)).round()
+            if op.name in self.quiet:
+                q = self.quiet[op.name].held(q)
+            out = s if op.name not in self.norms else s * factor
+        new = QuantSpec(out.numpy().astype(np.float32), spec.zero, spec.axis, spec.bits)
+        return q.numpy().astype(np.int8), new, bias
+
     def fitted(self, losses: tuple[float, float], precision: str = "float32") -> Fitted:
         """Constants with the norms folded in, and the integers of a simulation."""
         import torch
 
         constants = {n: self.const[n].detach().numpy().copy() for n in self.names}
-        integers, activations = {}, {}
-        sim = self.simulation
         with torch.no_grad():
-            for name, op in self.ops.items():
-                spec = sim.weights.get(name) if sim else None
-                w = self.const[op.inputs[1]].detach()
-                n = self.graph.tensors[op.outputs[0]].shape[-1]
-                has = len(op.inputs) > 2 and op.inputs[2]
-                bias = constants[op.inputs[2]] if has else np.zeros(n, np.float32)
-                m, factor = self.norms.get(name), None
-                if m is not None:
-                    factor = m.factor()
-                    bias = (m.beta - m.mean * factor).numpy().astype(np.float32)
-                    shape = [1] * w.ndim
-                    shape[CHANNEL_AXIS.get(op.type, 0)] = -1
-                    constants[op.inputs[1]] = (w * factor.reshape(shape)).numpy()
-                    if has:
-                        constants[op.inputs[2]] = bias
-                if spec is not None:
-                    s = self.scales[name].detach().clamp_min(1e-9)
-                    shape = [1] * w.ndim
-                    shape[spec.axis or 0] = -1
-                    q = (w / s.reshape(shape)).clamp(*limits(spec.bits)).round()
-                    if name in self.quiet:
-                        q = self.quiet[name].held(q)
-                    out = (s if factor is None else s * factor).numpy().astype(np.float32)
-                    new = QuantSpec(out, spec.zero, spec.axis, spec.bits)
-                    integers[name] = (q.numpy().astype(np.int8), new, bias)
-        for name, spec in (sim.activations if sim else {}).items():
-            step = np.float32(max(float(self.steps[id(spec)].detach()), 1e-9))
-            activations[name] = QuantSpec(np.asarray(step), spec.zero, None, spec.bits)
+            for name in self.norms:
+                op = self.ops[name]
+                factor, bias = self.folded(op)
+                shape = [1] * self.const[op.inputs[1]].ndim
+                shape[CHANNEL_AXIS.get(op.type, 0)] = -1
+                w = self.const[op.inputs[1]].detach() * factor.reshape(shape)
+                constants[op.inputs[1]] = w.numpy()
+                if len(op.inputs) > 2 and op.inputs[2]:
+                    constants[op.inputs[2]] = bias
+        sim = self.simulation
+        integers = {n: self.integers(self.ops[n]) for n in (sim.weights if sim else {})}
         frozen = sum(int(q.frozen.sum()) for q in self.quiet.values())
-        return Fitted(constants, integers, activations, losses, precision, frozen)
+        return Fitted(constants, integers, self.activations(), losses, precision, frozen)
 
 
 @dataclass
