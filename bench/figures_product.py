@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 import fuzz
 from figures import MODELS, ROOT, Outcome, Skip, item, model
 
-from edgekit import measure, pipeline
+from edgekit import boards, measure, pipeline, toolchain
 from edgekit.errors import ModelError, ToolchainError
 
 TABLE = (
@@ -24,6 +25,15 @@ TABLE = (
     "vww_96_float.tflite",
     "resnet20_cifar10.onnx",
 )
+
+
+LOADED = (  # of 1 ms and more
+    "mobilenet_v2_1.0_224_quant.tflite",
+    "tf2_mobilenet_v2_1.0_224_ptq.tflite",
+    "squeezenet_v1.1.onnx",
+    "version-RFB-320.onnx",
+)
+LOADS = 15  # fresh processes
 
 
 def models() -> list[Path]:
@@ -165,3 +175,38 @@ def clone() -> Outcome:
         "tests": line.strip(" ="),
     }
     return Outcome(figure, ok and demo_ok and again_ok and test_ok and demo <= 180 and test <= 540)
+
+
+@item("load", "C: open + first run <= 1.15 x a run; <= 1 MB beyond package and memories")
+def load() -> Outcome:
+    host = boards.load("host")
+    program = toolchain.linux_program(host, "load", [ROOT / "bench" / "load.c"])
+    figure: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        for name in LOADED:
+            path = Path(tmp) / f"{name}.ekp"
+            path.write_bytes(pipeline.build(model(name)).data)
+            figure[name] = _loaded(program, path)
+    return Outcome(figure, all(f["ratio"] <= 1.15 and f["kib"] <= 1024 for f in figure.values()))
+
+
+def _loaded(program: Path, package: Path) -> dict[str, float]:
+    """Of fresh processes: medians of (open + first run) / a later run, the same with mapping and
+    clearing the memories ("cold"), and the peak beyond package and memories."""
+    ratios, cold, runs, above = [], [], [], []
+    for _ in range(LOADS):
+        done = subprocess.run(
+            [str(program), str(package), "20"], capture_output=True, text=True, check=True
+        )
+        facts = [(key, int(value)) for key, value in map(str.split, done.stdout.splitlines())]
+        run = statistics.median(v for k, v in facts if k == "run")
+        ratios.append(sum(v for k, v in facts if k in ("open", "first")) / run)
+        cold.append(sum(v for k, v in facts if k in ("map", "open", "first")) / run)
+        runs.append(run)
+        above += [v for k, v in facts if k == "above"]
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "cold": round(statistics.median(cold), 3),
+        "run_us": round(statistics.median(runs) / 1e3, 1),
+        "kib": max(above),
+    }
