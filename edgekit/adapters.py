@@ -66,6 +66,9 @@ class Peer:
         """Outputs of the last run by name, as copies."""
         raise NotImplementedError
 
+    def reset(self) -> None:
+        """Sets the model's state to its initial value; nothing to do where none is kept."""
+
     def close(self) -> None:
         """Frees the model."""
 
@@ -221,6 +224,9 @@ class LitePeer(Peer):
 
     def results(self) -> dict[str, Array]:
         return {d["name"]: self._interpreter.get_tensor(d["index"]) for d in self._out}
+
+    def reset(self) -> None:
+        self._interpreter.reset_all_variables()
 
     def close(self) -> None:
         del self._interpreter

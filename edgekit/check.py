@@ -79,9 +79,15 @@ class Accuracy:
 class _Side:
     """One runtime: what it runs and how its inputs are made."""
 
-    run: Callable[[dict[str, Array]], dict[str, Array]]
+    runtime: Any  # a Session or a Peer
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
+
+    def run(self, x: dict[str, Array]) -> dict[str, Array]:
+        """Outputs of one sample, which does not remember those before it."""
+        self.runtime.reset()
+        outputs: dict[str, Array] = self.runtime.run(x)
+        return outputs
 
 
 def accuracy(
@@ -121,11 +127,11 @@ def accuracy(
     with Session(package) as s:
         spec = s.meta.get("preprocess", {}) if preprocess is None else preprocess
         job = _Job(d, spec, metric, output, window, stride or window, progress)
-        ours = job.evaluate(_Side(s.run, s.inputs(), s.outputs()), "package")
+        ours = job.evaluate(_Side(s, s.inputs(), s.outputs()), "package")
     theirs, label = None, ""
     if model is not None:
         with open_reference(model, shapes) as (peer, label):
-            theirs = job.evaluate(_Side(peer.run, peer.inputs(), peer.outputs()), "reference")
+            theirs = job.evaluate(_Side(peer, peer.inputs(), peer.outputs()), "reference")
     return job.judge(ours, theirs, label)
 
 
