@@ -67,6 +67,7 @@ def project(data: bytes, board: Board, name: str) -> Project:
         "ops": "".join(f"    &ek_op_{t},\n" for t in op_types(found)),
         "slots": f"{slots:#x}",
         "narrow": str(int(narrow(found))),
+        "w_zero": str(int(zeros(found))),
         "own": _own(found, board),
     }
     files: dict[str, str | bytes] = {
@@ -180,6 +181,12 @@ def narrow(found: Contents) -> bool:
         for t in tensors
         for v in t.variants or ()
     )
+
+
+def zeros(found: Contents) -> bool:
+    """Whether weights of the package have a zero point; those of a matmul are activations."""
+    every = [op for e in found.entries for op in e.graph.ops]
+    return any(op.type == "matmul" or op.attrs.get("w_zero") for op in every)
 
 
 def _own(found: Contents, board: Board) -> str:

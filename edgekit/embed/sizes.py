@@ -18,9 +18,10 @@ from edgekit import contents
 from edgekit.boards import Board
 from edgekit.contents import Contents
 from edgekit.embed.footprint import FRAME, PARTS, Footprint
-from edgekit.embed.project import narrow
+from edgekit.embed.project import narrow, zeros
 from edgekit.embed.strip import strip
 from edgekit.explain import slot_names
+from edgekit.ir import Graph, Op
 
 
 @functools.cache
@@ -37,15 +38,25 @@ def core_of(board: Board) -> str:
 
 
 def kinds(session: Session, found: Contents) -> list[str]:
-    """Kinds of op in a package: type, kernel slot, whether weights have 4 or 2 bits."""
+    """Kinds of op in a package: type, kernel slot; whether weights have 4 or 2 bits or zero points;
+    whether the last block of outputs is a part of one, which kernels treat by themselves."""
     names = slot_names()
-    more = "/narrow" if narrow(found) else ""
+    bits, zero = "/narrow" if narrow(found) else "", "/zero" if zeros(found) else ""
     said = []
-    for op in session.ops():
+    every = [(op, e.graph) for e in found.entries for op in e.graph.ops]
+    for op, (written, g) in zip(session.ops(), every, strict=True):
         slot = names[op.kernel] if op.kernel < len(names) else ""
-        packed = op.type in ("conv2d", "linear", "depthwise_conv2d")
-        said.append(f"{op.type}/{slot}" + (more if packed else ""))
+        more = zero if op.type == "depthwise_conv2d" else ""
+        if op.type in ("conv2d", "linear"):
+            more = bits + zero + ("/rest" if _rest(written, g) else "")
+        said.append(f"{op.type}/{slot}{more}")
     return list(dict.fromkeys(said))
+
+
+def _rest(op: Op, g: Graph) -> bool:
+    """Whether the outputs of each group are no whole blocks of the weights."""
+    n = g.tensors[op.outputs[0]].shape[-1] // int(op.attrs.get("groups", 1))
+    return any(n % v.layout.nr for v in g.tensors[op.inputs[1]].variants)
 
 
 def predict(data: bytes, board: Board) -> Footprint | str:
@@ -60,7 +71,9 @@ def predict(data: bytes, board: Board) -> Footprint | str:
     found = contents.read(small)
     with Session(small, isa=[]) as s:
         wanted, memory = kinds(s, found), dict(s.memory)
-    unknown = [k for k in wanted if k not in core["kinds"]]
+    # whole blocks need no more than whole blocks and a rest
+    wanted = [k if k in core["kinds"] else f"{k}/rest" for k in wanted]
+    unknown = [k.removesuffix("/rest") for k in wanted if k not in core["kinds"]]
     if unknown:
         return f"no link of {', '.join(unknown)} is in the table"
     memory["session"] = core["session"]

@@ -15,7 +15,7 @@ static int check(const ek_ctx *c)
 {
     const ek_attr_avg_pool2d *a = (const ek_attr_avg_pool2d *)c->attr;
     ek_view x = ek_in(c, 0), y = ek_out(c, 0);
-    if (!x.rec || !y.rec || x.dtype != y.dtype || !ek_window_ok(&x, &y, a->stride, a->dilation, a->pad, a->kernel)
+    if (!x.rec || !y.rec || !ek_ends_ok(&x, &y, a->lo, a->hi, 0) || !ek_window_ok(&x, &y, a->stride, a->dilation, a->pad, a->kernel)
         || x.dims[3] != y.dims[3] || (uint32_t)a->kernel[0] * a->kernel[1] > COUNT_MAX)
         return 0;
     for (int i = 0; i < 4; i++)
@@ -23,10 +23,8 @@ static int check(const ek_ctx *c)
             return 0;
     if (x.dtype == EK_F32)
         return EK_USES(SUM_F32) && a->lo <= a->hi;
-    if (a->rounding >= EK_AVG_POOL2D_ROUNDING_COUNT || (a->rounding == EK_AVG_POOL2D_ROUNDING_AWAY && x.zero != y.zero))
-        return 0;
-    return x.dtype == EK_I8 && ek_quant_ok(&x) && ek_quant_ok(&y) && ek_bounds_ok(a->lo, a->hi, y.zero) && a->scale > 0
-           && ek_finite(a->scale);
+    return a->rounding < EK_AVG_POOL2D_ROUNDING_COUNT && (a->rounding != EK_AVG_POOL2D_ROUNDING_AWAY || x.zero == y.zero)
+           && a->scale > 0 && ek_finite(a->scale);
 }
 
 /* a window: its first existing tap, the taps that exist, and how many elements count */
@@ -84,22 +82,22 @@ static void tile(void *arg, unsigned t, unsigned thread)
     const pool *v = (const pool *)arg;
     const ek_attr_avg_pool2d *a = v->a;
     uint32_t h = v->x.dims[1], w = v->x.dims[2], oh = v->y.dims[1], ow = v->y.dims[2];
-    size_t pixel = (size_t)v->x.dims[3] * (v->x.dtype == EK_F32 ? 4 : 1);
+    size_t pixel = (size_t)v->x.dims[3] * (EK_USES(SUM_F32) && v->x.dtype == EK_F32 ? 4 : 1);
     const uint8_t *base = v->x.data + (size_t)(t / oh) * h * w * pixel;
     uint8_t *y = v->y.data + (size_t)t * ow * pixel;
-    int64_t top = (int64_t)(t % oh) * a->stride[0] - a->pad[0];
-    ek_taps rows = ek_taps_in(top, 0, h, a->kernel[0], a->dilation[0]);
-    ek_taps high = ek_taps_in(top, -(int64_t)a->counted[0], (int64_t)h + a->counted[2], a->kernel[0], a->dilation[0]);
+    int32_t top = (int32_t)(t % oh * a->stride[0]) - a->pad[0];
+    ek_taps rows = ek_taps_in(top, 0, (int32_t)h, a->kernel[0], a->dilation[0]);
+    ek_taps high = ek_taps_in(top, -(int32_t)a->counted[0], (int32_t)h + a->counted[2], a->kernel[0], a->dilation[0]);
     (void)thread;
     for (uint32_t ox = 0; ox < ow; ox++, y += pixel) {
-        int64_t left = (int64_t)ox * a->stride[1] - a->pad[1];
-        ek_taps cols = ek_taps_in(left, 0, w, a->kernel[1], a->dilation[1]);
-        ek_taps wide = ek_taps_in(left, -(int64_t)a->counted[1], (int64_t)w + a->counted[3], a->kernel[1], a->dilation[1]);
+        int32_t left = (int32_t)(ox * a->stride[1]) - a->pad[1];
+        ek_taps cols = ek_taps_in(left, 0, (int32_t)w, a->kernel[1], a->dilation[1]);
+        ek_taps wide = ek_taps_in(left, -(int32_t)a->counted[1], (int32_t)w + a->counted[3], a->kernel[1], a->dilation[1]);
         window win = { base, rows.end - rows.first, cols.end - cols.first, (high.end - high.first) * (wide.end - wide.first),
                        (size_t)a->dilation[0] * w * pixel, (size_t)a->dilation[1] * pixel };
         if (win.rows && win.cols)
-            win.x += ((size_t)(top + (int64_t)rows.first * a->dilation[0]) * w
-                      + (size_t)(left + (int64_t)cols.first * a->dilation[1])) * pixel;
+            win.x += ((size_t)(top + (int32_t)(rows.first * a->dilation[0])) * w
+                      + (size_t)(left + (int32_t)(cols.first * a->dilation[1]))) * pixel;
         if (!win.count)
             win.count = 1;
         if (!EK_USES(SUM_F32) || v->x.dtype == EK_I8)

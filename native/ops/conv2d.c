@@ -21,13 +21,16 @@ typedef struct conv {
     uint32_t y0, y1, x0, x1; /* output pixels whose inputs are whole runs inside the image */
 } conv;
 
+/* bytes of an element: 1 in builds without float kernels */
+static inline uint32_t elem_of(const conv *v) { return EK_USES(GEMM_F32) ? v->elem : 1; }
+
 enum { BAND_ITEMS = 65536 }; /* of input rows read again and again: twin of edgekit/ops/conv2d.py */
 
 /* the kernel reads windows and rows at any address */
 static int windows(const conv *v)
 {
     const ek_kernels *k = v->c->k;
-    return v->elem == 4 ? (k->windows & 2) && v->rows.fn == k->gemm_f32 : (k->windows & 1) && v->rows.fn == k->gemm_s8;
+    return elem_of(v) == 4 ? (k->windows & 2) && v->rows.fn == k->gemm_f32 : (k->windows & 1) && v->rows.fn == k->gemm_s8;
 }
 
 /* Rows are read where they lie; past their end too, which meets weights of 0, but not past the tensor's: see `tile`. */
@@ -64,7 +67,7 @@ static int setup(const ek_ctx *c, conv *v)
     v->kp = ek_up(v->k, v->rows.deep);
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
-    v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
+    v->rows.g.w_zero = elem_of(v) == 1 ? a->w_zero : 0;
     return 1;
 }
 
@@ -72,15 +75,11 @@ static int check(const ek_ctx *c)
 {
     conv v;
     const ek_attr_conv2d *a = (const ek_attr_conv2d *)c->attr;
-    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel))
-        return 0;
-    if (v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
-        return 0;
-    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
-                               || a->w_zero < -256 || a->w_zero > 256))
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
+        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
     int nothing = direct(&v) && v.k % v.rows.deep == 0;
-    return c->rec->scratch >= (nothing ? 0 : (uint64_t)v.kp * v.elem) + v.rows.room;
+    return c->rec->scratch >= (nothing ? 0 : (uint64_t)v.kp * elem_of(&v)) + v.rows.room;
 }
 
 /* n bytes, or by words of which the last may be more; no call for what is short */
@@ -99,7 +98,7 @@ static void gather_inside(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, 
 {
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t px = d[3] * v->elem, bytes = a->kernel[1] * px, run = v->run * v->elem, rest = (v->kp - v->k) * v->elem;
+    uint32_t px = d[3] * elem_of(v), bytes = a->kernel[1] * px, run = v->run * elem_of(v), rest = (v->kp - v->k) * elem_of(v);
     uint32_t top = oy * a->stride[0] - a->pad[0], left = ox * a->stride[1] - a->pad[1];
     size_t line = (size_t)d[2] * px, gap = a->dilation[0] * line;
     const uint8_t *x = v->x.data + ((size_t)b * d[1] + top) * line + (size_t)left * px;
@@ -124,12 +123,12 @@ static void gather(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, uint32_
 {
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t kw = a->kernel[1], seg = v->ci * v->elem, pad = (v->run - kw * v->ci) * v->elem, px = d[3] * v->elem;
+    uint32_t kw = a->kernel[1], seg = v->ci * elem_of(v), pad = (v->run - kw * v->ci) * elem_of(v), px = d[3] * elem_of(v);
     uint32_t iy = oy * a->stride[0] - a->pad[0], ix = ox * a->stride[1] - a->pad[1];
     uint32_t left = ix < d[2] ? 0 : ek_min_u32(0u - ix, kw), right = ix + kw; /* taps of a row before the image, past it */
     right = left == kw || right <= d[2] ? 0 : ek_min_u32(right - d[2], kw - left);
     const uint8_t *base = v->x.data + (size_t)b * d[1] * d[2] * px + (size_t)gi * seg;
-    int fill = v->elem == 1 ? v->x.zero : 0;
+    int fill = elem_of(v) == 1 ? v->x.zero : 0;
     for (uint32_t i = a->kernel[0]; i; i--, iy += a->dilation[0]) {
         const uint8_t *line = base + (size_t)iy * d[2] * px;
         if (iy >= d[1]) {
@@ -149,7 +148,7 @@ static void gather(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, uint32_
         }
         row = put(row, 0, pad);
     }
-    put(row, 0, (v->kp - v->k) * v->elem);
+    put(row, 0, (v->kp - v->k) * elem_of(v));
 }
 
 /* m gathered rows from m0 on; g.y is set */
@@ -158,7 +157,7 @@ static void gathered(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_
     uint8_t *s = room + v->rows.room;
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
     for (uint32_t i = 0, n; i < m; i += n) {
-        uint8_t *row = s + (size_t)i * v->kp * v->elem;
+        uint8_t *row = s + (size_t)i * v->kp * elem_of(v);
         n = !EK_WIDE && oy >= v->y0 && oy < v->y1 && ox >= v->x0 && ox < v->x1 ? ek_min_u32(m - i, v->x1 - ox) : 0;
         if (n)
             gather_inside(v, row, b, oy, ox, n);
@@ -208,7 +207,7 @@ static void widened(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t
     uint8_t *first = room + v->rows.room, *spare = first + v->wide / 2 * ek_wide_bytes(v->kp);
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
     g->wide = (uint32_t *)(void *)first;
-    if (v->rows.in_place && !v->rows.room) { /* the kernel widens them */
+    if (v->rows.in_place && !(EK_NARROW && v->rows.room)) { /* the kernel widens them */
         g->a = v->x.data + (size_t)m0 * v->k;
         g->lda = (ptrdiff_t)v->k;
         g->m = m;
@@ -217,7 +216,7 @@ static void widened(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t
     }
     for (; m; m -= g->m, m0 += g->m, g->y = (uint8_t *)g->y + g->m * g->ldy) {
         g->m = ek_min_u32(m, v->wide);
-        if (v->rows.in_place)
+        if (EK_NARROW && v->rows.in_place)
             ek_widen_rows(&v->rows, first, v->x.data + (size_t)m0 * v->k, g->m, v->k);
         else for (uint32_t i = 0; i < g->m; i++) {
             uint32_t *pair = (uint32_t *)(void *)(first + i / 2 * ek_wide_bytes(v->kp)) + (i & 1);
@@ -250,7 +249,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.ldy = (ptrdiff_t)v->y.dims[3];
     for (uint32_t gi = 0; gi < v->groups; gi++) {
         g.w = v->rows.g.w + gi * v->rows.group_bytes;
-        g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * v->elem;
+        g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * elem_of(v);
         if (v->wide) {
             widened(v, &g, m0, m, gi, room);
             continue;
@@ -260,13 +259,13 @@ static void tile(void *arg, unsigned t, unsigned thread)
             continue;
         }
         uint32_t last = (v->kp - 1) / v->k, i = m0 + last < pixels ? ek_min_u32(m, pixels - last - m0) : 0;
-        g.a = v->x.data + (size_t)m0 * v->k * v->elem;
+        g.a = v->x.data + (size_t)m0 * v->k * elem_of(v);
         g.lda = (ptrdiff_t)v->k;
         g.m = i;
         if (i)
             ek_rows_run(&v->rows, &g, room);
         for (; i < m; i++) { /* nothing may be read past the tensor */
-            g.y = v->y.data + (size_t)(m0 + i) * v->y.dims[3] * v->elem;
+            g.y = v->y.data + (size_t)(m0 + i) * v->y.dims[3] * elem_of(v);
             gathered(v, &g, m0 + i, 1, gi, room);
         }
     }
@@ -292,18 +291,18 @@ static void band(void *arg, unsigned t, unsigned thread)
     uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band, cols = band_cols(v);
     uint32_t oy = t % bands * v->band, rows = ek_min_u32(v->band, oh - oy);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
-    const uint8_t *image = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * v->elem;
+    const uint8_t *image = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * elem_of(v);
     ek_gemm g = v->rows.g;
     if (v->copied)
         ek_copy_band(&v->x, image, (int64_t)oy * a->stride[0] - a->pad[0], (uint32_t)band_rows(v, rows), a->pad[1], cols, s);
-    g.a = v->copied ? s : image + (size_t)oy * a->stride[0] * d[2] * d[3] * v->elem;
+    g.a = v->copied ? s : image + (size_t)oy * a->stride[0] * d[2] * d[3] * elem_of(v);
     g.m = rows * ow;
     g.width = ow;
     g.segment = v->run;
     g.lda = (ptrdiff_t)a->stride[1] * v->ci;
     g.line = (ptrdiff_t)a->stride[0] * cols * v->ci;
     g.gap = (ptrdiff_t)a->dilation[0] * cols * v->ci;
-    g.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * v->y.dims[3] * v->elem;
+    g.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * v->y.dims[3] * elem_of(v);
     g.ldy = (ptrdiff_t)v->y.dims[3];
     ek_rows_run(&v->rows, &g, room);
 }
@@ -316,8 +315,8 @@ static uint32_t band_of(conv *v)
     v->copied = pad || a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3];
     if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || (v->run % v->rows.deep && v->k > v->c->k->odd_k))
         return 0;
-    uint64_t row = (uint64_t)band_cols(v) * v->ci * v->elem, room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_ITEMS * v->elem;
-    while (n > !v->copied && band_rows(v, n) * row + pad * v->elem > room)
+    uint64_t row = (uint64_t)band_cols(v) * v->ci * elem_of(v), room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_ITEMS * elem_of(v);
+    while (n > !v->copied && band_rows(v, n) * row + pad * elem_of(v) > room)
         n--;
     if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */
         n = ek_min_u32(n, (oh + v->c->threads - 1) / v->c->threads);
@@ -346,14 +345,14 @@ static int in_bands(conv *v)
     if (!windows(v) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->rows.room)
         return 0;
     uint32_t y1 = v->y1 - (last == d[1] && v->run > a->kernel[1] * v->ci); /* nothing may be read past the tensor */
-    uint32_t tile = ek_tile_rows(v->c, &v->rows, v->kp * v->elem, pixels);
+    uint32_t tile = ek_tile_rows(v->c, &v->rows, v->kp * elem_of(v), pixels);
     size_t line = (size_t)d[2] * v->ci;
     uint8_t *room = ek_scratch(v->c, 0);
     for (uint32_t m = 0, n; m < pixels; m += n) {
         uint32_t ox = m % ow, oy = m / ow % oh, b = m / ow / oh;
         ek_gemm g = v->rows.g;
         g.ldy = (ptrdiff_t)v->y.dims[3];
-        g.y = v->y.data + (size_t)m * v->y.dims[3] * v->elem;
+        g.y = v->y.data + (size_t)m * v->y.dims[3] * elem_of(v);
         if (oy < v->y0 || oy >= y1 || ox < x0 || ox >= x1) { /* up to the next inside, which may follow in the next row */
             n = x0 < x1 ? (ox < x0 ? x0 - ox : ow - ox + x0) : tile;
             n = ek_min_u32(ek_min_u32(n, tile), pixels - m);
@@ -361,7 +360,8 @@ static int in_bands(conv *v)
             continue;
         }
         n = x1 - ox;
-        g.a = v->x.data + (((size_t)b * d[1] + oy * a->stride[0] - a->pad[0]) * line + (size_t)(ox * a->stride[1] - a->pad[1]) * v->ci) * v->elem;
+        g.a = v->x.data + (((size_t)b * d[1] + oy * a->stride[0] - a->pad[0]) * line
+                           + (size_t)(ox * a->stride[1] - a->pad[1]) * v->ci) * elem_of(v);
         g.lda = (ptrdiff_t)a->stride[1] * v->ci;
         g.m = g.width = n;
         g.segment = v->run;
@@ -395,7 +395,7 @@ static int run(const ek_ctx *c)
     if (!v.rows.in_place && in_bands(&v))
         return 1;
     v.rows.tile = v.wide ? ek_min_u32(pixels, c->threads > 1 ? 32 : pixels)
-                         : ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * v.elem, pixels);
+                         : ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * elem_of(&v), pixels);
     ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
     return 1;
 }

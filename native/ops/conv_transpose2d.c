@@ -52,12 +52,9 @@ static int check(const ek_ctx *c)
 {
     deconv v;
     const ek_attr_conv_transpose2d *a = (const ek_attr_conv_transpose2d *)c->attr;
-    if (!setup(c, &v) || v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8)
+    if (!setup(c, &v) || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero)
         || v.x.dims[0] != v.y.dims[0] || !length_ok(v.x.dims[1], v.y.dims[1], a, 0)
         || !length_ok(v.x.dims[2], v.y.dims[2], a, 1))
-        return 0;
-    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
-                               || a->w_zero < -256 || a->w_zero > 256))
         return 0;
     return c->rec->scratch >= (uint64_t)v.kp * v.elem;
 }

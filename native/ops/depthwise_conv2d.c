@@ -16,6 +16,9 @@ typedef struct dwconv {
     int padded;
 } dwconv;
 
+/* bytes of an element: 1 in builds without float kernels */
+static inline uint32_t elem_of(const dwconv *v) { return EK_USES(DW_F32) ? v->elem : 1; }
+
 static int setup(const ek_ctx *c, dwconv *v)
 {
     const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
@@ -45,15 +48,11 @@ static int check(const ek_ctx *c)
 {
     dwconv v;
     const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
-    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel))
-        return 0;
-    if (v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
-        return 0;
-    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
-                               || a->w_zero < -256 || a->w_zero > 256))
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
+        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
     int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
-    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * v.elem;
+    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * elem_of(&v);
 }
 
 /* one output pixel at a border: as many blocks of channels at a time as scratch holds the taps of */
@@ -61,25 +60,25 @@ static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy
 {
     const ek_attr_depthwise_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t taps = (uint32_t)a->kernel[0] * a->kernel[1], nr = v->d.nr, most = v->c->rec->scratch / (taps * v->elem);
-    size_t block = (size_t)nr * (v->elem == 1 ? 8 + taps : 4 + 4 * taps);
+    uint32_t taps = (uint32_t)a->kernel[0] * a->kernel[1], nr = v->d.nr, most = v->c->rec->scratch / (taps * elem_of(v));
+    size_t block = (size_t)nr * (elem_of(v) == 1 ? 8 + taps : 4 + 4 * taps);
     most = most < d[3] ? most / nr * nr : d[3];
     for (uint32_t c0 = 0; c0 < d[3]; c0 += most) {
-        uint32_t ch = ek_min_u32(most, d[3] - c0), bytes = ch * v->elem;
+        uint32_t ch = ek_min_u32(most, d[3] - c0), bytes = ch * elem_of(v);
         uint8_t *p = s;
         for (uint32_t i = 0; i < a->kernel[0]; i++) {
-            int64_t iy = (int64_t)oy * a->stride[0] + (int64_t)i * a->dilation[0] - a->pad[0];
+            uint32_t iy = oy * a->stride[0] + i * a->dilation[0] - a->pad[0]; /* before the image: larger */
             for (uint32_t j = 0; j < a->kernel[1]; j++, p += bytes) {
-                int64_t ix = (int64_t)ox * a->stride[1] + (int64_t)j * a->dilation[1] - a->pad[1];
-                if (iy < 0 || iy >= d[1] || ix < 0 || ix >= d[2])
-                    memset(p, v->elem == 1 ? v->x.zero : 0, bytes);
+                uint32_t ix = ox * a->stride[1] + j * a->dilation[1] - a->pad[1];
+                if (iy >= d[1] || ix >= d[2])
+                    memset(p, elem_of(v) == 1 ? v->x.zero : 0, bytes);
                 else
-                    memcpy(p, base + (((size_t)iy * d[2] + (size_t)ix) * d[3] + c0) * v->elem, bytes);
+                    memcpy(p, base + (((size_t)iy * d[2] + ix) * d[3] + c0) * elem_of(v), bytes);
             }
         }
         ek_dw k = v->d;
         k.x = s;
-        k.y = y + (size_t)c0 * v->elem;
+        k.y = y + (size_t)c0 * elem_of(v);
         k.w += c0 / nr * block;
         k.channels = ch;
         k.rows = k.count = 1;
@@ -95,7 +94,7 @@ static void one_row(const dwconv *v, uint32_t t, uint8_t *s)
     const ek_attr_depthwise_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
     uint32_t oh = v->y.dims[1], ow = v->y.dims[2], oy = t % oh, b = t / oh;
-    uint32_t y0, y1, x0, x1, row = d[3] * v->elem;
+    uint32_t y0, y1, x0, x1, row = d[3] * elem_of(v);
     ek_inside(d[1], oh, a->kernel[0], a->stride[0], a->dilation[0], a->pad[0], &y0, &y1);
     ek_inside(d[2], ow, a->kernel[1], a->stride[1], a->dilation[1], a->pad[1], &x0, &x1);
     if (oy < y0 || oy >= y1)
@@ -145,7 +144,7 @@ static void one_band(const dwconv *v, uint32_t t, uint8_t *s)
     const uint32_t *d = v->x.dims;
     uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band;
     uint32_t oy = t % bands * v->band, cols = v->padded ? band_cols(v) : d[2];
-    size_t px = (size_t)d[3] * v->elem;
+    size_t px = (size_t)d[3] * elem_of(v);
     const uint8_t *base = v->x.data + (size_t)(t / bands) * d[1] * d[2] * px;
     ek_dw k = v->d;
     k.rows = ek_min_u32(v->band, oh - oy);
@@ -187,8 +186,8 @@ static void edge_tile(void *arg, unsigned t, unsigned thread)
     k.row_stride = a->stride[0];
     k.top = a->pad[0] - oy * a->stride[0];
     k.left = a->pad[1];
-    k.x = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * v->elem;
-    k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * d[3] * v->elem;
+    k.x = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * elem_of(v);
+    k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * d[3] * elem_of(v);
     v->fn(&k);
 }
 
@@ -196,7 +195,7 @@ static void edge_tile(void *arg, unsigned t, unsigned thread)
 static uint32_t band_of(const dwconv *v)
 {
     uint32_t oh = v->y.dims[1], n = ek_min_u32(oh, 32);
-    uint64_t row = (uint64_t)band_cols(v) * v->x.dims[3] * v->elem;
+    uint64_t row = (uint64_t)band_cols(v) * v->x.dims[3] * elem_of(v);
     if (!v->c->k->dw_rows || v->fn == ek_dw_s8_portable || v->fn == ek_dw_f32_portable)
         return 0;
     while (v->padded && n && (uint64_t)band_rows(v, n) * row > v->c->rec->scratch)
@@ -211,7 +210,7 @@ static int in_bands(dwconv *v)
 {
     uint32_t oh = v->y.dims[1];
     v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
-    if (v->elem == 4 && v->c->k->dw_edges && v->fn == v->c->k->dw_f32) {
+    if (elem_of(v) == 4 && v->c->k->dw_edges && v->fn == v->c->k->dw_f32) {
         v->band = v->c->threads > 1 ? (oh + 4 * v->c->threads - 1) / (4 * v->c->threads) : oh;
         ek_for(v->c, edge_tile, v, v->y.dims[0] * ((oh + v->band - 1) / v->band));
         return 1;

@@ -15,6 +15,9 @@ typedef struct linear {
     uint32_t part;   /* outputs of a tile, whole blocks: where all rows are one tile, threads share the outputs; else n */
 } linear;
 
+/* bytes of an element: 1 in builds without float kernels */
+static inline uint32_t elem_of(const linear *v) { return EK_USES(GEMM_F32) || EK_USES(GEMM_DYN) ? v->elem : 1; }
+
 static int setup(const ek_ctx *c, linear *v)
 {
     const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
@@ -34,26 +37,21 @@ static int setup(const ek_ctx *c, linear *v)
     v->floats = v->rows.group ? (v->k + v->rows.group - 1) / v->rows.group + v->rows.g.nr : 1;
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
-    v->rows.g.w_zero = v->elem == 1 ? a->w_zero : 0;
+    v->rows.g.w_zero = elem_of(v) == 1 ? a->w_zero : 0;
     return 1;
 }
 
 /* scratch of one row: dynamic rows hold kp int8 and their floats */
 static uint32_t row_bytes(const linear *v)
 {
-    return v->dynamic ? v->kp + 4 * v->floats : v->k == v->kp ? 0 : v->kp * v->elem;
+    return v->dynamic ? v->kp + 4 * v->floats : v->k == v->kp ? 0 : v->kp * elem_of(v);
 }
 
 static int check(const ek_ctx *c)
 {
     linear v;
     const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
-    if (!setup(c, &v) || v.x.dtype != v.y.dtype || (v.x.dtype != EK_F32 && v.x.dtype != EK_I8))
-        return 0;
-    if ((uint64_t)v.m * v.n != v.y.count)
-        return 0;
-    if (v.x.dtype == EK_I8 && (!ek_quant_ok(&v.x) || !ek_quant_ok(&v.y) || !ek_bounds_ok(a->lo, a->hi, v.y.zero)
-                               || a->w_zero < -256 || a->w_zero > 256))
+    if (!setup(c, &v) || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero) || (uint64_t)v.m * v.n != v.y.count)
         return 0;
     return c->rec->scratch >= (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u);
 }
@@ -79,19 +77,21 @@ static void tile(void *arg, unsigned t, unsigned thread)
     uint32_t parts = (v->n + v->part - 1) / v->part, n0 = t % parts * v->part;
     uint32_t m0 = t / parts * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
-    const uint8_t *x = v->x.data + (size_t)m0 * v->k * v->elem;
+    const uint8_t *x = v->x.data + (size_t)m0 * v->k * elem_of(v);
     ek_gemm g = v->rows.g;
     g.m = m;
     g.n = ek_min_u32(v->part, v->n - n0);
-    g.w += (size_t)(n0 / g.nr) * g.nr * (v->elem == 4 ? 4 + 4 * (size_t)v->k : 8 + (size_t)ek_up(v->k, g.kr));
-    g.y = v->y.data + ((size_t)m0 * v->n + n0) * v->elem;
+    g.w += (size_t)(n0 / g.nr) * g.nr * (elem_of(v) == 4 ? 4 + 4 * (size_t)v->k : 8 + (size_t)ek_up(v->k, g.kr));
+    g.y = v->y.data + ((size_t)m0 * v->n + n0) * elem_of(v);
     g.ldy = (ptrdiff_t)v->n;
     g.a = x;
     g.lda = (ptrdiff_t)v->k;
-    if (v->wide) {
-        ek_widen_rows(&v->rows, s, x, m, v->k);
+    if (EK_WIDE && v->wide) {
         g.wide = (uint32_t *)(void *)s;
-        g.a = 0;
+        if (EK_NARROW && v->rows.room) { /* else the kernel widens them */
+            ek_widen_rows(&v->rows, s, x, m, v->k);
+            g.a = 0;
+        }
     } else if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
         int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4 * v->floats, 16));
@@ -111,8 +111,8 @@ static void tile(void *arg, unsigned t, unsigned thread)
         }
     } else if (v->k != v->kp) {
         for (uint32_t i = 0; i < m; i++) {
-            memcpy(s + (size_t)i * v->kp * v->elem, x + (size_t)i * v->k * v->elem, (size_t)v->k * v->elem);
-            memset(s + ((size_t)i * v->kp + v->k) * v->elem, 0, (size_t)(v->kp - v->k) * v->elem);
+            memcpy(s + (size_t)i * v->kp * elem_of(v), x + (size_t)i * v->k * elem_of(v), (size_t)v->k * elem_of(v));
+            memset(s + ((size_t)i * v->kp + v->k) * elem_of(v), 0, (size_t)(v->kp - v->k) * elem_of(v));
         }
         g.a = s;
         g.lda = (ptrdiff_t)v->kp;

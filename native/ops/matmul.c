@@ -91,7 +91,7 @@ static int check(const ek_ctx *c)
     if (v.y.dtype == EK_F32)
         return 1;
     return v.y.dtype == EK_I8 && v.k <= K_MAX && ek_quant_ok(&v.x) && ek_quant_ok(&v.w) && ek_quant_ok(&v.y)
-           && v.a->scale > 0 && ek_finite(v.a->scale);
+           && (EK_W_ZERO || !v.w.zero) && v.a->scale > 0 && ek_finite(v.a->scale);
 }
 
 /* y[0..n) = sum_k x[k] * w[k][0..n): whole rows of w, so that the inner loop is contiguous */

@@ -37,17 +37,17 @@ static void tile(void *arg, unsigned t, unsigned thread)
     size_t pixel = (size_t)ch * (v->x.dtype == EK_F32 ? 4 : 1);
     const uint8_t *base = v->x.data + (size_t)(t / oh) * h * w * pixel;
     uint8_t *y = v->y.data + (size_t)t * ow * pixel;
-    int64_t top = (int64_t)(t % oh) * a->stride[0] - a->pad[0];
-    ek_taps rows = ek_taps_in(top, 0, h, a->kernel[0], a->dilation[0]);
+    int32_t top = (int32_t)(t % oh * a->stride[0]) - a->pad[0];
+    ek_taps rows = ek_taps_in(top, 0, (int32_t)h, a->kernel[0], a->dilation[0]);
     (void)thread;
     for (uint32_t ox = 0; ox < ow; ox++, y += pixel) {
-        int64_t left = (int64_t)ox * a->stride[1] - a->pad[1];
-        ek_taps cols = ek_taps_in(left, 0, w, a->kernel[1], a->dilation[1]);
+        int32_t left = (int32_t)(ox * a->stride[1]) - a->pad[1];
+        ek_taps cols = ek_taps_in(left, 0, (int32_t)w, a->kernel[1], a->dilation[1]);
         int first = 1;
         for (uint32_t i = rows.first; i < rows.end; i++)
             for (uint32_t j = cols.first; j < cols.end; j++) {
-                int64_t iy = top + (int64_t)i * a->dilation[0], ix = left + (int64_t)j * a->dilation[1];
-                const uint8_t *x = base + ((size_t)iy * w + (size_t)ix) * pixel;
+                uint32_t iy = (uint32_t)top + i * a->dilation[0], ix = (uint32_t)left + j * a->dilation[1];
+                const uint8_t *x = base + ((size_t)iy * w + ix) * pixel;
                 if (first)
                     memmove(y, x, pixel);
                 else if (v->x.dtype == EK_I8)

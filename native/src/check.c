@@ -63,18 +63,18 @@ int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, u
         return 0;
     uint64_t blocks = ((uint32_t)n + v->nr - 1) / v->nr, kp = ek_up((uint32_t)k, v->kr); /* below 2^24, as checked */
     uint64_t one = dtype == EK_F32 ? (uint64_t)v->nr * 4 * (1 + kp) : (uint64_t)v->nr * (8 + kp);
-    if (dtype == EK_I4 || dtype == EK_I2) { /* whole bytes; copied before use, so they may lie anywhere */
+    if (EK_NARROW && (dtype == EK_I4 || dtype == EK_I2)) { /* whole bytes; copied before use, so they may lie anywhere */
         uint32_t shift = dtype == EK_I4 ? 1 : 2; /* 2 or 4 of them in a byte */
         return (v->nr * kp & ((1u << shift) - 1)) == 0 && groups * blocks * (8u * v->nr + (v->nr * kp >> shift)) <= v->bytes;
     }
     return one % 4 == 0 && groups * blocks * one <= v->bytes;
 }
 
-/* outputs along one axis */
+/* outputs along one axis; 0: none, or so many that places would not fit 32 bits */
 static uint32_t spatial(uint32_t size, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pads)
 {
-    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
-    return size + (uint64_t)pads < span ? 0 : (uint32_t)ek_div_u64(size + (uint64_t)pads - span, stride) + 1;
+    uint32_t span = (kernel - 1) * dilation; /* of 16-bit numbers: at most 2^32 - 2^18 */
+    return size > 1u << 30 || size + pads <= span ? 0 : (size + pads - span - 1) / stride + 1;
 }
 
 int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,

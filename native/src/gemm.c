@@ -100,12 +100,10 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
         return 0;
     if ((is_float && v->xoff) || (r->bits < 8 && !EK_NARROW))
         return 0;
-    uint64_t depth = (uint64_t)ek_up(k, v->kr) * v->nr, blocks = (n + v->nr - 1u) / v->nr;
-    uint64_t room = 8u * v->nr + depth + 15u, group = blocks * (r->bits == 32 ? 4 * (v->nr + depth) : 8u * v->nr + depth * r->bits / 8);
-    if (room > 0x7fffffffu || group > v->bytes)
-        return 0;
-    r->room = r->bits < 8 ? (uint32_t)(room / 16 * 16) : 0;
-    r->group_bytes = (size_t)group;
+    /* fit 32 bits, as ek_variant_ok has seen */
+    uint32_t depth = ek_up(k, v->kr) * v->nr, blocks = (n + v->nr - 1u) / v->nr, narrower = r->bits == 4 ? 1 : r->bits == 2 ? 2 : 0;
+    r->room = narrower ? ek_up(8u * v->nr + depth, 16) : 0;
+    r->group_bytes = (size_t)blocks * (r->bits == 32 ? 4 * (v->nr + depth) : 8u * v->nr + (depth >> narrower));
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
                      .encoding = (uint8_t)encoding };
@@ -246,6 +244,13 @@ unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)
     return r->fn == c->k->gemm_f32 ? EK_K_GEMM_F32 : EK_K_NONE;
 }
 
+int ek_ends_ok(const ek_view *x, const ek_view *y, float lo, float hi, int32_t w_zero)
+{
+    if (x->dtype != y->dtype || x->dtype != EK_I8)
+        return x->dtype == y->dtype && x->dtype == EK_F32;
+    return ek_quant_ok(x) && ek_quant_ok(y) && ek_bounds_ok(lo, hi, y->zero) && (EK_W_ZERO ? w_zero >= -256 && w_zero <= 256 : !w_zero);
+}
+
 /* blocks of constant size become loads and stores of vectors */
 static void copy(uint8_t *d, const uint8_t *s, size_t n)
 {
@@ -275,11 +280,9 @@ void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_
 void ek_inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
                uint32_t *first, uint32_t *end)
 {
-    uint64_t span = (uint64_t)(kernel - 1) * dilation + 1;
+    uint32_t span = (kernel - 1) * dilation, last = size + pad <= span ? 0 : (size + pad - span - 1) / stride + 1;
     *first = ek_min_u32((pad + stride - 1) / stride, out);
-    uint64_t room = (uint64_t)size + pad;
-    uint64_t last = room < span ? 0 : ek_div_u64(room - span, stride) + 1;
-    *end = last < out ? (uint32_t)last : out;
+    *end = ek_min_u32(last, out);
     if (*end < *first)
         *end = *first;
 }

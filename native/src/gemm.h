@@ -42,8 +42,10 @@ void ek_copy_band(const ek_view *x, const uint8_t *image, int64_t first, uint32_
 /* First and one past the last output index whose taps all lie inside. */
 void ek_inside(uint32_t size, uint32_t out, uint32_t kernel, uint32_t stride, uint32_t dilation, uint32_t pad,
                uint32_t *first, uint32_t *end);
-/* Window geometry of conv and pool: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is
+/* Window geometry of conv and pool, of images up to 2^30 rows and columns: (n, h, w, c) -> (n, oh, ow, any); kernel, stride, dilation are rows, columns; pad is
  * top, left, bottom, right. */
 int ek_window_ok(const ek_view *x, const ek_view *y, const uint16_t *stride, const uint16_t *dilation,
                  const uint16_t *pad, const uint16_t *kernel);
+/* Both float32, or both quantized int8 with bounds and a weight zero point that this build's kernels take. */
+int ek_ends_ok(const ek_view *x, const ek_view *y, float lo, float hi, int32_t w_zero);
 #endif

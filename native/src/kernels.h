@@ -151,6 +151,9 @@ enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks
 #ifndef EK_NARROW
 #define EK_NARROW 1 /* 0: no weights of 4 or 2 bits, none with scales by group */
 #endif
+#ifndef EK_W_ZERO
+#define EK_W_ZERO 1 /* 0: no weights with a zero point */
+#endif
 /* Offset of input k of output j of a block in EK_ENC_PAIRS (kr is 4); even outputs are stored plus 128. */
 static inline size_t ek_pair_at(uint32_t nr, uint32_t j, uint32_t k)
 {

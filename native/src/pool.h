@@ -5,14 +5,12 @@
 
 typedef struct ek_taps { uint32_t first, end; } ek_taps; /* tap indices [first, end) */
 
-/* Taps i of `kernel` whose place origin + i * dilation lies in [low, high). */
-static inline ek_taps ek_taps_in(int64_t origin, int64_t low, int64_t high, uint32_t kernel, uint32_t dilation)
+/* Taps i of `kernel` whose place origin + i * dilation lies in [low, high), which ek_window_ok keeps small. */
+static inline ek_taps ek_taps_in(int32_t origin, int32_t low, int32_t high, uint32_t kernel, uint32_t dilation)
 {
-    ek_taps t;
-    int64_t first = origin >= low ? 0 : (int64_t)ek_div_u64((uint64_t)(low - origin) + dilation - 1, dilation);
-    int64_t end = origin >= high ? 0 : (int64_t)ek_div_u64((uint64_t)(high - origin) + dilation - 1, dilation);
-    t.end = end < kernel ? (uint32_t)end : kernel;
-    t.first = first < t.end ? (uint32_t)first : t.end;
-    return t;
+    uint32_t first = origin < low ? ((uint32_t)(low - origin) - 1) / dilation + 1 : 0;
+    uint32_t end = origin < high ? ((uint32_t)(high - origin) - 1) / dilation + 1 : 0;
+    end = ek_min_u32(end, kernel);
+    return (ek_taps){ ek_min_u32(first, end), end };
 }
 #endif

@@ -42,7 +42,7 @@ void ek_gemm_s8_portable(const ek_gemm *g)
     for (uint32_t m = 0; m < g->m; m++) {
         const int8_t *a = (const int8_t *)g->a + (ptrdiff_t)m * g->lda;
         int8_t *y = (int8_t *)g->y + (ptrdiff_t)m * g->ldy;
-        int32_t adj = g->w_zero ? -g->w_zero * row_sum(a, g->k, g->xoff) : 0;
+        int32_t adj = EK_W_ZERO && g->w_zero ? -g->w_zero * row_sum(a, g->k, g->xoff) : 0;
         const uint8_t *blk = g->w;
         for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, blk += block_bytes_s8(g)) {
             const int32_t *bias = (const int32_t *)(const void *)blk;

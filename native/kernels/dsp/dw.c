@@ -26,7 +26,7 @@ EK_INLINE void step(const int8_t *x, const uint8_t *w, uint32_t zero, uint32_t n
     uint32_t v = load4(x, n), even = ek_even(v), odd = ek_odd(v);
     v = (uint32_t)ek_load_s32(w);
     uint32_t even_w = ek_even(v), odd_w = ek_odd(v);
-    if (zero) {
+    if (EK_W_ZERO && zero) {
         even_w = subtract(even_w, zero);
         odd_w = subtract(odd_w, zero);
     }
@@ -224,7 +224,7 @@ static int dw_image(const ek_dw *d)
 
 static void dw_s8(const ek_dw *d)
 {
-    uint32_t zero = (uint32_t)(d->w_zero & 0xffff) * 0x00010001u;
+    uint32_t zero = EK_W_ZERO ? (uint32_t)(d->w_zero & 0xffff) * 0x00010001u : 0;
     const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
     const uint8_t *head = d->w;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4, head += 4u * (8 + d->kh * d->kw))

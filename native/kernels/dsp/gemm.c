@@ -159,7 +159,7 @@ typedef struct part { int32_t even, odd; } part;
 
 static part part_of(const ek_gemm *g, int32_t zero_sum, int32_t sum)
 {
-    int32_t odd = (int32_t)((uint32_t)g->w_zero * (uint32_t)zero_sum);
+    int32_t odd = EK_W_ZERO ? (int32_t)((uint32_t)g->w_zero * (uint32_t)zero_sum) : 0;
     return (part){ (int32_t)((uint32_t)odd + 128u * (uint32_t)sum), odd };
 }
 
@@ -210,7 +210,7 @@ static void rows2(const ek_gemm *g, const ek_requant_dsp *q)
 {
     const uint32_t steps = (g->k + 3) / 4;
     const size_t block = ek_block_s8(4, 4, g->k);
-    const int fast = FAST && !g->w_zero && steps <= STEPS && g->n >= 4;
+    const int fast = FAST && !(EK_W_ZERO && g->w_zero) && steps <= STEPS && g->n >= 4;
     const int8_t *a = g->a;
     uint32_t *x = g->wide;
     int8_t *y = g->y;
@@ -250,7 +250,7 @@ EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const
     uint32_t steps = (g->k + 3) / 4;
     const uint8_t *head = g->w;
     size_t block = ek_block_s8(4, 4, g->k);
-    part p = part_of(g, g->w_zero && !dyn ? row_sum(a, g->k) : 0, row_sum(a, 4 * steps));
+    part p = part_of(g, EK_W_ZERO && g->w_zero && !dyn ? row_sum(a, g->k) : 0, row_sum(a, 4 * steps));
     if (dyn)
         p.odd = 0;
     for (uint32_t n = 0; n < g->n; n += 4, head += block) {

@@ -1,25 +1,23 @@
 /* Depthwise convolution with Helium: 8 channels in int16; VMULLB and VMULLT give the products of even and odd ones. */
 #if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2)
-#include "dw.h"
 #include "mve.h"
-#include "portable.h"
-
-enum { MAX_TAPS = 52 }; /* 7x7 and a multiple of 4; bounds the stack */
 
 /* two pixels, dx and dy elements apart in x and y, of up to 8 channels (p: which of them) */
-static void pixels(const ek_dw *d, const uint8_t *head, const ptrdiff_t *at, uint32_t taps, const int8_t *x, int8_t *y,
-                   mve_pred16_t p, ptrdiff_t dx, size_t dy)
+static void pixels(const ek_dw *d, const uint8_t *head, const int8_t *x, int8_t *y, mve_pred16_t p, ptrdiff_t dx, size_t dy)
 {
     const int32x4x2_t bias = vld2q_s32((const int32_t *)(const void *)head);
     const int8_t *w = (const int8_t *)head + 64;
     const int16_t zero = (int16_t)d->w_zero;
     int32x4_t acc[2][2] = { { bias.val[0], bias.val[1] }, { bias.val[0], bias.val[1] } };
-    for (uint32_t t = 0; t < taps; t++) {
-        const int16x8_t wv = vsubq_n_s16(vldrbq_s16(w + 8 * t), zero);
-        EK_UNROLL for (unsigned i = 0; i < 2; i++) {
-            int16x8_t v = vldrbq_z_s16(x + (ptrdiff_t)i * dx + at[t], p);
-            acc[i][0] = vaddq_s32(acc[i][0], vmullbq_int_s16(v, wv));
-            acc[i][1] = vaddq_s32(acc[i][1], vmulltq_int_s16(v, wv));
+    for (uint32_t r = d->kh; r; r--, x += d->dy) {
+        const int8_t *tap = x;
+        for (uint32_t j = d->kw; j; j--, tap += d->dx, w += 8) {
+            const int16x8_t wv = vsubq_n_s16(vldrbq_s16(w), zero);
+            EK_UNROLL for (unsigned i = 0; i < 2; i++) {
+                int16x8_t v = vldrbq_z_s16(tap + (ptrdiff_t)i * dx, p);
+                acc[i][0] = vaddq_s32(acc[i][0], vmullbq_int_s16(v, wv));
+                acc[i][1] = vaddq_s32(acc[i][1], vmulltq_int_s16(v, wv));
+            }
         }
     }
     const float32x4x2_t scale = vld2q_f32((const float *)(const void *)(head + 32));
@@ -238,22 +236,16 @@ static int dw_image(const ek_dw *d)
 
 static void dw_s8(const ek_dw *d)
 {
-    ptrdiff_t at[MAX_TAPS];
-    uint32_t taps = ek_dw_taps(d, at, MAX_TAPS);
-    if (!taps) {
-        ek_dw_s8_portable(d);
-        return;
-    }
     const uint8_t *head = d->w;
-    for (uint32_t c0 = 0; c0 < d->channels; c0 += 8, head += 8u * (8 + taps)) {
+    for (uint32_t c0 = 0; c0 < d->channels; c0 += 8, head += 8u * (8 + d->kh * d->kw)) {
         mve_pred16_t p = vctp16q(d->channels - c0);
         const int8_t *x = (const int8_t *)d->x + c0;
         int8_t *y = (int8_t *)d->y + c0;
         uint32_t left = d->count;
         for (; left >= 2; left -= 2, x += 2 * d->step, y += 2 * (size_t)d->channels)
-            pixels(d, head, at, taps, x, y, p, d->step, d->channels);
+            pixels(d, head, x, y, p, d->step, d->channels);
         if (left) /* twice the same */
-            pixels(d, head, at, taps, x, y, p, 0, 0);
+            pixels(d, head, x, y, p, 0, 0);
     }
 }
 

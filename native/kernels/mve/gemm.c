@@ -158,7 +158,7 @@ static int32_t zero_part(const ek_gemm *g, const int8_t *a)
 {
     int32_t sum = 0;
     uint32_t segment = g->segment ? g->segment : g->k;
-    if (!g->w_zero)
+    if (!EK_W_ZERO || !g->w_zero)
         return 0;
     for (uint32_t k = 0; k < g->k; k += segment, a += g->gap)
         for (uint32_t i = 0; i < segment; i += 16) {
@@ -203,7 +203,7 @@ static __attribute__((noinline)) void rest2(const ek_gemm *g, pair *p, const uin
     p->w = w - 16;
     p->end = w + ek_block_s8(4, 16, g->k) - 16;
     p->count = 1;
-    (g->w_zero ? pair24z : pair24)(p);
+    (EK_W_ZERO && g->w_zero ? pair24z : pair24)(p);
     for (uint32_t i = 0; i < g->n % 4; i++) {
         y[i] = last[i];
         z[i] = last[4 + i];
@@ -211,7 +211,7 @@ static __attribute__((noinline)) void rest2(const ek_gemm *g, pair *p, const uin
 }
 
 /* a row to y */
-static void row1(const ek_gemm *g, const int8_t *a, int8_t *y)
+static __attribute__((noinline)) void row1(const ek_gemm *g, const int8_t *a, int8_t *y)
 {
     const int32_t zero = g->zero;
     const int32x4_t lo = vdupq_n_s32((int32_t)g->lo + zero), hi = vdupq_n_s32((int32_t)g->hi + zero);
@@ -236,16 +236,13 @@ static void row1(const ek_gemm *g, const int8_t *a, int8_t *y)
     }
 }
 
-static void gemm_s8(const ek_gemm *g)
+/* m rows, by two: an even number where they are no windows */
+static __attribute__((noinline)) void rows2(const ek_gemm *g, uint32_t m)
 {
-    const uint32_t segment = g->segment ? g->segment : g->k, width = g->segment ? g->width : g->m, whole = g->n / 4 * 4;
+    const uint32_t segment = g->segment ? g->segment : g->k, width = g->segment ? g->width : m, whole = g->n / 4 * 4;
     const uint8_t *rest = g->w + g->n / 4 * ek_block_s8(4, 16, g->k);
     const int8_t *a = (const int8_t *)g->a, *line = a;
     int8_t *y = (int8_t *)g->y;
-    if (g->m == 1 && !g->segment) {
-        row1(g, a, y);
-        return;
-    }
     pair p; /* in full it would be a call of memset */
     p.more = (segment + 15) / 16 - 1;
     p.segments = segment == g->k ? 0 : (g->k - 1) / segment;
@@ -255,22 +252,18 @@ static void gemm_s8(const ek_gemm *g)
     p.next_y = 2 * g->ldy - (ptrdiff_t)whole;
     vstrwq_s32(p.lo, vdupq_n_s32((int32_t)g->lo + g->zero));
     vstrwq_s32(p.hi, vdupq_n_s32((int32_t)g->hi + g->zero));
-    for (uint32_t left = g->m, x = width, rows; left; left -= rows, y += (ptrdiff_t)rows * g->ldy) { /* x: rows left in a line */
+    for (uint32_t left = m, x = width, rows; left; left -= rows, y += (ptrdiff_t)rows * g->ldy) { /* x: rows left in a line */
         const int8_t *b = a + g->lda;
         p.count = (x < left ? x : left) / 2;
         rows = 2 * p.count;
         if (!rows) {
-            if (left == 1 && !g->segment) {
-                row1(g, a, y);
-                return;
-            }
             rows = left > 1 ? 2 : 1;
             b = left > 1 ? line + g->line : a;
-        } else if (whole != g->n || g->w_zero) {
+        } else if (whole != g->n || (EK_W_ZERO && g->w_zero)) {
             rows = 2;
         }
         p.count = rows < 3 ? 1 : rows / 2;
-        if (g->w_zero) {
+        if (EK_W_ZERO && g->w_zero) {
             p.part[0] = zero_part(g, a);
             p.part[1] = zero_part(g, b);
         }
@@ -281,7 +274,7 @@ static void gemm_s8(const ek_gemm *g)
             p.z = rows > 1 ? y + g->ldy : y;
             p.w = g->w - 16;
             p.end = rest - 16;
-            (g->w_zero ? pair24z : pair24)(&p);
+            (EK_W_ZERO && g->w_zero ? pair24z : pair24)(&p);
         }
         if (whole != g->n) {
             p.a = a;
@@ -298,6 +291,15 @@ static void gemm_s8(const ek_gemm *g)
             }
         }
     }
+}
+
+static void gemm_s8(const ek_gemm *g)
+{
+    const uint32_t m = g->segment ? g->m : g->m & ~1u;
+    if (m)
+        rows2(g, m);
+    if (m != g->m)
+        row1(g, (const int8_t *)g->a + (ptrdiff_t)m * g->lda, (int8_t *)g->y + (ptrdiff_t)m * g->ldy);
 }
 
 static void gemm_dyn(const ek_gemm *g)
