@@ -85,6 +85,7 @@ def test_mutants_of_an_array_are_refused_or_run_safely() -> None:
 @pytest.mark.slow
 def test_the_analyzer_finds_nothing() -> None:
     clang = need_program("clang-19", "clang-19")
+    need_program("gcc", "gcc")
     line = ["make", "analyze", f"CLANG={clang}"]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]

@@ -17,13 +17,16 @@ ek_status ek_fail(const ek_session *s, ek_status e)
     return e;
 }
 
+static const ek_op_def *const *ops_of(const ek_session *s) { return s->cfg.ops ? s->cfg.ops : every_op; }
+
+static int defines(const ek_op_def *d, const ek_op_rec *r) { return d->code == r->code && d->version == r->version; }
+
 const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r)
 {
-    const ek_op_def *const *list = s->cfg.ops ? s->cfg.ops : every_op;
-    for (; *list; list++)
-        if ((*list)->code == r->code && (*list)->version == r->version)
-            return *list;
-    return 0;
+    const ek_op_def *const *list = ops_of(s);
+    while (!defines(*list, r)) /* one does: ek_open has looked */
+        list++;
+    return *list;
 }
 
 ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r)
@@ -113,8 +116,10 @@ static ek_status check_ops(ek_session *s)
 {
     for (uint32_t i = 0; i < s->p.ops.count; i++) {
         const ek_op_rec *r = ek_op_get(&s->p, i);
-        const ek_op_def *d = ek_op_def_of(s, r);
-        if (!d)
+        const ek_op_def *const *list = ops_of(s), *d;
+        while (*list && !defines(*list, r))
+            list++;
+        if (!(d = *list))
             return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
         if ((uint64_t)r->attr + d->attr_bytes > s->p.attr_bytes || r->inputs < d->min_in || (d->max_in != 255 && r->inputs > d->max_in)
             || r->outputs < d->min_out || (d->max_out != 255 && r->outputs > d->max_out))
