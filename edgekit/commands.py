@@ -137,6 +137,7 @@ def _refuse(board: board_files.Board, found: Any) -> None:
 
 def compress(args: argparse.Namespace) -> None:
     from edgekit import search
+    from edgekit.train import workers
 
     model_file(args.model)
     options: Facts = {
@@ -151,6 +152,8 @@ def compress(args: argparse.Namespace) -> None:
                 args.model, args.data, args.recipe, args.output, training=args.train,
                 progress=progress, **options,
             )  # fmt: skip
+            if workers.rank():  # of torchrun: number 0 says it all
+                return
             if args.json:
                 console.emit({"steps": entries})
                 return

@@ -14,9 +14,9 @@ prune takes a share of every family of channels, or what does least damage until
 times fewer multiplications or the modelled `latency` is so many times less; importance ("norm",
 "taylor", "fisher"), layers (residual branches may leave), repair (outputs keep their means and
 deviations), granule, samples, seed.  finetune, distill and qat train as `train.fit.Options` says
-(epochs for steps); the teacher of distill and qat is the float model as it came, or before the
-integers, or the file that `teacher` names.  prune, sparsify (pattern, share, exclude), finetune and
-distill come before quantize, qat after it.
+(epochs for steps; the workers of torchrun share the batches); the teacher of distill and qat is the
+float model as it came, or before the integers, or the file that `teacher` names.  prune, sparsify
+(pattern, share, exclude), finetune and distill come before quantize, qat after it.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line, an unfinished training where it last was kept.  A step
@@ -52,12 +52,12 @@ from edgekit.compress import (
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import fit, importance, net
+from edgekit.train import fit, importance, net, workers
 
 Progress = Callable[[str, int, int], None]
 TRAINING = {
     "steps", "epochs", "batch", "rate", "seed", "optimizer", "decay", "warmup", "norms", "estimate",
-    "flip", "shift", "precision",
+    "flip", "shift", "precision", "gradients", "top", "wait_s",
 }  # fmt: skip
 TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
 SETTINGS = {
@@ -75,6 +75,7 @@ SETTINGS = {
 }  # fmt: skip
 LAYER_FACTORS = (1.0, 4.0, 16.0)
 ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
+NEAR = 0.49  # of a step: how far from its integer a weight may start
 NOISE_SAMPLES = 8  # for the SQNR of a step
 
 
@@ -316,7 +317,7 @@ class Run:
             if work.graph is before:
                 raise AssertionError(f"{step.do} left the graph as it was")
             entry = self._entry(i, step, key, work.graph, effect, time.perf_counter() - begin)
-            if self.folder is not None and kept is not None:
+            if self.folder is not None and kept is not None and workers.rank() == 0:
                 package.save(kept, store.dumps(work.graph))
                 (self.folder / f"{key}.pt").unlink(missing_ok=True)
                 with (self.folder / "ledger.jsonl").open("a") as f:
@@ -540,7 +541,7 @@ class Run:
         if all(np.array_equal(a, old[n].numpy()) for n, a in r.constants.items()):
             raise UsageError("training changed no weight", todo="give it steps and a rate above 0")
         work.floating = g
-        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}, {r.precision}"
+        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}, {r.precision}{_sent(r)}"
 
     def _distill(self, work: Work, s: dict[str, Any]) -> str:
         return self._finetune(work, s, teacher=True)
@@ -576,10 +577,10 @@ class Run:
         if work.quantized is None:
             raise UsageError("qat needs a quantize step before it")
         x, y = self._training()
-        sim = _simulation(work)
+        start, sim = _simulation(work)
         other = "teacher" in s or self.teacher is not None
         r = fit.fit(
-            work.floating, x, y, self._options(s, _count(x)),
+            start, x, y, self._options(s, _count(x)),
             teacher=self._teacher(s) if other else fit.Teacher(work.floating),
             simulation=sim, progress=self.progress, checkpoint=self._checkpoint(),
         )  # fmt: skip
@@ -592,7 +593,7 @@ class Run:
         if not moved:
             raise UsageError("qat changed no weight", todo="give it more steps or a higher rate")
         self._set(work, q, names)
-        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}; {moved} integers changed"
+        return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}; {moved} integers changed{_sent(r)}"
 
     def _training(self) -> tuple[dict[str, Array], Array | None]:
         if not self.samples.train:
@@ -614,15 +615,34 @@ class Run:
             work.quantized = graph
 
 
-def _simulation(work: Work) -> net.Simulation:
-    """Where the integers of a quantized step's weights and activations start."""
-    specs = {}
+def _simulation(work: Work) -> tuple[Graph, net.Simulation]:
+    """Where training of integers starts: the float graph with its weights moved as little as makes
+    them round to the integers of the quantized one (learned rounding among them) and its biases,
+    and the specs."""
+    assert work.quantized is not None
+    whole = {op.name: op for op in work.quantized.ops}
+    constants, specs = {}, {}
     for op in work.floating.ops:
         w = work.floating.value(op.inputs[1]) if op.type in net.WEIGHTED else None
-        if w is not None and op.outputs[0] in work.specs and op.name not in work.exclude:
-            axis = quantize.CHANNEL_AXIS.get(op.type, 0)
-            specs[op.name] = quantize.quantize_weights(w, axis, work.bits.get(op.name, 8))[1]
-    return net.Simulation(specs, work.specs)
+        if w is None or op.outputs[0] not in work.specs or op.name in work.exclude:
+            continue
+        x, packed, bias = (work.quantized.tensors[n] for n in whole[op.name].inputs[:3])
+        spec = packed.quant
+        assert spec is not None and packed.data is not None and x.quant is not None
+        specs[op.name] = spec
+        shape = [1] * w.ndim
+        shape[spec.axis or 0] = -1
+        step = spec.scale.reshape(shape)
+        q = packed.data.astype(np.float32)
+        constants[op.inputs[1]] = np.clip(w, (q - NEAR) * step, (q + NEAR) * step)
+        if len(op.inputs) > 2 and bias.data is not None:
+            unit = float(x.quant.scale) * spec.scale.astype(np.float64)
+            constants[op.inputs[2]] = (bias.data * unit).astype(np.float32)
+    return _with(work.floating, constants), net.Simulation(specs, work.specs)
+
+
+def _sent(r: net.Fitted) -> str:
+    return f"; {r.sent}" if r.sent else ""
 
 
 def _count(x: dict[str, Array]) -> int:

@@ -33,6 +33,7 @@ from edgekit.compress import allocate
 from edgekit.errors import DataError, EdgeKitError, UsageError
 from edgekit.ir import Graph
 from edgekit.recipe import Entry, Progress, Run, Step
+from edgekit.train import workers
 
 SENSITIVITY_SAMPLES = 64
 FRONT = 8  # points the front should have
@@ -141,7 +142,8 @@ def replay(
     run = Run(graph, samples, chip, folder, progress)
     result, entries = run.run(steps)
     search = _Search(run, chip, 0.0, 0, preprocess or {}, folder)
-    package.save(folder / "model.ekp", search.blob(result, path.stem))
+    if workers.rank() == 0:
+        package.save(folder / "model.ekp", search.blob(result, path.stem))
     return entries
 
 

@@ -78,7 +78,8 @@ def test_the_integers_are_what_training_evaluated(bits: int, norms: bool) -> Non
     run._quantize(work, {"bits": bits} | ({"act_bits": bits} if bits < 8 else {}))
     x, y = run._training()
     o = fit.Options(steps=30, rate=3e-3, norms=norms, freeze=0.05)
-    job = fit._Job(work.floating, x, y, o, None, recipe._simulation(work))
+    start, simulation = recipe._simulation(work)
+    job = fit._Job(start, x, y, o, None, simulation)
     r = job.run(None, None)
     given = {n: quantize.Given(*v) for n, v in r.integers.items()}
     q, names = quantize.quantize(

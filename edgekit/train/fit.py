@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from edgekit import torchnet
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph
-from edgekit.train import batches, losses, precision
+from edgekit.train import batches, losses, precision, workers
 from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits, logits_of
 
 Tensor = Any
@@ -40,6 +40,10 @@ class Options:
     `norms`: batch norms are put back, learn, and are estimated again at the end over `estimate`
     batches.  `flip`, `shift`: images are mirrored and moved by so many pixels.  `freeze`: share of
     steps in which a weight may jump back before it is held (with a simulation; 0: never).
+
+    Under torchrun the workers share each batch: `gradients` says how they are sent ("none", "fp16",
+    "int8", "topk"; see `workers`), `top` which share of them by topk, `wait_s` how long one waits
+    for another.  Batch norms see a worker's own part of a batch.
     """
 
     steps: int = 300
@@ -60,6 +64,9 @@ class Options:
     shift: int = 0
     precision: str = "float32"
     freeze: float = 0.0
+    gradients: str = "none"
+    top: float = 0.01
+    wait_s: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ def fit(
 
     x: input name -> (n, ...) prepared floats.  labels (n,), teacher: logits (n, classes) or a graph
     that gives them; at least one of them.  DataError where there is neither; ModelError for ops
-    without a gradient.
+    without a gradient; LinkError where another worker of the training is gone.
     """
     if labels is None and teacher is None:
         raise DataError("training needs labels or a teacher", todo="add an array `y` to the data")
@@ -145,6 +152,7 @@ class _Job:
         import torch
 
         self.o, self.teacher = o, teacher
+        self.shared = workers.join(o.wait_s)
         self.random = torch.Generator().manual_seed(o.seed)
         self.data = torchnet.tensors(x)
         self.n = len(next(iter(self.data.values())))
@@ -219,17 +227,45 @@ class _Job:
                 found.append(None)
                 continue
             w = torch.randn(m, n, generator=self.random) / n**0.5
-            found.append(w.requires_grad_(True))
+            found.append(torch.nn.Parameter(w))
         return found
 
+    def _share(self) -> None:
+        """Has the workers average their gradients."""
+        n = min(self.o.batch, self.n)
+        if n % workers.workers():
+            raise UsageError(
+                f"{workers.workers()} workers cannot share a batch of {n} equally",
+                todo="a batch that is a multiple of the workers",
+            )
+        learns = [p for p in self.net.parameters().values() if p.requires_grad]
+        learns += [b for b in self.bridges if b is not None]
+        self.sent = workers.Exchange(self.o.gradients, self.o.top)
+        self.parallel = workers.parallel(lambda p: self._loss(p, self.format), learns, self.sent)
+
     def run(self, progress: Progress | None, checkpoint: Checkpoint | None) -> Fitted:
+        """Trains, alone or with the other workers."""
+        if not self.shared:
+            return self._run(progress, checkpoint)
+        fitted: Fitted = workers.guarded(lambda: self._run(progress, checkpoint))
+        return fitted
+
+    def _run(self, progress: Progress | None, checkpoint: Checkpoint | None) -> Fitted:
         import torch
 
         o, first = self.o, 0
         if self.format == "auto":
             self.format = self._probe()
-        if checkpoint is not None and checkpoint.path.exists():
-            first = self._resume(checkpoint.path)
+        kept = None
+        if checkpoint is not None and workers.rank() == 0 and checkpoint.path.exists():
+            kept = checkpoint.path.read_bytes()
+        if self.shared:
+            self.format, kept = workers.same((self.format, kept))
+        if kept is not None:
+            first = self._resume(kept)
+        if self.shared:
+            self._share()
+        writes = checkpoint if workers.rank() == 0 else None
         saved = time.monotonic()
         self.net.training = True
         for i in range(first, o.steps):
@@ -237,20 +273,25 @@ class _Job:
                 progress("train", i, o.steps)
             pick = torch.randint(self.n, (min(o.batch, self.n),), generator=self.random)
             self._step(pick, i)
-            if checkpoint is not None and time.monotonic() - saved > checkpoint.every_s:
-                checkpoint.save(checkpoint.path, self._state(i + 1))
+            if writes is not None and time.monotonic() - saved > writes.every_s:
+                writes.save(writes.path, self._state(i + 1))
                 saved = time.monotonic()
         if progress:
             progress("train", o.steps, o.steps)
         if o.norms and o.steps:
             self._estimate()
+        sent = None
+        if self.shared:
+            self.losses = workers.mean(self.losses)
+            sent = workers.Traffic(self.sent.sent, self.sent.plain, o.steps - first)
         tenth = max(1, len(self.losses) // 10)
         ends = self.losses[:tenth] or [0.0], self.losses[-tenth:] or [0.0]
-        return self.net.fitted((float(np.mean(ends[0])), float(np.mean(ends[1]))), self.format)
+        ended = float(np.mean(ends[0])), float(np.mean(ends[1]))
+        return replace(self.net.fitted(ended, self.format), sent=sent)
 
     def _step(self, pick: Tensor, i: int) -> None:
-        loss = self._loss(pick, self.format)
         self.optimizer.zero_grad()
+        loss = self.parallel(pick) if self.shared else self._loss(pick, self.format)
         loss.backward()
         self.optimizer.step()
         self.net.hold()
@@ -267,6 +308,9 @@ class _Job:
         x = {
             k: batches.changed(v[pick], o.flip, o.shift, self.random) for k, v in self.data.items()
         }
+        if self.shared:  # all draw the same batch, each takes its part
+            pick = pick[workers.rank() :: workers.workers()]
+            x = {k: v[workers.rank() :: workers.workers()] for k, v in x.items()}
         with precision.autocast(form):
             values = self.net.values(x)
         z = values[logits_of(self.net.graph)].float().reshape(len(pick), -1)
@@ -331,10 +375,10 @@ class _Job:
         torch.save(kept, out)
         return out.getvalue()
 
-    def _resume(self, path: Path) -> int:
+    def _resume(self, data: bytes) -> int:
         import torch
 
-        kept = torch.load(io.BytesIO(path.read_bytes()), weights_only=True)
+        kept = torch.load(io.BytesIO(data), weights_only=True)
         self.net.restore(kept["net"])
         self.optimizer.load_state_dict(kept["optimizer"])
         self.slower.load_state_dict(kept["slower"])

@@ -18,6 +18,7 @@ import numpy as np
 
 from edgekit import torchnet
 from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.train.workers import Traffic
 
 Tensor = Any
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
@@ -40,7 +41,8 @@ class Simulation:
 class Fitted:
     """Constants by name, trained.  With a simulation also op -> (integers, spec, float bias) and
     the learned activation specs.  `losses`: mean of the first and the last tenth of the steps.
-    `frozen`: weights that stopped jumping between two integers."""
+    `frozen`: weights that stopped jumping between two integers.  `sent`: under torchrun, what a
+    worker sent."""
 
     constants: dict[str, Array]
     integers: dict[str, tuple[Array, QuantSpec, Array]]
@@ -48,6 +50,7 @@ class Fitted:
     losses: tuple[float, float]
     precision: str = "float32"
     frozen: int = 0
+    sent: Traffic | None = None
 
 
 @dataclass
@@ -91,15 +94,15 @@ class Net:
             if op.type == "layer_norm":
                 self.names += [n for n in op.inputs[1:] if n and n not in self.names]
         for name in self.names:
-            self.const[name].requires_grad_(True)
+            self.const[name] = torch.nn.Parameter(self.const[name])
         sim = self.simulation
         self.scales = {
-            n: torch.from_numpy(np.array(s.scale)).requires_grad_(True)
+            n: torch.nn.Parameter(torch.from_numpy(np.array(s.scale)))
             for n, s in (sim.weights if sim else {}).items()
         }
         fixed = {o for op in self.graph.ops if op.type in FIXED for o in op.outputs}
         self.steps = {
-            id(s): torch.tensor(float(s.scale)).requires_grad_(n not in fixed)
+            id(s): torch.nn.Parameter(torch.tensor(float(s.scale)), n not in fixed)
             for n, s in (sim.activations if sim else {}).items()
         }
         weights = {op.inputs[1]: self.const[op.inputs[1]].detach() for op in self.ops.values()}
@@ -177,8 +180,8 @@ class Net:
         if has:  # the norm's shift takes its place
             self.const[op.inputs[2]].zero_().requires_grad_(False)
         var = var * factor**2
-        gamma = ((var + EPSILON).sqrt() / factor).requires_grad_(True)
-        beta = (mean + bias).requires_grad_(True)
+        gamma = torch.nn.Parameter((var + EPSILON).sqrt() / factor)
+        beta = torch.nn.Parameter(mean + bias)
         self.norms[op.name] = Norm(gamma, beta, mean * factor, var)
 
     def _norm(self, op: Op, y: Tensor) -> Tensor:
@@ -214,7 +217,7 @@ class Net:
         return out
 
     def groups(self, rate: float, decay: float = 0.0) -> list[dict[str, Any]]:
-        """Parameter groups: steps learn slower than what they round, only weights decay."""
+        """Parameter groups: steps learn in shares of themselves, only weights decay."""
         mine = self.parameters()
         weights = {"c:" + op.inputs[1] for op in self.ops.values()}
         found: list[dict[str, Any]] = [
@@ -225,7 +228,7 @@ class Net:
         ]  # fmt: skip
         for n, s in mine.items():
             if n[0] in "sa":
-                found.append({"params": [s], "lr": 0.1 * rate * float(s.detach().mean())})
+                found.append({"params": [s], "lr": rate * float(s.detach().mean())})
         return [g for g in found if g["params"]]
 
     def state(self) -> dict[str, Any]:
