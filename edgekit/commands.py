@@ -158,6 +158,7 @@ def compress(args: argparse.Namespace) -> None:
                 console.emit({"steps": entries})
                 return
             console.table("", search.LEDGER, search.ledger_rows(entries))
+            console.say(f"report: {args.output / 'ledger.html'}")
             return
         try:
             found = search.compress(

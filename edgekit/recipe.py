@@ -8,7 +8,7 @@
     "conv2" = 4
 
     [[step]]
-    do = "reconstruct"     # steps, batch, rate, window, drop, samples, seed
+    do = "reconstruct"     # steps, batch, rate, window, rank, drop, push, samples, seed
 
 prune takes a share of every family of channels, or what does least damage until there are `macs`
 times fewer multiplications or the modelled `latency` is so many times less; importance ("norm",
@@ -42,6 +42,7 @@ from edgekit import boards, data, frontends, package, passes, pipeline, torchnet
 from edgekit.compress import (
     calibrate,
     equalize,
+    meter,
     prune,
     quantize,
     reconstruct,
@@ -71,7 +72,7 @@ SETTINGS = {
     "finetune": TRAINING,
     "distill": TRAINING | TEACHING,
     "qat": TRAINING | TEACHING | {"freeze"},
-    "reconstruct": {"steps", "batch", "rate", "window", "drop", "push", "samples", "seed"},
+    "reconstruct": {"steps", "batch", "rate", "window", "rank", "drop", "push", "samples", "seed"},
 }  # fmt: skip
 LAYER_FACTORS = (1.0, 4.0, 16.0)
 ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
@@ -92,7 +93,9 @@ class Entry:
     """A line of the ledger: what a step did, on the native kernels.
 
     accuracy, float_accuracy, worst_class (its recall): 0..1, None without labels; agreement: equal
-    top-1 with the float graph.  sqnr_db: of the outputs.  joules: None, `energy` says why.
+    top-1 with the float graph.  sqnr_db: of the outputs.  joules: of the step, from the source that
+    `energy` names; None: it says why.  layers: quantized op -> sqnr_db of its output against the
+    float graph it was made from, and the bits of its weights where it has any.
     """
 
     step: int
@@ -110,7 +113,8 @@ class Entry:
     seconds: float
     effect: str
     joules: float | None = None
-    energy: str = "not measurable here"
+    energy: str = meter.NONE
+    layers: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass
@@ -121,6 +125,7 @@ class Work:
     quantized: Graph | None = None
     seen: dict[str, calibrate.Observed] = field(default_factory=dict)
     specs: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)  # float tensor -> its int8 name
     bits: dict[str, int] = field(default_factory=dict)
     ranged: dict[str, Any] = field(default_factory=dict)
     exclude: tuple[str, ...] = ()
@@ -284,7 +289,8 @@ class Run:
         none; else the model itself teaches."""
         self.teacher = teacher
         self.graph = reconstruct.with_biases(graph)
-        self.samples, self.folder, self.progress = samples, folder, progress
+        self.samples, self.folder, self.meter = samples, folder, meter.Meter()
+        self.progress = self._metered(progress)
         self.host = pipeline.target_of(boards.load("host"))
         self.target = pipeline.target_of(board)
         self.top, self.outputs = predictions(self.graph, samples.test, self.host, progress)
@@ -306,7 +312,7 @@ class Run:
         for i, step in enumerate(steps):
             key = _key(key, step)
             kept = None if self.folder is None else self.folder / f"{key}.npz"
-            begin = time.perf_counter()
+            begin, spent = time.perf_counter(), self.meter.read()
             before = work.graph
             if kept is not None and key in done and kept.exists():
                 self._resume(work, step, store.load(kept))
@@ -316,7 +322,11 @@ class Run:
             effect = getattr(self, f"_{step.do}")(work, step.settings)
             if work.graph is before:
                 raise AssertionError(f"{step.do} left the graph as it was")
-            entry = self._entry(i, step, key, work.graph, effect, time.perf_counter() - begin)
+            seconds, total = time.perf_counter() - begin, self.meter.read()
+            entry = replace(
+                self._entry(i, step, key, work, effect, seconds), energy=self.meter.source,
+                joules=None if total is None or spent is None else round(total - spent, 3),
+            )  # fmt: skip
             if self.folder is not None and kept is not None and workers.rank() == 0:
                 package.save(kept, store.dumps(work.graph))
                 (self.folder / f"{key}.pt").unlink(missing_ok=True)
@@ -344,8 +354,9 @@ class Run:
         return found
 
     def _entry(
-        self, i: int, step: Step, key: str, graph: Graph, effect: str, seconds: float
+        self, i: int, step: Step, key: str, work: Work, effect: str, seconds: float
     ) -> Entry:
+        graph = work.graph
         top, outputs = predictions(graph, self.samples.test, self.host, self.progress)
         labels = self.samples.labels
         accuracy = worst = None
@@ -359,7 +370,38 @@ class Run:
             i, step.do, step.settings, key, accuracy, self.float_accuracy,
             float((top == self.top).mean()), worst, min(db, sqnr.CEILING_DB), len(blob),
             pipeline.weight_bytes(graph), pipeline.macs(graph), round(seconds, 3), effect,
+            layers=self._layers(work),
         )  # fmt: skip
+
+    def _layers(self, work: Work) -> dict[str, dict[str, float]]:
+        """Bits and SQNR of every op of a quantized graph, on the native kernels."""
+        q = work.quantized
+        if q is None:
+            return {}
+        few = self.samples.test[:NOISE_SAMPLES]
+        with (
+            pipeline.every_tensor(work.floating, self.host) as exact,
+            pipeline.every_tensor(q, self.host) as run,
+        ):
+            found = sqnr.compare(q, work.names, exact, run, few)
+        weights = {op.name: q.tensors[op.inputs[1]] for op in q.ops if op.type in net.WEIGHTED}
+        return {
+            la.op: {"sqnr_db": round(la.sqnr_db, 2)}
+            | ({"bits": w.quant.bits} if (w := weights.get(la.op)) and w.quant else {})
+            for la in found
+        }
+
+    def _metered(self, progress: Progress | None) -> Progress | None:
+        """Progress that reads the energy counter, which wraps in long steps."""
+        if not self.meter.zones:
+            return progress
+
+        def told(what: str, done: int, total: int) -> None:
+            self.meter.read()
+            if progress:
+                progress(what, done, total)
+
+        return told
 
     # ---- steps ----
 
@@ -401,7 +443,7 @@ class Run:
         work.exclude = tuple(s.get("exclude", ()))
 
     def _set(self, work: Work, graph: Graph, names: dict[str, str]) -> None:
-        work.quantized = graph
+        work.quantized, work.names = graph, names
         work.specs = {f: graph.tensors[n].quant for f, n in names.items()}
 
     def _quantize(self, work: Work, s: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ class InfeasibleError(EdgeKitError):
 class Point:
     """One compressed model as measured: bytes on the board, accuracy on the native kernels (0..1;
     without labels: agreement with the float model).  `drop` in points of 100 against float;
-    `cycles`: predicted for one inference (edgekit/cost.py), None where no model rates the board."""
+    `cycles`: predicted for one inference (edgekit/cost.py), None where no model rates the board;
+    `layers` as in the ledger."""
 
     name: str
     bits: dict[str, int]
@@ -65,6 +66,7 @@ class Point:
     fits: bool
     front: bool
     steps: tuple[Step, ...]
+    layers: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,8 +130,8 @@ def replay(
     preprocess: dict[str, Any] | None = None, shapes: dict[str, tuple[int, ...]] | None = None,
     test: int = 1000, training: Any = None, progress: Progress | None = None,
 ) -> list[Entry]:  # fmt: skip
-    """Runs a recipe file; the folder receives the ledger and model.ekp.  `training`: a set of its
-    own to calibrate and train on."""
+    """Runs a recipe file; the folder receives ledger.jsonl, its report ledger.html, and model.ekp.
+    `training`: a set of its own to calibrate and train on."""
     steps = recipe.load(path)
     graph = passes.simplify_all(frontends.load(model, shapes=shapes))[0]
     chip = boards.load(board)
@@ -144,10 +146,15 @@ def replay(
     search = _Search(run, chip, 0.0, 0, preprocess or {}, folder)
     if workers.rank() == 0:
         package.save(folder / "model.ekp", search.blob(result, path.stem))
+        page = ledger_page(path.stem, entries, run.float_bytes)
+        report.save(folder / "ledger.html", page)
     return entries
 
 
-LEDGER = ("step", ">accuracy", ">float", ">worst class", ">SQNR dB", ">package B", ">s", "effect")
+LEDGER = (
+    "step", ">accuracy", ">float", ">worst class", ">SQNR dB", ">package B", ">MACs", ">s", ">J",
+    "effect",
+)  # fmt: skip
 
 
 def ledger_rows(entries: Sequence[Entry]) -> list[list[object]]:
@@ -159,10 +166,43 @@ def ledger_rows(entries: Sequence[Entry]) -> list[list[object]]:
     return [
         [
             e.do, share(e.accuracy), share(e.float_accuracy), share(e.worst_class), e.sqnr_db,
-            e.package_bytes, e.seconds, e.effect,
+            e.package_bytes, e.macs, e.seconds, "-" if e.joules is None else e.joules, e.effect,
         ]
         for e in entries
     ]  # fmt: skip
+
+
+def ledger_page(name: str, entries: Sequence[Entry], float_bytes: int) -> str:
+    """The HTML report of a recipe: accuracy (else agreement with float) against size, step by step,
+    and what the last step left of every layer."""
+    points = [(float_bytes / 1024, 100 * _of_float(entries), "float", True)]
+    for e in entries:
+        right = e.agreement if e.accuracy is None else e.accuracy
+        points.append((e.package_bytes / 1024, 100 * right, f"{e.step} {e.do}", True))
+    parts = [
+        report.table(LEDGER, ledger_rows(entries)),
+        report.note(f"Energy: {entries[-1].energy}."),
+        report.heading("Accuracy against size"),
+        report.scatter(points, "KiB", "%"),
+        *layer_parts(entries[-1].layers),
+    ]
+    return report.page(f"Ledger of {name}", parts)
+
+
+def _of_float(entries: Sequence[Entry]) -> float:
+    found = entries[-1].float_accuracy
+    return 1.0 if found is None else found
+
+
+def layer_parts(layers: dict[str, dict[str, float]]) -> list[str]:
+    """SQNR and bits of the layers of one integer graph; nothing of a float one."""
+    if not layers:
+        return []
+    rows = [
+        (f"{n} ({la['bits']} bits)" if "bits" in la else n, max(la["sqnr_db"], 0.0))
+        for n, la in layers.items()
+    ]
+    return [report.heading("SQNR per layer"), report.bars(rows, "dB", limit=len(rows))]
 
 
 class _Search:
@@ -243,7 +283,7 @@ class _Search:
         drop = 100 * (self.base - accuracy)
         point = Point(
             name, bits, learn, e.package_bytes, flash, ram, cycles, accuracy, drop, e.sqnr_db, fits,
-            False, steps,
+            False, steps, e.layers,
         )  # fmt: skip
         self.points.append(point)
         return point
@@ -409,5 +449,6 @@ def page(found: Found, board: boards.Board, max_drop: float) -> str:
         report.table(COLUMNS, rows(found)),
         report.heading("Bits per layer of the points on the front"),
         report.table(["op", *(p.name for p in found.points if p.front)], layers),
+        *(layer_parts(found.chosen.layers) if found.chosen else []),
     ]
     return report.page(f"Compression for {board.id}, at most {max_drop:g} points lost", parts)

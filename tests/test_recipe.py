@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from test_reconstruct import residual_net
 
-from edgekit import boards, evaluate, pipeline, recipe
+from edgekit import boards, evaluate, pipeline, recipe, search
+from edgekit.compress import meter
 from edgekit.errors import EdgeKitError, UsageError
 
 pytest.importorskip("torch")
@@ -83,6 +84,34 @@ def test_the_ledger_is_what_the_native_kernels_gave(tmp_path: Path) -> None:
     top, _ = recipe.predictions(graph, run.samples.test, run.host)
     assert last.accuracy == float((top == run.samples.labels).mean())
     assert "2 bits" in first.effect and "rounded otherwise" in last.effect
+    bits = {n: la["bits"] for n, la in last.layers.items() if "bits" in la}
+    assert bits == {op.name: graph.tensors[op.inputs[1]].quant.bits for op in graph.ops
+                    if op.type in ("conv2d", "linear")}  # fmt: skip
+    ends = [e.layers[list(e.layers)[-1]]["sqnr_db"] for e in entries]
+    assert 0 < ends[0] < ends[1] <= 60
+    page = search.ledger_page("a recipe", entries, run.float_bytes)
+    assert page.count("<svg") == 2 and all(f"{n} ({b} bits)" in page for n, b in bits.items())
+    assert entries[0].energy in page
+
+
+def test_joules_are_those_of_the_packages_or_not_stated(tmp_path: Path) -> None:
+    def zone(name: str, site: str, uj: int) -> None:
+        at = tmp_path / "sys/class/powercap" / name
+        at.mkdir(parents=True, exist_ok=True)
+        for file, text in (("name", site), ("energy_uj", uj), ("max_energy_range_uj", 10_000_000)):
+            (at / file).write_text(str(text))
+
+    assert meter.Meter(tmp_path).read() is None
+    zone("intel-rapl:0", "package-0", 9_000_000)
+    zone("intel-rapl:0:0", "core", 500_000)  # a part of the package, not counted twice
+    found = meter.Meter(tmp_path)
+    assert found.read() == 0 and "package-0" in found.source
+    zone("intel-rapl:0", "package-0", 9_500_000)
+    assert found.read() == 0.5
+    zone("intel-rapl:0", "package-0", 1_000_000)  # wrapped
+    assert found.read() == pytest.approx(2.000001)
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("?")
+    assert found.read() is None and "lost" in found.source
 
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:

@@ -74,13 +74,13 @@ def test_blocks_end_where_one_activation_is_alive() -> None:
     assert pairs == [["stem", "c1", "c2", "add"], ["down", "mean", "fc"]]
 
 
-@pytest.mark.parametrize("window", [1, 2])
-def test_learned_rounding_removes_most_of_the_loss(window: int) -> None:
+@pytest.mark.parametrize(("window", "rank"), [(1, 0), (2, 0), (1, 4), (2, 4)])
+def test_learned_rounding_removes_loss(window: int, rank: int) -> None:
     g = residual_net()
     bits = {"c1": 2, "c2": 2, "down": 2}
     nearest, specs, seen = prepared(g, bits)
     x = {"x": samples(384)}
-    options = reconstruct.Options(steps=120, window=window)
+    options = reconstruct.Options(steps=120, window=window, rank=rank)
     r = reconstruct.reconstruct(g, specs, bits, x, options)
     assert r.blocks[0].after < r.blocks[0].before  # later blocks start from what a window learned
     learned, _ = quantize.quantize(g, seen, bits=bits, given=r.given)
@@ -91,7 +91,8 @@ def test_learned_rounding_removes_most_of_the_loss(window: int) -> None:
         pairs = [(evaluate.run(g, {"x": a})["fc"], evaluate.run(q, {"x": a})[name]) for a in fresh]
         return float(np.mean([(a - b) ** 2 for a, b in pairs]))
 
-    assert error(learned) < 0.6 * error(nearest)
+    left = 0.85 if rank else 0.6  # a low rank has a fifth of the freedom
+    assert error(learned) < left * error(nearest)
     for name, given in r.given.items():
         low = -2 if name in bits else -127
         assert given.weights.min() >= low and given.weights.max() <= -low

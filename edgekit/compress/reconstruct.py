@@ -4,7 +4,8 @@ Each weight learns whether to round down or up so that its block's output stays 
 gives (AdaRound, Nagel et al. 2020, over blocks as BRECQ, Li et al. 2021), while inputs and inner
 activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along.  With
 `window` 2 a block is optimized together with the next one, which is settled only in its turn, as
-overlapping windows do (CBQ, 2025).  Needs no labels.
+overlapping windows do, and with `rank` what is learned of a layer is a product of two thin matrices
+(both CBQ, 2025).  Needs no labels.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ Progress = Callable[[str, int, int], None]
 @dataclass(frozen=True)
 class Options:
     """`steps` per block; `batch` samples each; `drop`: chance that an activation stays float;
-    `push`: weight of the rounding term; `window`: blocks optimized together (1 or 2)."""
+    `push`: weight of the rounding term; `window`: blocks optimized together (1 or 2); `rank` of
+    the matrix (outputs, inputs) that moves a layer's rounding, 0: every weight by itself."""
 
     steps: int = 250
     batch: int = 32
@@ -37,6 +39,7 @@ class Options:
     drop: float = 0.5
     push: float = 0.5
     window: int = 1
+    rank: int = 0
     seed: int = 0
 
 
@@ -84,31 +87,70 @@ class _Weight:
     """One op's weights while they learn: integers are clamp(floor + h(alpha))."""
 
     op: Op
-    spec: QuantSpec
     axis: int
-    floor: Tensor
-    alpha: Tensor
-    bias: Tensor
     learn: bool
+    bias: Tensor
     exact: Tensor  # float weights
+    rank: int
     mean: Tensor | None = None  # of the float input, per channel
+    spec: QuantSpec = field(init=False)
     scale: Tensor = field(init=False)
+    floor: Tensor = field(init=False)
+    start: Tensor = field(init=False)  # alpha, or where a low-rank step begins
+    thin: tuple[Tensor, ...] = ()  # (outputs, rank), (rank, inputs): what alpha is more than start
 
-    def __post_init__(self) -> None:
+    def begin(self, q: Array, spec: QuantSpec) -> None:
+        """Starts at the exact weights between their neighbours; 8-bit weights stay `q`."""
         import torch
 
-        self.scale = torch.from_numpy(np.array(self.spec.broadcast(self.floor.ndim)[0]))
-        self.half = 1 << self.spec.bits - 1
-        self.low = -127 if self.spec.bits == 8 else -self.half
+        self.spec, self.half = spec, 1 << spec.bits - 1
+        self.low = -127 if spec.bits == 8 else -self.half
+        self.scale = torch.from_numpy(np.array(spec.broadcast(q.ndim)[0]))
+        if not self.learn:
+            self.floor, self.start = torch.from_numpy(q.astype(np.float32)), -torch.ones(q.shape)
+            return
+        real = self.exact / self.scale
+        self.floor = real.floor()
+        # sigmoid(alpha) * 1.2 - 0.1 = rest
+        share = ((real - self.floor).clamp(0.01, 0.99) + 0.1) / 1.2
+        self.start = (share / (1 - share)).log()
+        if self.rank:
+            rows = q.shape[self.axis]
+            left, right = torch.zeros(rows, self.rank), torch.randn(self.rank, q.size // rows)
+            self.thin = (left.requires_grad_(True), right.requires_grad_(True))
+        else:
+            self.start.requires_grad_(True)
+
+    def weigh(self, power: Tensor) -> None:
+        """Begins again with the scale of least error for inputs of this mean square."""
+        if self.learn and int(self.op.attrs.get("groups", 1)) == 1:
+            bits = self.spec.bits
+            self.begin(*quantize_weights(self.exact.numpy(), self.axis, bits, power.numpy()))
+
+    def learned(self) -> list[Tensor]:
+        return list(self.thin) or [self.start]
+
+    def alpha(self) -> Tensor:
+        if not self.thin:
+            return self.start
+        left, right = self.thin
+        first = self.start.movedim(self.axis, 0)
+        return (left @ right).reshape(first.shape).movedim(0, self.axis) + self.start
+
+    def unsettle(self) -> None:
+        """Lets every weight change its mind in the next block's turn."""
+        self.start.copy_(self.alpha().clamp(-1.0, 1.0))
+        for a in self.thin[:1]:
+            a.zero_()
 
     def share(self) -> Tensor:
         """h in 0..1 of every weight."""
         import torch
 
-        return (torch.sigmoid(self.alpha) * 1.2 - 0.1).clamp(0, 1)
+        return (torch.sigmoid(self.alpha()) * 1.2 - 0.1).clamp(0, 1)
 
     def integers(self, hard: bool) -> Tensor:
-        up = (self.alpha >= 0).float() if hard or not self.learn else self.share()
+        up = (self.alpha() >= 0).float() if hard or not self.learn else self.share()
         return (self.floor + up).clamp(self.low, self.half - 1)
 
     def real(self, hard: bool = False) -> tuple[Tensor, Tensor]:
@@ -180,25 +222,18 @@ class _Job:
 
         axis = CHANNEL_AXIS.get(op.type, 0)
         q, spec = quantize_weights(w, axis, bits)
-        scale = spec.broadcast(w.ndim)[0]
         bias = self.g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
         start = biases.get(op.name, bias if bias is not None else np.zeros(q.shape[axis]))
-        learn = bits < 8
-        floor = np.floor(w / scale) if learn else q
-        rest = np.clip(w / scale - floor, 0.01, 0.99) if learn else np.zeros(w.shape)
-        # sigmoid(alpha) * 1.2 - 0.1 = rest; 8-bit weights keep q: their alpha stays below 0
-        share = (rest + 0.1) / 1.2
-        alpha = np.log(share / (1 - share)) if learn else np.full(w.shape, -1.0)
-        return _Weight(
+        made = _Weight(
             op,
-            spec,
             axis,
-            torch.from_numpy(floor.astype(np.float32)),
-            torch.from_numpy(alpha.astype(np.float32)).requires_grad_(learn),
+            bits < 8,
             torch.from_numpy(np.asarray(start, np.float32).copy()).requires_grad_(True),
-            learn,
             self.const[op.inputs[1]],
+            self.o.rank,
         )
+        made.begin(q, spec)
+        return made
 
     def run(self, samples: dict[str, Array], progress: Progress | None) -> Reconstructed:
         import torch
@@ -216,14 +251,14 @@ class _Job:
                 self.means(ahead, plain)
                 target = self.forward(ahead, plain, quantize=False)
                 before = self.error(ahead, noisy, target)
-            self.learn(ahead, plain, noisy, target)
+            self.learn(ahead, ops, plain, noisy, target)
             with torch.no_grad():
                 after = self.error(ahead, noisy, target)
                 plain = self.forward(ops, plain, quantize=False)
                 noisy = self.forward(ops, noisy, quantize=True)
                 for op in ahead[len(ops) :]:  # learned ahead of its turn: may still change its mind
                     if op.name in self.weights:
-                        self.weights[op.name].alpha.clamp_(-1.0, 1.0)
+                        self.weights[op.name].unsettle()
             found.append(BlockLoss(tuple(op.name for op in ops), before, after))
         if progress:
             progress("reconstruct", len(self.blocks), len(self.blocks))
@@ -238,13 +273,17 @@ class _Job:
         return Reconstructed(given, tuple(found))
 
     def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
-        """Sets the input mean of every weighted op, from its float input."""
+        """Sets the input mean of every weighted op from its float input, and the scale of its
+        weights when it is first seen."""
         first = {k: v[: 4 * CHUNK] for k, v in plain.items()}
         values = torchnet.run(ops, dict(first), self.const)
         for op in ops:
             if op.name in self.weights:
-                x = values[op.inputs[0]]
-                self.weights[op.name].mean = x.reshape(-1, x.shape[-1]).mean(0)
+                w, x = self.weights[op.name], values[op.inputs[0]]
+                x = x.reshape(-1, x.shape[-1])
+                if w.mean is None:
+                    w.weigh((x**2).mean(0))
+                w.mean = x.mean(0)
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
         """Fake-quantized activation; the gradient passes where the value is in range."""
@@ -309,19 +348,22 @@ class _Job:
     def learn(
         self,
         ops: list[Op],
+        settled: list[Op],
         plain: dict[str, Tensor],
         noisy: dict[str, Tensor],
         target: dict[str, Tensor],
     ) -> None:
+        """Rounding of `ops` for the output `target`; only that of `settled` is pushed to 0 or 1."""
         import torch
 
         mine = [self.weights[op.name] for op in ops if op.name in self.weights]
         if not mine:
             return
         rounded = [w for w in mine if w.learn]
+        final = [w for w in rounded if w.op in settled]
         steps = torch.optim.Adam(
             [
-                {"params": [w.alpha for w in rounded], "lr": self.o.rate},
+                {"params": [p for w in rounded for p in w.learned()], "lr": self.o.rate},
                 {"params": [w.bias for w in mine], "lr": 1e-3},
             ]
             if rounded
@@ -338,7 +380,7 @@ class _Job:
             loss = self.loss(got, {k: t[pick] for k, t in target.items()})
             if i >= WARM * total:
                 beta = 20 - 18 * (i / total - WARM) / (1 - WARM)
-                far = [(1 - (2 * w.share() - 1).abs() ** beta).mean() for w in rounded]
+                far = [(1 - (2 * w.share() - 1).abs() ** beta).mean() for w in final]
                 loss = loss + self.o.push * sum(far)
             steps.zero_grad()
             loss.backward()
