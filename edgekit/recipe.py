@@ -11,12 +11,14 @@
     do = "reconstruct"     # steps, batch, rate, window, rank, drop, push, samples, seed
 
 prune takes a share of every family of channels, or what does least damage until there are `macs`
-times fewer multiplications or the modelled `latency` is so many times less; importance ("norm",
-"taylor", "fisher"), layers (residual branches may leave), repair (outputs keep their means and
-deviations), granule, samples, seed.  finetune, distill and qat train as `train.fit.Options` says
-(epochs for steps; the workers of torchrun share the batches); the teacher of distill and qat is the
-float model as it came, or before the integers, or the file that `teacher` names.  prune, sparsify
-(pattern, share, exclude), finetune and distill come before quantize, qat after it.
+times fewer multiplications or the modelled `latency` (edgekit.cost: all ops; where it knows no such
+core, multiplications in whole tiles) is so many times less; importance ("norm", "taylor",
+"fisher"), layers (residual branches may leave), repair (true: outputs keep their means and
+deviations; "outputs": weights are solved for by least squares), granule, samples, seed.  finetune,
+distill and qat train as `train.fit.Options` says (epochs for steps; the workers of torchrun share
+the batches); the teacher of distill and qat is the float model as it came, or before the integers,
+or the file that `teacher` names.  prune, sparsify (pattern, share, exclude), finetune and distill
+come before quantize, qat after it.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line, an unfinished training where it last was kept.  A step
@@ -39,6 +41,7 @@ import numpy.typing as npt
 from edgekit_runtime import Session
 
 from edgekit import boards, data, frontends, package, passes, pipeline, torchnet
+from edgekit import cost as costs
 from edgekit.compress import (
     calibrate,
     equalize,
@@ -53,7 +56,7 @@ from edgekit.compress import (
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import fit, importance, net, workers
+from edgekit.train import fit, importance, net, repair, workers
 
 Progress = Callable[[str, int, int], None]
 TRAINING = {
@@ -292,7 +295,7 @@ class Run:
         self.samples, self.folder, self.meter = samples, folder, meter.Meter()
         self.progress = self._metered(progress)
         self.host = pipeline.target_of(boards.load("host"))
-        self.target = pipeline.target_of(board)
+        self.board, self.target = board, pipeline.target_of(board)
         self.top, self.outputs = predictions(self.graph, samples.test, self.host, progress)
         self.float_bytes = len(pipeline.package_graph(self.graph, self.target))
         self.cache: dict[tuple[str, int, int], dict[str, calibrate.Observed]] = {}
@@ -502,9 +505,11 @@ class Run:
         cut, found = self._cut(g, s)
         self._same(prune.masked(g, cut), cut.graph)
         work.floating = found
+        a, b = (costs.predict(x, self.board) for x in (g, cut.graph))
+        cycles = f"{a.cycles} -> {b.cycles} cycles of {a.core} (model), " if a and b else ""
         return (
-            f"{pipeline.macs(g)} -> {pipeline.macs(cut.graph)} MACs, {len(cut.layers)} layers "
-            f"left, {len(cut.whole)} families stay whole"
+            f"{pipeline.macs(g)} -> {pipeline.macs(cut.graph)} MACs, {cycles}{len(cut.layers)} "
+            f"layers left, {len(cut.whole)} families stay whole"
         )
 
     def _cut(self, g: Graph, s: dict[str, Any]) -> tuple[prune.Pruned, Graph]:
@@ -516,6 +521,8 @@ class Run:
         granule, budgets = int(s.get("granule", 8)), [k for k in ("macs", "latency") if k in s]
         if len(budgets) + ("share" in s) > 1:
             raise UsageError("prune takes one of share, macs and latency")
+        if s.get("repair", True) not in (True, False, "outputs"):
+            raise UsageError(f"repair = {s['repair']!r} is unknown", todo='true or "outputs"')
         kind, scores, drops = s.get("importance", "norm"), None, None
         x, y = self._training() if trains(Step("prune", s)) else ({}, None)
         order = np.random.default_rng(int(s.get("seed", 0))).permutation(_count(x))
@@ -530,22 +537,29 @@ class Run:
             drops = importance.losses(g, gone, part, labels, progress=self.progress)
 
         def repaired(cut: prune.Pruned) -> Graph:
-            if not s.get("repair"):
+            how = s.get("repair")
+            if not how:
                 return cut.graph
             rows = {k: v[some] for k, v in x.items()}
-            return _with(cut.graph, fit.repair(g, cut.graph, cut.masks, rows))
+            if how == "outputs":
+                rows = {k: v[: fit.NORM_SAMPLES // 2] for k, v in rows.items()}
+                return _with(cut.graph, repair.outputs(g, cut.graph, cut.masks, rows))
+            return _with(cut.graph, repair.spreads(g, cut.graph, cut.masks, rows))
 
         if not budgets:
             cut = prune.prune(g, float(s.get("share", 0.3)), granule, scores=scores)
             return cut, repaired(cut)
         budget = 1 / float(s[budgets[0]])
-        cost = prune.tiles(granule) if budgets[0] == "latency" else prune.macs
+        timed = budgets[0] == "latency"
+        cost = prune.tiles(granule) if timed else prune.macs
+        whole = prune.modelled(self.board) if timed else None
         found: list[tuple[float, int, prune.Pruned, Graph]] = []
         for i, factor in enumerate(LAYER_FACTORS if drops else (1.0,)):
             scaled = {n: factor * max(d, 0.0) for n, d in (drops or {}).items()}
             cut = prune.prune(
-                g, granule=granule, budget=budget, scores=scores, drops=scaled, cost=cost
-            )
+                g, granule=granule, budget=budget, scores=scores, drops=scaled, cost=cost,
+                whole=whole,
+            )  # fmt: skip
             after = repaired(cut)
             rise = importance.losses(g, {"cut": after}, part, labels)["cut"] if drops else 0.0
             found.append((rise, i, cut, after))

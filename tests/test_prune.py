@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from package_cases import conv_net
 from test_reconstruct import residual_net
 
-from edgekit import evaluate, frontends, passes, pipeline
+from edgekit import boards, cost, evaluate, frontends, passes, pipeline
 from edgekit.compress import channels, prune
 from edgekit.errors import UsageError
 from edgekit.ir import Graph, Tensor
@@ -130,11 +131,11 @@ def test_a_layer_can_leave() -> None:
     equal(g, cut)
 
 
-@pytest.mark.parametrize("cost", [prune.macs, prune.tiles(16)])
-def test_a_budget_is_met_with_the_least_damage(cost: prune.Cost) -> None:
+@pytest.mark.parametrize("count", [prune.macs, prune.tiles(16)])
+def test_a_budget_is_met_with_the_least_damage(count: prune.Cost) -> None:
     g = residual_net(16, 32)
     scores = prune.norms(g)
-    cut = prune.prune(g, granule=4, budget=0.5, scores=scores, cost=cost)
+    cut = prune.prune(g, granule=4, budget=0.5, scores=scores, cost=count)
 
     def total(graph: Graph) -> float:
         sizes = [
@@ -142,13 +143,24 @@ def test_a_budget_is_met_with_the_least_damage(cost: prune.Cost) -> None:
             for op in graph.ops
             if op.type in ("conv2d", "linear")
         ]
-        return sum(cost(graph, op, n, m) for op, n, m in sizes)
+        return sum(count(graph, op, n, m) for op, n, m in sizes)
 
     assert 0.3 * total(g) < total(cut.graph) <= 0.5 * total(g)
     equal(g, cut)
     assert all(m.sum() % 4 == 0 for m in cut.masks.values())
     with pytest.raises(UsageError, match="reaches"):
         prune.prune(g, granule=16, budget=0.01)
+
+
+def test_a_boards_latency_is_halved_by_its_model() -> None:
+    """All ops count, as `edgekit.cost` predicts them for the cut graph itself."""
+    board = boards.load("rpi5")
+    g = residual_net(16, 32)
+    cut = prune.prune(g, granule=4, budget=0.5, whole=prune.modelled(board))
+    before, after = (cost.predict(x, board) for x in (g, cut.graph))
+    assert before and after and 0.4 * before.cycles < after.cycles <= 0.5 * before.cycles
+    equal(g, cut)
+    assert prune.modelled(replace(board, isa=())) is None
 
 
 @pytest.mark.parametrize(

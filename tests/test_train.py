@@ -18,7 +18,7 @@ from edgekit.compress import prune, quantize
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import batches, fit, importance, integers, losses, net, precision
+from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair
 
 torch = pytest.importorskip("torch")
 
@@ -183,7 +183,7 @@ def test_batch_norms_come_back_and_go() -> None:
 def test_repair_gives_outputs_their_spread_again() -> None:
     g, x = residual_net(16, 16), classes(128)["x"].repeat(2, 1).repeat(2, 2)
     cut = prune.prune(g, 0.5, granule=4)
-    got = recipe._with(cut.graph, fit.repair(g, cut.graph, cut.masks, {"x": x}))
+    got = recipe._with(cut.graph, repair.spreads(g, cut.graph, cut.masks, {"x": x}))
 
     def spread(graph: Graph) -> Array:
         values = torchnet.run(graph.ops, torchnet.tensors({"x": x}), torchnet.constants(graph))
@@ -192,6 +192,23 @@ def test_repair_gives_outputs_their_spread_again() -> None:
     want = spread(g)[cut.masks["c1"]]
     off = [float(np.abs(spread(h) / want - 1).mean()) for h in (got, cut.graph)]
     assert off[0] < 0.05 and off[0] < off[1] / 3  # not exact: behind a clamp
+
+
+def test_least_squares_brings_outputs_nearer_than_spreads() -> None:
+    """Channels leave the residual's branch; what reads them is solved for again."""
+    g, x = residual_net(8, 16), classes(160)["x"]
+    cut = prune.prune(g, 0.4, granule=1)
+    rows, rest = {"x": x[:128]}, torchnet.tensors({"x": x[128:]})
+
+    def off(graph: Graph) -> float:
+        a, b = (torchnet.run(h.ops, dict(rest), torchnet.constants(h))["fc"] for h in (g, graph))
+        return float(((a - b) ** 2).mean() / (a**2).mean())
+
+    solved = recipe._with(cut.graph, repair.outputs(g, cut.graph, cut.masks, rows))
+    spread = recipe._with(cut.graph, repair.spreads(g, cut.graph, cut.masks, rows))
+    assert off(solved) < 0.7 * min(off(spread), off(cut.graph))
+    with pytest.raises(UsageError, match="repair = 'all'"):
+        runner().run(recipe.parse("[[step]]\ndo = 'prune'\nrepair = 'all'"))
 
 
 @pytest.mark.parametrize("kind", ["taylor", "fisher"])

@@ -15,12 +15,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from edgekit import cost as costs
+from edgekit.boards import Board
 from edgekit.compress.channels import MAKERS, Ids, Labels, label
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Op
 
 Scores = Mapping[str, npt.NDArray[np.float64]]  # op -> damage of losing each of its outputs
 Cost = Callable[[Graph, Op, int, int], float]  # of an op with so many outputs and inputs
+Whole = Callable[[Graph], float]  # of all ops of a graph, by its tensors' shapes
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,20 @@ def tiles(rows: int, depth: int = 4) -> Cost:
     return cost
 
 
+def modelled(board: Board) -> Whole | None:
+    """Cycles of one inference on a board (`edgekit.cost`): of every op, those without weights too.
+    None where no rates stand for its core."""
+    if costs.isa_of(board) is None:
+        return None
+
+    def cycles(graph: Graph) -> float:
+        found = costs.predict(graph, board)
+        assert found is not None
+        return float(found.cycles)
+
+    return cycles
+
+
 @dataclass
 class _Plan:
     """What is gone so far, and what it costs."""
@@ -180,6 +197,7 @@ class _Plan:
     graph: Graph
     labels: Labels
     cost: Cost
+    whole: Whole | None = None
     alive: npt.NDArray[np.bool_] = field(init=False)  # by root
     gone: set[str] = field(default_factory=set)  # ops of layers that left
 
@@ -192,9 +210,30 @@ class _Plan:
                 ends = (axes[i] for i in MAKERS[op.type])
                 out, inner = (None if a is None else self.labels.roots(a) for a in ends)
                 self.weighted.append((op, out, inner))
+        self.axes = [
+            (name, [None if ids is None else self.labels.roots(ids) for ids in axes])
+            for name, axes in self.labels.axes.items()
+            if any(ids is not None for ids in axes)
+        ]
 
-    def total(self, cost: Cost | None = None) -> float:
-        count, shapes = cost or self.cost, self.graph.tensors
+    def sized(self) -> Graph:
+        """The graph as its shapes would be: no data, layers that left without their ops."""
+        g = self.graph.copy()
+        g.ops = [op for op in g.ops if op.name not in self.gone]
+        for name, axes in self.axes:
+            t = g.tensors[name]
+            shape = tuple(
+                n if roots is None else int(self.alive[roots].sum())
+                for n, roots in zip(t.shape, axes, strict=True)
+            )
+            if shape != t.shape:
+                g.tensors[name] = replace(t, shape=shape, data=None)
+        return g
+
+    def total(self) -> float:
+        if self.whole is not None:
+            return self.whole(self.sized())
+        count, shapes = self.cost, self.graph.tensors
         found = 0.0
         for op, out, inner in self.weighted:
             if op.name in self.gone:
@@ -225,12 +264,14 @@ def prune(
     scores: Scores | None = None,
     drops: Mapping[str, float] | None = None,
     cost: Cost = macs,
+    whole: Whole | None = None,
 ) -> Pruned:
     """Removes about `share` of the channels of every family, or what does least damage per saved
     `cost` until the cost is at most `budget` of what it was.
 
     What stays of a family is a multiple of `granule`.  scores: damage per output of an op (default:
     norms); drops: damage of losing a layer, by its addition (budget only; none: layers stay).
+    whole: a cost of the whole graph in place of `cost` (`modelled`).
     UsageError where nothing can go, or the budget cannot be met.
     """
     wanted = share if budget is None else budget
@@ -238,18 +279,18 @@ def prune(
         raise UsageError(f"a share of {wanted or 0:g} cannot be pruned", todo="0 < share < 1")
     labels = label(graph)
     damage = _damage(labels, norms(graph) if scores is None else scores)
-    plan, found = _Plan(graph, labels, cost), families(labels)
-    whole = {f.name: f.kept for f in found if f.kept}
+    plan, found = _Plan(graph, labels, cost, whole), families(labels)
+    stays = {f.name: f.kept for f in found if f.kept}
     free = [f for f in found if not f.kept]
     left: tuple[Layer, ...] = ()
     if budget is None:
         assert share is not None
-        _by_share(plan, free, damage, share, granule, whole)
+        _by_share(plan, free, damage, share, granule, stays)
     else:
         left = _by_budget(plan, free, damage, budget, granule, dict(drops or {}))
     dead = {maker for u, maker in labels.makers.items() if not plan.alive[labels.find(u)]}
     if not dead and not left:
-        reasons = "; ".join(f"{n}: {why}" for n, why in list(whole.items())[:3])
+        reasons = "; ".join(f"{n}: {why}" for n, why in list(stays.items())[:3])
         raise UsageError(f"no channel can be pruned ({reasons})", todo="a larger share")
     g = _cut(without(graph, left), dead) if dead else without(graph, left)
     masks = {}
@@ -257,7 +298,7 @@ def prune(
         if op.type in MAKERS and any(n == op.name for n, _ in dead):
             w = graph.tensors[op.inputs[1]].shape[0]
             masks[op.name] = np.array([(op.name, i) not in dead for i in range(w)])
-    return Pruned(g, masks, left, whole)
+    return Pruned(g, masks, left, stays)
 
 
 def _damage(labels: Labels, scores: Scores) -> npt.NDArray[np.float64]:

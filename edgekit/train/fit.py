@@ -111,37 +111,6 @@ def fit(
     return _Job(graph, x, labels, options, teacher, simulation).run(progress, checkpoint)
 
 
-def repair(
-    before: Graph, after: Graph, masks: dict[str, Array], x: dict[str, Array], batch: int = 128
-) -> dict[str, Array]:
-    """Constants of a pruned graph whose convolutions' outputs have the means and deviations that
-    they had before, as batch norms would have kept them; no training.
-
-    masks: op -> which of its outputs stayed; x: input name -> (n, ...) samples.
-    """
-    import torch
-
-    data = torchnet.tensors(x)
-    some = {k: v[:NORM_SAMPLES] for k, v in data.items()}
-    like = Net(before).put_norms(some)
-    net = Net(after, momentum=1.0, training=True)
-    for name, mask in masks.items():
-        if name in like:
-            like[name] = (
-                like[name][0][torch.from_numpy(mask)],
-                like[name][1][torch.from_numpy(mask)],
-            )
-    names = {op.name for op in after.ops}
-    net.put_norms(some, {k: v for k, v in like.items() if k in names})
-    net.estimate(
-        [
-            {k: v[i : i + batch] for k, v in data.items()}
-            for i in range(0, len(some[next(iter(some))]), batch)
-        ]
-    )
-    return net.fitted((0.0, 0.0)).constants
-
-
 class _Job:
     """One training: data, net, optimizer, and the state between steps."""
 
