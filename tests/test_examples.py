@@ -155,6 +155,19 @@ def test_quantize_torch(work: Path) -> None:
     assert "all int8" in out and "in float" in out
 
 
+def test_data_parallel(work: Path) -> None:
+    pytest.importorskip("torch")
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    got = subprocess.run(
+        [*run, ROOT / "examples" / "data_parallel.py"], cwd=work, text=True, timeout=300,
+        capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert got.returncode == 0, got.stderr[-2000:]
+    shares = re.findall(r"(\w+): loss .* ([\d.]+) of float32", got.stdout)
+    assert [k for k, _ in shares] == ["none", "fp16", "int8", "topk"]
+    assert [float(v) for _, v in shares] == [1.0, 0.5, pytest.approx(0.25, abs=0.03), 0.1]
+
+
 def test_the_three_tasks_are_short() -> None:
     for name in ("keyword_spotting", "anomaly_detection", "image_classification"):
         for file in (ROOT / "examples").glob(f"{name}.*"):
