@@ -55,6 +55,15 @@ class QuantSpec:
     group: int = 0
 
     @staticmethod
+    def covering(lo: float, hi: float, bits: int = 8) -> QuantSpec:
+        """Asymmetric integers of 8 or fewer bits for a range, widened to hold 0 exactly."""
+        lo, hi = min(lo, 0.0), max(hi, 0.0)
+        half = 1 << bits - 1
+        scale = np.float32(max((hi - lo) / (2 * half - 1), 2.0**-30))
+        zero = int(np.clip(np.rint(-half - lo / float(scale)), -half, half - 1))
+        return QuantSpec(np.asarray(scale), np.asarray(zero, np.int32), None, bits)
+
+    @staticmethod
     def per_tensor(scale: float, zero: int) -> QuantSpec:
         return QuantSpec(np.asarray(scale, np.float32), np.asarray(zero, np.int32))
 

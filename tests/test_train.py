@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from edgekit_runtime import Session
+from test_prune import gated, separable
 from test_reconstruct import residual_net
 
 from edgekit import boards, package, pipeline, recipe, torchnet
@@ -67,36 +69,64 @@ steps = 80
     assert [t.quant.bits if t.quant else 0 for t in weights] == [8, 4, 4, 4]
 
 
-@pytest.mark.parametrize("norms", [False, True])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_the_integers_are_what_training_evaluated(bits: int, norms: bool) -> None:
-    """Every activation of the exported graph on the native runtime equals training's evaluation,
-    batch norms and frozen weights included; the differentiable form is close to both."""
+def trained_integers(
+    run: recipe.Run, bits: int, o: fit.Options
+) -> tuple[fit._Job, net.Fitted, Graph, dict[str, str]]:
+    """A training of integers, and the graph it exports with the names of its tensors."""
     torch.set_num_threads(1)
-    run = runner()
     work = recipe.Work(run.graph)
     run._quantize(work, {"bits": bits} | ({"act_bits": bits} if bits < 8 else {}))
-    x, y = run._training()
-    o = fit.Options(steps=30, rate=3e-3, norms=norms, freeze=0.05)
     start, simulation = recipe._simulation(work)
-    job = fit._Job(start, x, y, o, None, simulation)
+    job = fit._Job(start, *run._training(), o, None, simulation)
     r = job.run(None, None)
     given = {n: quantize.Given(*v) for n, v in r.integers.items()}
     q, names = quantize.quantize(
         work.floating, work.seen, bits=work.bits, ranged=r.activations, given=given
     )
-    assert r.frozen and bool(job.net.norms) == norms
-    few = x["x"][:20]
-    with torch.no_grad():
-        near = job.net.logits(torchnet.tensors({"x": few})).numpy()
-    spec, off = r.activations["fc"], []
+    return job, r, q, names
+
+
+def evaluated(job: fit._Job, q: Graph, names: dict[str, str], few: Array) -> list[Array]:
+    """Training's evaluation of samples, every activation checked against the native runtime's."""
+    found = []
     with Session(pipeline.package_graph(q, Target(), keep=True)) as s:
-        for k, a in enumerate(few):
+        for a in few:
             s.run({"x": a[None]})
             want = integers.run(job.net, {"x": a[None]})
             assert all(np.array_equal(s.tensor(n), want[f]) for f, n in names.items())
-            off.append(np.abs(spec.dequantize(want["fc"]) - near[k]).max() / float(spec.scale))
-    assert np.mean(off) < (2 if bits == 8 else 8)
+            found.append(want[job.net.graph.outputs[0]])
+    return found
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_integers_are_what_training_evaluated(bits: int, norms: bool) -> None:
+    """Every activation of the exported graph on the native runtime equals training's evaluation,
+    batch norms and frozen weights included; the differentiable form is close to both."""
+    run = runner()
+    o = fit.Options(steps=30, rate=3e-3, norms=norms, freeze=0.05)
+    job, r, q, names = trained_integers(run, bits, o)
+    assert r.frozen and bool(job.net.norms) == norms
+    few, spec = run.samples.train["x"][:20], r.activations["fc"]
+    with torch.no_grad():
+        near = job.net.logits(torchnet.tensors({"x": few})).numpy()
+    whole = spec.dequantize(np.concatenate(evaluated(job, q, names, few)))
+    assert np.abs(whole - near).max(1).mean() < (2 if bits == 8 else 8) * float(spec.scale)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("make", [separable, gated])
+def test_other_ops_are_evaluated_as_integers(make: Callable[[], Graph], bits: int) -> None:
+    """Depthwise, tables, pools, products with constants and with a gate."""
+    g, rng = make(), np.random.default_rng(0)
+    x = rng.normal(size=(120, *g.tensors["x"].shape[1:])).astype(np.float32)
+    y = rng.integers(0, 3, 120)
+    made = recipe.material({"x": x, "y": y}, g, calibration=30, test=10, train=60)
+    run = recipe.Run(g, made, boards.load("host"))
+    o = fit.Options(steps=10, batch=16, norms=True, rate=3e-3)
+    job, _, q, names = trained_integers(run, bits, o)
+    outputs = evaluated(job, q, names, x[:10])
+    assert len(np.unique(outputs)) > 5
 
 
 def test_a_teacher_alone_teaches() -> None:

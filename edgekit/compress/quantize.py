@@ -38,15 +38,6 @@ class Given:
     bias: Array | None = None
 
 
-def spec_of(lo: float, hi: float, bits: int = 8) -> QuantSpec:
-    """Asymmetric integers of 8 or fewer bits for a range, widened to hold 0 exactly."""
-    lo, hi = min(lo, 0.0), max(hi, 0.0)
-    half = 1 << bits - 1
-    scale = F(max((hi - lo) / (2 * half - 1), 2.0**-30))
-    zero = int(np.clip(np.rint(-half - lo / float(scale)), -half, half - 1))
-    return QuantSpec(np.asarray(scale, F), np.asarray(zero, np.int32), None, bits)
-
-
 def narrow_specs(
     graph: Graph, seen: dict[str, Observed], ops_of: Sequence[str], bits: int
 ) -> dict[str, QuantSpec]:
@@ -55,7 +46,11 @@ def narrow_specs(
     named = set(ops_of)
     read = {op.inputs[0] for op in graph.ops if op.name in named} - set(graph.inputs)
     passed = {o for op in graph.ops if op.type == "transpose" for o in op.outputs}  # of an input
-    return {n: spec_of(seen[n].lo, seen[n].hi, bits) for n in sorted(read - passed) if n in seen}
+    return {
+        n: QuantSpec.covering(seen[n].lo, seen[n].hi, bits)
+        for n in sorted(read - passed)
+        if n in seen
+    }
 
 
 def narrowed(attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
@@ -220,7 +215,9 @@ class _Quantizer:
             pinned = {fixed[n] for n in members if n in fixed}
             spec = pinned.pop() if len(pinned) == 1 else None
             self.specs.update(
-                dict.fromkeys(members, spec if spec and _covers(spec, lo, hi) else spec_of(lo, hi))
+                dict.fromkeys(
+                    members, spec if spec and _covers(spec, lo, hi) else QuantSpec.covering(lo, hi)
+                )
             )
 
     def _lo(self, n: str) -> float:
@@ -261,7 +258,7 @@ class _Quantizer:
         t = self.src.tensors[name]
         data = self.src.value(name)
         if data is not None:
-            spec = self.specs.get(name) or spec_of(float(data.min()), float(data.max()))
+            spec = self.specs.get(name) or QuantSpec.covering(float(data.min()), float(data.max()))
             q = np.clip(np.rint(data / spec.scale) + spec.zero, -128, 127).astype(np.int8)
             self.i8[name] = self.out.const(name + ".i8", q, spec)
         else:

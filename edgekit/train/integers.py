@@ -71,6 +71,17 @@ def _weighted(
     return [values[op.inputs[0]], w, whole], op.with_(inputs=inputs)
 
 
+def _constant(g: Graph, name: str, x: Any) -> Any:
+    """An operand; a float constant as integers that cover its range, as the export makes them."""
+    t = g.tensors.get(name)
+    if t is None or t.data is None or t.dtype == "i8":
+        return x if t is None or t.data is None else t.data
+    spec = QuantSpec.covering(float(t.data.min()), float(t.data.max()))
+    q = np.clip(np.rint(t.data / spec.scale) + spec.zero, -128, 127).astype(np.int8)
+    g.tensors[name] = replace(t, dtype="i8", data=q, quant=spec)
+    return q
+
+
 def _result(op: Op, g: Graph, xs: list[Any], specs: dict[str, QuantSpec]) -> Array:
     out = specs.get(op.outputs[0])
     if out is not None and all(n in specs for n in op.inputs if n and g.value(n) is None):
@@ -78,6 +89,8 @@ def _result(op: Op, g: Graph, xs: list[Any], specs: dict[str, QuantSpec]) -> Arr
             a, first = op.attrs, specs[op.inputs[0]]
             table = table_of(a["kind"], a["alpha"], a["beta"], first, out)
             return np.asarray(table[xs[0].astype(np.int32) + 128])
+        if ops.get(op.type).int8(op) in ("free", "same") and op.type != "layer_norm":
+            xs = [_constant(g, n, x) for n, x in zip(op.inputs, xs, strict=False)]
         return np.asarray(ops.get(op.type).reference(_bounded(op, out), g, xs)[0])
     floats = [
         specs[n].dequantize(v) if n in specs else v for n, v in zip(op.inputs, xs, strict=False)
