@@ -127,23 +127,15 @@ def whole_image(op: Op, g: Graph) -> bool:
     )
 
 
-PLANES = 1024  # bytes of planes at most, more where not even one line fits
-
-
 def plane_bytes(op: Op, g: Graph) -> int:
-    """Bytes of the int16 planes of four channels of a band of lines, as many as PLANES holds: twin
-    of dw_image in native/kernels/dsp/dw.c; 0 where that does not apply."""
+    """Bytes of three lines of the int16 planes of four channels: twin of dw_image in
+    native/kernels/dsp/dw.c; 0 where that does not apply."""
     a, x = op.attrs, g.tensors[op.inputs[0]]
     _, oh, ow, c = g.tensors[op.outputs[0]].shape
     if x.dtype != "i8" or tuple(a["kernel"]) != (3, 3) or tuple(a["dilation"]) != (1, 1) or c < 4:
         return 0
-    inner, outer = (0, 1) if oh > ow else (1, 0)
-    n, lines = (oh, ow) if oh > ow else (ow, oh)
-    if a["stride"][inner] > 2:
-        return 0
-    line = 16 * (-(-n // 2) * a["stride"][inner] + 1)
-    all_lines = (lines - 1) * a["stride"][outer] + 3
-    return int(line * max(3, min(all_lines, PLANES // line)))
+    stride = a["stride"][0 if oh > ow else 1]
+    return int(48 * (-(-max(oh, ow) // 2) * stride + 1)) if stride <= 2 else 0
 
 
 def macs(op: Op, g: Graph) -> int:

@@ -62,17 +62,21 @@ static void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head,
 
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
 /* An image 3x3 with strides of 1 or 2: four channels at a time are taken apart into planes of int16, padded, so that
- * SMLAD multiplies neighbours along a line and 6 registers hold the weights of a channel. */
-typedef struct plane {
-    const int16_t *x;    /* the first of three lines */
-    int8_t *y;
-    uint32_t w[6];       /* of each line weights 0 and 1, 1 and 2 */
-    int32_t bias;        /* from here on in s0-s8 */
+ * SMLAD multiplies neighbours along a line and 6 registers hold the weights of a channel.  Scratch is a ring of three lines,
+ * so that each line is taken apart once: [line][channel][words]. */
+typedef struct lane {
+    int32_t bias;
     float scale;
-    int32_t zero, step;  /* step: bytes to the next output of a line */
-    uint32_t pairs, odd; /* bytes of x that whole pairs of outputs of a line take; of one more pair, 0 if there is none */
-    uint32_t dx, dy;     /* bytes from the end of a line's inputs to the next line's, from line to line in y */
-    uint32_t lines;
+    uint32_t w[6];       /* of each line weights 0 and 1, 1 and 2 */
+} lane;
+
+typedef struct plane {
+    uint32_t *x[3];      /* lines of the window */
+    int8_t *y;
+    int32_t zero, step;  /* from here on in s2-s6; step: bytes to the next output of a line */
+    uint32_t pairs, odd; /* bytes of a plane's line that whole pairs of outputs take; of one more pair, 0 if there is none */
+    const lane *end;
+    lane lanes[4];
 } plane;
 
 /* two outputs of one line of the window, r9 and r10; r11 and r12 hold four or six inputs */
@@ -84,35 +88,34 @@ typedef struct plane {
     "ldr r11, [" p "], #4\n\tldr r12, [" p "], #4\n\t"                                \
     "smlad r9, r11, " w ", r9\n\tsmlabt r9, r12, " v ", r9\n\tldr r11, [" p "]\n\t"  \
     "smlad r10, r12, " w ", r10\n\tsmlabt r10, r11, " v ", r10\n\t"
-/* r0-r2: lines, r3-r8: weights, lr: y.  An odd output is computed with a neighbour that goes to the same place first. */
+/* One line of outputs of each channel.  r0-r2: lines, r3-r8: weights, lr: y.  An odd output is computed with a neighbour
+ * that goes to the same place first.  s0, s1: bias and scale, s7: the next lane, s9: where outputs end, s12: step, or 0. */
 #define EK_PLANE(line)                                                                 \
     __asm__("push {r4-r11, lr}\n\t"                                                  \
-            "add r2, r0, #32\n\tvldmia r2, {s0-s8}\n\tldr lr, [r0, #4]\n\tvmov s11, r1\n\t" \
-            "add r3, r0, #8\n\tldr r0, [r0]\n\tldmia r3, {r3-r8}\n\t"                \
-            "add r2, r0, r1, lsl #1\n\tadd r1, r0, r1\n"                              \
-            "1:\n\tvmov s10, lr\n\tvmov r11, s4\n\tvmov s12, s3\n"                   \
-            "2:\n\tadd r11, r0, r11\n\tvmov s9, r11\n\tcmp r0, r11\n\tbeq.w 4f\n"    \
-            "3:\n\tvmov r9, s0\n\tmov r10, r9\n\t"                                    \
+            "add r3, r0, #16\n\tvldmia r3!, {s2-s6}\n\tldm r0, {r0-r2, lr}\n"      \
+            "1:\n\tvldmia r3!, {s0, s1}\n\tadd r12, r3, #24\n\tvmov s7, r12\n\tldm r3, {r3-r8}\n\t" \
+            "vmov s10, lr\n\tvmov r11, s4\n\tvmov s12, s3\n"                       \
+            "2:\n\tadd r11, r0, r11\n\tvmov s9, r11\n\tcmp r0, r11\n\tbeq.w 4f\n"  \
+            "3:\n\tvmov r9, s0\n\tmov r10, r9\n\t"                                  \
             line("r0", "r3", "r4") line("r1", "r5", "r6") line("r2", "r7", "r8")       \
             "vmov s13, r9\n\tvmov s14, r10\n\tvcvt.f32.s32 s13, s13\n\tvcvt.f32.s32 s14, s14\n\t" \
             "vmul.f32 s13, s13, s1\n\tvmul.f32 s14, s14, s1\n\tvcvtr.s32.f32 s13, s13\n\tvcvtr.s32.f32 s14, s14\n\t" \
-            "vmov r9, s13\n\tvmov r10, s14\n\tvmov r11, s2\n\tvmov r12, s12\n\t"     \
+            "vmov r9, s13\n\tvmov r10, s14\n\tvmov r11, s2\n\tvmov r12, s12\n\t"   \
             "qadd r9, r9, r11\n\tqadd r10, r10, r11\n\tssat r9, #8, r9\n\tssat r10, #8, r10\n\t" \
-            "strb r10, [lr, r12]\n\tstrb r9, [lr]\n\tadd lr, lr, r12, lsl #1\n\t"     \
-            "vmov r11, s9\n\tcmp r0, r11\n\tbne.w 3b\n"                               \
-            "4:\n\tvmov r11, s5\n\tvmov r12, s12\n\tcmp r11, #0\n\tbeq 5f\n\tcmp r12, #0\n\tbeq 5f\n\t"  \
-            "movs r12, #0\n\tvmov s12, r12\n\tb.w 2b\n"                               \
-            "5:\n\tvmov r11, s6\n\tadd r0, r0, r11\n\tadd r1, r1, r11\n\tadd r2, r2, r11\n\t" \
-            "vmov lr, s10\n\tvmov r11, s7\n\tadd lr, lr, r11\n\t"                     \
-            "vmov r11, s8\n\tsubs r11, r11, #1\n\tvmov s8, r11\n\tbne.w 1b\n\t"      \
+            "strb r10, [lr, r12]\n\tstrb r9, [lr]\n\tadd lr, lr, r12, lsl #1\n\t"   \
+            "vmov r11, s9\n\tcmp r0, r11\n\tbne.w 3b\n"                             \
+            "4:\n\tvmov r11, s5\n\tvmov r12, s12\n\tcmp r11, #0\n\tbeq 5f\n\tcmp r12, #0\n\tbeq 5f\n\t" \
+            "movs r12, #0\n\tvmov s12, r12\n\tb 2b\n"                               \
+            "5:\n\tadds r0, #4\n\tadds r1, #4\n\tadds r2, #4\n\tvmov lr, s10\n\tadd lr, lr, #1\n\t" \
+            "vmov r3, s7\n\tvmov r11, s6\n\tcmp r3, r11\n\tbne.w 1b\n\t"            \
             "pop {r4-r11, pc}")
 
-__attribute__((naked, noinline)) static void plane1(const plane *p __attribute__((unused)), uint32_t pitch __attribute__((unused)))
+__attribute__((naked, noinline)) static void plane1(const plane *p __attribute__((unused)))
 {
     EK_PLANE(EK_LINE1);
 }
 
-__attribute__((naked, noinline)) static void plane2(const plane *p __attribute__((unused)), uint32_t pitch __attribute__((unused)))
+__attribute__((naked, noinline)) static void plane2(const plane *p __attribute__((unused)))
 {
     EK_PLANE(EK_LINE2);
 }
@@ -123,15 +126,31 @@ typedef struct axis {
     ptrdiff_t x, y;
 } axis;
 
-/* inputs i and i + 1 of n, which may not be there, of four channels to their planes */
-static __attribute__((noinline)) void edge(const int8_t *x, ptrdiff_t step, ptrdiff_t i, ptrdiff_t n, uint32_t fill, uint32_t *to, size_t plane)
+/* what all lines share: in: along a line */
+typedef struct apart {
+    const int8_t *x;
+    axis in, out;
+    uint32_t fill, words; /* the zero point four times; words of a plane's line */
+} apart;
+
+/* inputs i and i + 1, which may not be there, of four channels of the line at x */
+static __attribute__((noinline)) void edge(const apart *p, const int8_t *x, ptrdiff_t i, uint32_t *to)
 {
-    uint32_t v = i >= 0 && i < n ? (uint32_t)ek_load_s32(x) : fill, w = i >= -1 && i + 1 < n ? (uint32_t)ek_load_s32(x + step) : fill;
+    const ptrdiff_t n = (ptrdiff_t)p->in.in;
+    uint32_t v = p->fill, w = v;
+    x += i * p->in.x;
+    if (i >= 0 && i < n)
+        v = (uint32_t)ek_load_s32(x);
+    if (i >= -1 && i + 1 < n)
+        w = (uint32_t)ek_load_s32(x + p->in.x);
     uint32_t a = ek_even(v), b = ek_even(w), c = ek_odd(v), e = ek_odd(w);
     to[0] = (a & 0xffff) | b << 16;
-    to[plane] = (c & 0xffff) | e << 16;
-    to[2 * plane] = a >> 16 | (b & 0xffff0000u);
-    to[3 * plane] = c >> 16 | (e & 0xffff0000u);
+    to += p->words;
+    to[0] = (c & 0xffff) | e << 16;
+    to += p->words;
+    to[0] = a >> 16 | (b & 0xffff0000u);
+    to += p->words;
+    to[0] = c >> 16 | (e & 0xffff0000u);
 }
 
 /* count times two neighbours of four channels, all there, to their planes of `plane` bytes: compilers spill here */
@@ -148,75 +167,81 @@ __attribute__((naked, noinline)) static void inner(const int8_t *x __attribute__
             "pop {r4-r9}\n\tbx lr");
 }
 
-/* the padded line `at` (below 0: before the image) of four channels; to: words */
-static void line_apart(const int8_t *x, const axis *in, ptrdiff_t at, const axis *out, uint32_t fill, uint32_t *to, uint32_t words, size_t plane)
+/* the padded line `at` (outside the image: of zero points) of four channels */
+static void line_apart(const apart *p, ptrdiff_t at, uint32_t *to)
 {
-    ptrdiff_t i = -(ptrdiff_t)in->pad, n = at < 0 || at >= (ptrdiff_t)out->in ? 0 : (ptrdiff_t)in->in;
-    const ptrdiff_t step = in->x;
-    x += at * out->x + i * step;
-    for (; words && (i < 0 || i + 1 >= n); words--, i += 2, x += 2 * step)
-        edge(x, step, i, n, fill, to++, plane);
-    uint32_t whole = words ? (uint32_t)(n - i) / 2 : 0;
-    whole = whole < words ? whole : words;
-    if (whole)
-        inner(x, step, whole, to, 4 * plane);
-    i += 2 * (ptrdiff_t)whole;
-    x += 2 * (ptrdiff_t)whole * step;
-    to += whole;
-    words -= whole;
-    for (; words; words--, i += 2, x += 2 * step)
-        edge(x, step, i, n, fill, to++, plane);
+    const ptrdiff_t n = (ptrdiff_t)p->in.in, end = 2 * (ptrdiff_t)p->words - (ptrdiff_t)p->in.pad;
+    ptrdiff_t i = -(ptrdiff_t)p->in.pad;
+    const int8_t *x = p->x + at * p->out.x;
+    if (at < 0 || at >= (ptrdiff_t)p->out.in) {
+        for (uint32_t left = 4 * p->words; left; left--)
+            *to++ = ek_even(p->fill);
+        return;
+    }
+    for (; i < 0 && i < end; i += 2)
+        edge(p, x, i, to++);
+    ptrdiff_t whole = ((n < end ? n : end) - i) >> 1;
+    if (whole > 0) {
+        inner(x + i * p->in.x, p->in.x, (uint32_t)whole, to, 4 * p->words);
+        i += 2 * whole;
+        to += whole;
+    }
+    for (; i < end; i += 2)
+        edge(p, x, i, to++);
 }
 
-/* channel c of a band of planes; lines: of the output */
-static void channel(const ek_dw *d, uint32_t c, plane *p, const uint32_t pitch, const int turned, const uint32_t stride)
+static void weigh(const ek_dw *d, uint32_t c, lane *l, const int turned)
 {
     const uint8_t *head = d->w + c / 4 * (4u * (8 + 9)) + c % 4 * 4;
     const int8_t *w = (const int8_t *)(d->w + c / 4 * (4u * (8 + 9)) + 32 + c % 4);
     ptrdiff_t next = turned ? 12 : 4, line = turned ? 4 : 12;
-    memcpy(&p->bias, head, 4);
-    memcpy(&p->scale, head + 16, 4);
+    memcpy(&l->bias, head, 4);
+    memcpy(&l->scale, head + 16, 4);
     for (uint32_t i = 0; i < 3; i++, w += line) {
         uint32_t a = (uint32_t)(w[0] - d->w_zero), b = (uint32_t)(w[next] - d->w_zero), e = (uint32_t)(w[2 * next] - d->w_zero);
-        p->w[2 * i] = (a & 0xffff) | b << 16;
-        p->w[2 * i + 1] = (b & 0xffff) | e << 16;
+        l->w[2 * i] = (a & 0xffff) | b << 16;
+        l->w[2 * i + 1] = (b & 0xffff) | e << 16;
     }
-    (stride == 1 ? plane1 : plane2)(p, pitch);
 }
 
 static int dw_image(const ek_dw *d)
 {
-    axis in = { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels };
-    axis out = { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels };
-    const int turned = out.out > in.out; /* lines are columns */
-    const ek_requant_dsp q = ek_requant_dsp_of(d->lo, d->hi, d->zero);
+    apart a = { 0, { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels },
+                { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels }, ek_four_dsp(d->fill), 0 };
+    const int turned = a.out.out > a.in.out; /* lines are columns */
     if (turned) {
-        axis t = in;
-        in = out;
-        out = t;
+        axis t = a.in;
+        a.in = a.out;
+        a.out = t;
     }
-    /* twin of plane_bytes in edgekit/ops/depthwise_conv2d.py */
-    uint32_t words = (in.out + 1) / 2 * in.stride + 1, most = d->room_bytes / (16 * words), pitch = 4 * words;
-    if (d->kh != 3 || d->kw != 3 || in.stride > 2 || most < 3 || q.narrow || d->channels < 4 || d->step % d->dx)
+    const uint32_t stride = a.in.stride, halves = (a.in.out + 1) / 2;
+    a.words = halves * stride + 1; /* twin of plane_bytes in edgekit/ops/depthwise_conv2d.py */
+    if (d->kh != 3 || d->kw != 3 || stride > 2 || d->room_bytes < 48 * a.words || ek_requant_dsp_of(d->lo, d->hi, d->zero).narrow
+        || d->channels < 4 || d->step % d->dx)
         return 0;
-    uint32_t band = (most - 3) / out.stride + 1, take = 4 * in.stride;
-    plane p = { .zero = d->zero, .step = (int32_t)in.y, .pairs = in.out / 2 * take, .odd = in.out % 2 * take,
-                .dx = out.stride * pitch - (in.out + 1) / 2 * take, .dy = (uint32_t)out.y };
-    for (uint32_t c = 0; c < d->channels;) {
-        uint32_t c0 = c + 4 > d->channels ? d->channels - 4 : c, end = c0 + 4; /* the last four may have been begun */
-        for (uint32_t o = 0; o < out.out; o += p.lines) {
-            p.lines = band < out.out - o ? band : out.out - o;
-            uint32_t lines = (p.lines - 1) * out.stride + 3;
-            for (uint32_t i = 0; i < lines; i++)
-                line_apart((const int8_t *)d->x + c0, &in, (ptrdiff_t)(o * out.stride + i) - (ptrdiff_t)out.pad, &out,
-                           ek_four_dsp(d->fill), (uint32_t *)(void *)d->room + i * words, words, (size_t)lines * words);
-            for (uint32_t j = c; j < end; j++) {
-                p.x = (const int16_t *)(void *)d->room + (size_t)(j - c0) * lines * words * 2;
-                p.y = (int8_t *)d->y + (ptrdiff_t)o * out.y + j;
-                channel(d, j, &p, pitch, turned, in.stride);
+    plane p = { .zero = d->zero, .step = (int32_t)a.in.y, .pairs = a.in.out / 2 * 4 * stride, .odd = a.in.out % 2 * 4 * stride };
+    p.end = p.lanes + 4;
+    for (uint32_t i = 0; i < 3; i++)
+        p.x[i] = (uint32_t *)(void *)d->room + i * 4 * a.words;
+    for (uint32_t c = 0; c < d->channels; c += 4) {
+        const uint32_t c0 = c + 4 > d->channels ? d->channels - 4 : c; /* the last four may have been done in part */
+        for (uint32_t j = 0; j < 4; j++)
+            weigh(d, c0 + j, p.lanes + j, turned);
+        a.x = (const int8_t *)d->x + c0;
+        p.y = (int8_t *)d->y + c0;
+        uint32_t more = 3;
+        ptrdiff_t at = -(ptrdiff_t)a.out.pad; /* the window's first line */
+        for (uint32_t o = 0; o < a.out.out; o++, at += a.out.stride, p.y += a.out.y) {
+            for (; more; more--) {
+                uint32_t *t = p.x[0];
+                p.x[0] = p.x[1];
+                p.x[1] = p.x[2];
+                p.x[2] = t;
+                line_apart(&a, at + 3 - (ptrdiff_t)more, t);
             }
+            (stride == 1 ? plane1 : plane2)(&p);
+            more = a.out.stride < 3 ? a.out.stride : 3;
         }
-        c = end;
     }
     return 1;
 }
