@@ -221,7 +221,7 @@ static uint32_t *widened(const ek_kernels *k, ek_gemm *g, uint32_t kp)
     uint32_t *pair = (uint32_t *)(void *)buffer(4, (size_t)(g->m + 1) / 2 * (8 + 4 * (size_t)kp));
     int8_t row[1280];
     uint32_t *first = pair;
-    if (g->k % 4 == 0 && rnd() & 1)
+    if (g->segment || (g->k % 4 == 0 && rnd() & 1))
         return first; /* the kernel does it */
     for (uint32_t m = 0; m < g->m; m++) {
         memset(row, 0, sizeof row);
@@ -237,7 +237,8 @@ static uint32_t *widened(const ek_kernels *k, ek_gemm *g, uint32_t kp)
 /* Some GEMMs as windows, where the kernel reads them: sets g and k, returns the elements of a. */
 static size_t windows(const ek_kernels *k, ek_gemm *g, int bit, uint32_t odd_k)
 {
-    if (!(k->windows & bit) || rnd() & 1)
+    const int wide = bit == 1 && k->widen; /* windows of one line */
+    if (!(k->windows & bit || wide) || rnd() & 1)
         return 0;
     uint32_t runs = range(1, 4), odd = rnd() & 1 && odd_k;
     g->segment = odd ? range(1, 40) : g->kr * range(1, rnd() & 1 ? 4 : 40 / g->kr + 1);
@@ -246,7 +247,7 @@ static size_t windows(const ek_kernels *k, ek_gemm *g, int bit, uint32_t odd_k)
         g->n = range(1, 30);
     }
     g->k = runs * g->segment;
-    g->width = range(1, g->m);
+    g->width = wide ? g->m : range(1, g->m);
     g->lda = (ptrdiff_t)range(1, 30);
     g->gap = (ptrdiff_t)range(1, 70);
     g->line = (ptrdiff_t)range(1, 90);
@@ -304,7 +305,7 @@ static void test_gemm_s8(const ek_kernels *k)
     plain.y = want;
     ek_gemm_s8_portable(&plain);
     g.y = y;
-    if (k->widen && !g.segment && rnd() & 1)
+    if (k->widen && (g.segment || rnd() & 1))
         g.wide = widened(k, &g, kp);
     k->gemm_s8(&g);
     same_bytes("gemm_s8", detail, y, want, yn);

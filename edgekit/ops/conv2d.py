@@ -226,7 +226,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     (n, oh, ow, _) = g.tensors[op.outputs[0]].shape
     lies = direct(op, x) and k % kr == 0
     if w.variants[0].layout.pairs and n * oh * ow > 1 and op.attrs["run"] % 4 == 0:
-        return int(room + wide_bytes(row) * (2 if room else 1) + (0 if lies else row))
+        return int(room + wide_bytes(row) + (0 if lies else row))
     if lies:
         return room
     tile = row * min(tile_rows(row, room, target), oh * ow)

@@ -141,7 +141,7 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
         return max(_group_scratch(v.layout, k, group, rows) for v in w.variants)
     if k % kr == 0:
         pairs = w.variants[0].layout.pairs and x.dtype == "i8" and x.size > k
-        return int(room + (wide_bytes(k) * (2 if room else 1) if pairs else 0))
+        return int(room + (wide_bytes(k) if pairs else 0))
     return int(room + rows * kp * (4 if x.dtype == "f32" else 1))
 
 

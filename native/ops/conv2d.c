@@ -17,7 +17,7 @@ typedef struct conv {
     uint32_t ci, groups, out_group;
     uint32_t band;     /* output rows of a band; 0: no windows */
     int copied;        /* bands are padded copies */
-    uint32_t wide;     /* rows widened at a time; 0: none */
+    int wide;          /* rows are widened, in pairs */
     uint32_t y0, y1, x0, x1; /* output pixels whose inputs are whole runs inside the image */
 } conv;
 
@@ -151,18 +151,23 @@ static void gather(const conv *v, uint8_t *row, uint32_t b, uint32_t oy, uint32_
     put(row, 0, (v->kp - v->k) * elem_of(v));
 }
 
-/* m gathered rows from m0 on; g.y is set */
+/* m gathered rows from m0 on, two at most where they are widened; g.y is set */
 static void gathered(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t gi, uint8_t *room)
 {
     uint8_t *s = room + v->rows.room;
+    const int wide = EK_WIDE && v->wide;
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
     for (uint32_t i = 0, n; i < m; i += n) {
-        uint8_t *row = s + (size_t)i * v->kp * elem_of(v);
+        uint8_t *row = s + (wide ? ek_wide_bytes(v->kp) : (size_t)i * v->kp * elem_of(v));
         n = !EK_WIDE && oy >= v->y0 && oy < v->y1 && ox >= v->x0 && ox < v->x1 ? ek_min_u32(m - i, v->x1 - ox) : 0;
         if (n)
             gather_inside(v, row, b, oy, ox, n);
         else
             gather(v, row, b, oy, ox, gi);
+        if (wide) {
+            uint32_t *sum = (uint32_t *)(void *)s + i;
+            *sum = (uint32_t)v->rows.widen((const int8_t *)row, v->kp, sum + 2);
+        }
         n += !n;
         ox += n;
         if (ox == ow) {
@@ -173,71 +178,12 @@ static void gathered(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_
             }
         }
     }
-    g->a = s;
+    g->wide = wide ? (uint32_t *)(void *)s : 0;
+    g->a = wide ? 0 : s;
     g->lda = (ptrdiff_t)v->kp;
     g->m = m;
     ek_rows_run(&v->rows, g, room);
 }
-
-#if EK_WIDE
-/* The inputs of output pixel (b, oy, ox), widened; returns their sum.  What pads a run may be anything: it meets weights
- * that count nothing, and is part of the sum. */
-static int32_t wide_row(const conv *v, uint32_t *row, uint8_t *spare, uint32_t b, uint32_t oy, uint32_t ox, uint32_t gi)
-{
-    const ek_attr_conv2d *a = v->a;
-    const uint32_t *d = v->x.dims;
-    size_t line = (size_t)d[2] * d[3], gap = a->dilation[0] * line;
-    if (oy >= v->y0 && oy < v->y1 && ox >= v->x0 && ox < v->x1) {
-        const int8_t *x = (const int8_t *)v->x.data + ((size_t)b * d[1] + oy * a->stride[0] - a->pad[0]) * line
-                          + (size_t)(ox * a->stride[1] - a->pad[1]) * d[3];
-        int32_t sum = 0;
-        if (x + (a->kernel[0] - 1u) * gap + v->run <= (const int8_t *)v->x.data + v->x.bytes) {
-            for (uint32_t i = a->kernel[0]; i; i--, x += gap, row += v->run)
-                sum += v->rows.widen(x, v->run, row);
-            return sum;
-        }
-    }
-    gather(v, spare, b, oy, ox, gi);
-    return v->rows.widen((const int8_t *)spare, v->kp, row);
-}
-
-/* m rows from m0 on for kernels that take them widened: gathered ones, or such that lie as they are */
-static void widened(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t gi, uint8_t *room)
-{
-    uint8_t *first = room + v->rows.room, *spare = first + v->wide / 2 * ek_wide_bytes(v->kp);
-    uint32_t ow = v->y.dims[2], oh = v->y.dims[1], ox = m0 % ow, oy = m0 / ow % oh, b = m0 / ow / oh;
-    g->wide = (uint32_t *)(void *)first;
-    if (v->rows.in_place && !(EK_NARROW && v->rows.room)) { /* the kernel widens them */
-        g->a = v->x.data + (size_t)m0 * v->k;
-        g->lda = (ptrdiff_t)v->k;
-        g->m = m;
-        ek_rows_run(&v->rows, g, room);
-        return;
-    }
-    for (; m; m -= g->m, m0 += g->m, g->y = (uint8_t *)g->y + g->m * g->ldy) {
-        g->m = ek_min_u32(m, v->wide);
-        if (EK_NARROW && v->rows.in_place)
-            ek_widen_rows(&v->rows, first, v->x.data + (size_t)m0 * v->k, g->m, v->k);
-        else for (uint32_t i = 0; i < g->m; i++) {
-            uint32_t *pair = (uint32_t *)(void *)(first + i / 2 * ek_wide_bytes(v->kp)) + (i & 1);
-            *pair = (uint32_t)wide_row(v, pair + 2, spare, b, oy, ox, gi);
-            if (++ox == ow) {
-                ox = 0;
-                if (++oy == oh) {
-                    oy = 0;
-                    b++;
-                }
-            }
-        }
-        ek_rows_run(&v->rows, g, room);
-    }
-}
-#else
-static void widened(const conv *v, ek_gemm *g, uint32_t m0, uint32_t m, uint32_t gi, uint8_t *room)
-{
-    (void)v, (void)g, (void)m0, (void)m, (void)gi, (void)room; /* v->wide is 0 */
-}
-#endif
 
 static void tile(void *arg, unsigned t, unsigned thread)
 {
@@ -250,10 +196,6 @@ static void tile(void *arg, unsigned t, unsigned thread)
     for (uint32_t gi = 0; gi < v->groups; gi++) {
         g.w = v->rows.g.w + gi * v->rows.group_bytes;
         g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * elem_of(v);
-        if (v->wide) {
-            widened(v, &g, m0, m, gi, room);
-            continue;
-        }
         if (!v->rows.in_place) {
             gathered(v, &g, m0, m, gi, room);
             continue;
@@ -262,6 +204,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
         g.a = v->x.data + (size_t)m0 * v->k * elem_of(v);
         g.lda = (ptrdiff_t)v->k;
         g.m = i;
+        g.wide = EK_WIDE && v->wide ? (uint32_t *)(void *)(room + v->rows.room) : 0;
         if (i)
             ek_rows_run(&v->rows, &g, room);
         for (; i < m; i++) { /* nothing may be read past the tensor */
@@ -331,8 +274,6 @@ static int in_bands(conv *v)
         ek_for(v->c, band, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
     return v->band != 0;
 }
-#elif EK_WIDE
-static int in_bands(conv *v) { (void)v; return 0; }
 #else
 /* 1: done, the windows inside the image read where they lie */
 static int in_bands(conv *v)
@@ -342,11 +283,11 @@ static int in_bands(conv *v)
     uint32_t ow = v->y.dims[2], oh = v->y.dims[1], pixels = v->y.dims[0] * oh * ow;
     uint32_t x0 = v->x0, x1 = v->x1 - (v->x1 - x0) % 2; /* kernels take rows by two */
     uint32_t last = (v->y1 - 1) * a->stride[0] - a->pad[0] + (a->kernel[0] - 1u) * a->dilation[0] + 1; /* input row, counted from 1 */
-    if (!windows(v) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->rows.room)
+    size_t line = (size_t)d[2] * v->ci;
+    if (!(EK_WIDE ? v->wide : windows(v) && !v->rows.room) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->run > line)
         return 0;
     uint32_t y1 = v->y1 - (last == d[1] && v->run > a->kernel[1] * v->ci); /* nothing may be read past the tensor */
-    uint32_t tile = ek_tile_rows(v->c, &v->rows, v->kp * elem_of(v), pixels);
-    size_t line = (size_t)d[2] * v->ci;
+    uint32_t tile = v->wide ? 2 : ek_tile_rows(v->c, &v->rows, v->kp * elem_of(v), pixels);
     uint8_t *room = ek_scratch(v->c, 0);
     for (uint32_t m = 0, n; m < pixels; m += n) {
         uint32_t ox = m % ow, oy = m / ow % oh, b = m / ow / oh;
@@ -366,6 +307,7 @@ static int in_bands(conv *v)
         g.m = g.width = n;
         g.segment = v->run;
         g.gap = (ptrdiff_t)(a->dilation[0] * line);
+        g.wide = EK_WIDE ? (uint32_t *)(void *)(room + v->rows.room) : 0;
         ek_rows_run(&v->rows, &g, room);
     }
     return 1;
@@ -390,12 +332,14 @@ static int run(const ek_ctx *c)
         return 0;
     uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
     v.rows.in_place = direct(&v);
-    v.wide = !EK_WIDE || v.run % 4 ? 0 : ek_wide_rows(c, &v.rows, v.kp, pixels, v.rows.in_place ? 0 : v.kp);
+    v.wide = EK_WIDE && v.run % 4 == 0 && pixels > 1 && ek_takes_pairs(c, &v.rows, ek_wide_bytes(v.kp) + (v.rows.in_place ? 0 : v.kp));
     find_inside(&v);
     if (!v.rows.in_place && in_bands(&v))
         return 1;
-    v.rows.tile = v.wide ? ek_min_u32(pixels, c->threads > 1 ? 32 : pixels)
-                         : ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * elem_of(&v), pixels);
+    if (v.wide)
+        v.rows.tile = !v.rows.in_place ? 2 : c->threads > 1 ? ek_min_u32(pixels, 32) : pixels;
+    else
+        v.rows.tile = ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * elem_of(&v), pixels);
     ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
     return 1;
 }

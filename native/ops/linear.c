@@ -88,10 +88,6 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.lda = (ptrdiff_t)v->k;
     if (EK_WIDE && v->wide) {
         g.wide = (uint32_t *)(void *)s;
-        if (EK_NARROW && v->rows.room) { /* else the kernel widens them */
-            ek_widen_rows(&v->rows, s, x, m, v->k);
-            g.a = 0;
-        }
     } else if (EK_USES(GEMM_DYN) && v->dynamic) {
         float *scale = (float *)(void *)s;
         int8_t *q = (int8_t *)(s + ek_up(v->rows.tile * 4 * v->floats, 16));
@@ -126,10 +122,8 @@ static int run(const ek_ctx *c)
     if (!setup(c, &v))
         return 0;
     uint32_t row = row_bytes(&v);
-    v.rows.tile = EK_WIDE && v.k == v.kp ? ek_wide_rows(c, &v.rows, v.k, v.m, 0) : 0;
-    v.wide = v.rows.tile != 0;
-    if (!v.wide)
-        v.rows.tile = ek_tile_rows(c, &v.rows, row, v.m);
+    v.wide = EK_WIDE && v.k == v.kp && v.m > 1 && ek_takes_pairs(c, &v.rows, ek_wide_bytes(v.k));
+    v.rows.tile = v.wide ? v.m : ek_tile_rows(c, &v.rows, row, v.m);
     while (v.dynamic && v.rows.tile > 1
            && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
         v.rows.tile--;

@@ -216,21 +216,9 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
     return t ? ek_min_u32(t, rows ? rows : 1) : 1;
 }
 
-uint32_t ek_wide_rows(const ek_ctx *c, const ek_rows *r, uint32_t k, uint32_t rows, uint32_t spare)
+int ek_takes_pairs(const ek_ctx *c, const ek_rows *r, uint32_t bytes)
 {
-    uint32_t have = c->rec->scratch - r->room;
-    if (!r->widen || rows < 2 || have < spare)
-        return 0;
-    return ek_min_u32((have - spare) / ek_wide_bytes(k), r->room ? 2 : 1) * 2; /* more rows share what was unpacked */
-}
-
-void ek_widen_rows(const ek_rows *r, uint8_t *pair, const uint8_t *x, uint32_t m, uint32_t k)
-{
-    for (uint32_t i = 0; i < m; i++, x += k) {
-        ((int32_t *)(void *)pair)[i & 1] = r->widen((const int8_t *)x, k, (uint32_t *)(void *)pair + 2 + (i & 1));
-        if (i & 1)
-            pair += ek_wide_bytes(k);
-    }
+    return r->widen && c->rec->scratch - r->room >= bytes;
 }
 
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)

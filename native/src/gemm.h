@@ -28,12 +28,10 @@ void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room);
 void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float *sum);
 /* rows a tile may have, given the scratch one row needs (0: none) beside r->room */
 uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows);
-/* rows to widen at a time, even; 0: scratch (less `spare` bytes) holds no pair, or the kernel takes none */
-uint32_t ek_wide_rows(const ek_ctx *c, const ek_rows *r, uint32_t k, uint32_t rows, uint32_t spare);
+/* the kernel takes widened rows, and scratch has that many bytes beside r->room */
+int ek_takes_pairs(const ek_ctx *c, const ek_rows *r, uint32_t bytes);
 /* bytes of a pair of widened rows of k inputs (a multiple of 4): twin of wide_bytes in edgekit/ops/conv2d.py */
 static inline uint32_t ek_wide_bytes(uint32_t k) { return 8 + 4 * k; }
-/* m rows of k int8 (a multiple of 4), one after the other, to where pairs lie */
-void ek_widen_rows(const ek_rows *r, uint8_t *pair, const uint8_t *x, uint32_t m, uint32_t k);
 /* EK_K_* for the report: EK_K_NONE where the portable kernel reads a foreign layout */
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r);
 /* Rows [first, first + rows) of `image` (h, w, c as in x) to s, (rows, cols, c): column 0 is input column -left, and what

@@ -32,7 +32,8 @@ typedef struct ek_gemm {
     /* Rows as ek_kernels.widen makes them, where a is NULL: pairs of rows, each [sum of both rows][k / 4][4 words].  Else room
      * for one such pair, k a multiple of 4; or 0: rows are taken one by one. */
     uint32_t *wide;
-    /* Windows read where they lie, only by kernels that set ek_kernels.windows; else 0.
+    /* Windows read where they lie, only by kernels that set ek_kernels.windows, or that widen them and then m is at most
+     * width; else 0.
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
     uint32_t width, segment; /* segment: a multiple of kr, or k at most ek_kernels.odd_k */
     ptrdiff_t line, gap;     /* elements */

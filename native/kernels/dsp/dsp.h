@@ -5,6 +5,8 @@
 #include "qmath.h"
 #include "simd.h"
 
+#define EK_COLD __attribute__((cold)) /* around loops that are written in assembly: built for size */
+
 void ek_dw_dsp(ek_kernels *k);
 void ek_sparse_dsp(ek_kernels *k);
 

@@ -134,7 +134,7 @@ typedef struct apart {
 } apart;
 
 /* inputs i and i + 1, which may not be there, of four channels of the line at x */
-static __attribute__((noinline)) void edge(const apart *p, const int8_t *x, ptrdiff_t i, uint32_t *to)
+EK_COLD static __attribute__((noinline)) void edge(const apart *p, const int8_t *x, ptrdiff_t i, uint32_t *to)
 {
     const ptrdiff_t n = (ptrdiff_t)p->in.in;
     uint32_t v = p->fill, w = v;
@@ -168,7 +168,7 @@ __attribute__((naked, noinline)) static void inner(const int8_t *x __attribute__
 }
 
 /* the padded line `at` (outside the image: of zero points) of four channels */
-static void line_apart(const apart *p, ptrdiff_t at, uint32_t *to)
+static EK_COLD __attribute__((noinline)) void line_apart(const apart *p, ptrdiff_t at, uint32_t *to)
 {
     const ptrdiff_t n = (ptrdiff_t)p->in.in, end = 2 * (ptrdiff_t)p->words - (ptrdiff_t)p->in.pad;
     ptrdiff_t i = -(ptrdiff_t)p->in.pad;
@@ -190,7 +190,7 @@ static void line_apart(const apart *p, ptrdiff_t at, uint32_t *to)
         edge(p, x, i, to++);
 }
 
-static void weigh(const ek_dw *d, uint32_t c, lane *l, const int turned)
+static EK_COLD __attribute__((noinline)) void weigh(const ek_dw *d, uint32_t c, lane *l, const int turned)
 {
     const uint8_t *head = d->w + c / 4 * (4u * (8 + 9)) + c % 4 * 4;
     const int8_t *w = (const int8_t *)(d->w + c / 4 * (4u * (8 + 9)) + 32 + c % 4);
@@ -204,7 +204,7 @@ static void weigh(const ek_dw *d, uint32_t c, lane *l, const int turned)
     }
 }
 
-static int dw_image(const ek_dw *d)
+EK_COLD static int dw_image(const ek_dw *d)
 {
     apart a = { 0, { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels },
                 { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels }, ek_four_dsp(d->fill), 0 };

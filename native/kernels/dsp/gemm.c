@@ -23,39 +23,55 @@ typedef struct tiles24 {
     const uint8_t *w;         /* the weights of a block, or with acc 0 the head in front of them */
     uint32_t steps;           /* of four inputs, 1 to STEPS */
     int32_t *acc;             /* [row][output]: where the sums of one block go, even ones with 128 times the row's sum added */
-    int32_t even[2];          /* the rest is for acc 0, when `blocks` of them become int8.  What to take off even sums */
-    int8_t *y;
+    int8_t *y;                /* the rest is for acc 0, when outputs become int8 */
     ptrdiff_t ldy;            /* 0: there is no second row */
-    uint32_t blocks;          /* at least 1 */
+    uint32_t n;               /* outputs, a multiple of 4 */
     int32_t zero;
     uint32_t low, high;       /* bounds, four times */
     int32_t narrow;
+    const int8_t *a;          /* rows to widen to x, a pair at a time; NULL: one pair lies there, behind its sums */
+    ptrdiff_t lda;            /* 0: there is no second row */
+    int32_t rows;
+    uint32_t run;             /* inputs of a row come in runs, multiples of 4, */
+    ptrdiff_t skip;           /* so far from one's end to the next */
 } tiles24;
 
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
 enum { FAST = 1 };
+#define EK_SAVE "vpush {s16-s19}\n\t"
+#define EK_RESTORE "vpop {s16-s19}\n\t"
 #define EK_FLOAT(s, r) "vmov " s ", " r "\n\tvcvt.f32.s32 " s ", " s "\n\t"
-#define EK_WHOLE(r, s, scale) "vmul.f32 " s ", " s ", " scale "\n\tvcvtr.s32.f32 " s ", " s "\n\tvmov " r ", " s "\n\t"
 #define EK_INT8(r) "qadd " r ", " r ", r2\n\tssat " r ", #8, " r "\n\t"
 #define EK_FOUR(a, b, c, d)                                                            \
     EK_FLOAT("s0", a) EK_FLOAT("s1", b) EK_FLOAT("s2", c) EK_FLOAT("s3", d)           \
-    EK_WHOLE(a, "s0", "s4") EK_WHOLE(b, "s1", "s5") EK_WHOLE(c, "s2", "s6") EK_WHOLE(d, "s3", "s7") \
+    "vmul.f32 s0, s0, s4\n\tvmul.f32 s1, s1, s5\n\tvmul.f32 s2, s2, s6\n\tvmul.f32 s3, s3, s7\n\t" \
+    "vcvtr.s32.f32 s0, s0\n\tvcvtr.s32.f32 s1, s1\n\tvcvtr.s32.f32 s2, s2\n\tvcvtr.s32.f32 s3, s3\n\t" \
+    "vmov " a ", s0\n\tvmov " b ", s1\n\tvmov " c ", s2\n\tvmov " d ", s3\n\t"        \
     EK_INT8(a) EK_INT8(b) EK_INT8(c) EK_INT8(d)                                       \
     "bfi " a ", " b ", #8, #8\n\tbfi " a ", " c ", #16, #8\n\tbfi " a ", " d ", #24, #8\n\t"
-/* s8-s16: the structure from `even` on, s17: where to enter, s18: bytes to skip, s19: x less these.  s0-s3: biases,
- * s4-s7: scales */
+/* s8 and s9: what to take off even sums of the rows, s10 and s12: y and its end, s11 and s13-s16: ldy, zero to narrow, s17:
+ * where to enter, s18: bytes to skip, s19: x less these.  s0-s3: biases, s4-s7: scales.  First a pair is widened. */
 #define EK_START                                                                       \
-    "adds r0, #16\n\tvpush {s16-s19}\n\tvldmia r0, {s8-s16}\n\t"                     \
-    "vmov s17, r4\n\tvmov s18, r3\n\tvmov s19, r2\n\t"                               \
-    "cbnz r5, 7f\n"                                                                    \
+    "vmov s17, r4\n\tvmov s18, r3\n\tvmov s19, r5\n\t"                               \
+    "add r1, r0, #20\n\tvldmia r1, {s11-s16}\n"                                       \
+    "4:\n\tldrd r1, r2, [r0, #44]\n\tldr r3, [r0]\n\tcbnz r1, 2f\n\t"               \
+    "ldrd r12, lr, [r3, #-8]\n\tb 6f\n"                                               \
+    "2:\n\tadd r2, r2, r1\n\tldr r4, [sp]\n\tldr r11, [r0, #60]\n\t"                \
+    "mov r10, #0x00010001\n\tmov r12, #0\n\tmov lr, r12\n"                            \
+    "2:\n\tldr r5, [r0, #56]\n"                                                        \
+    "3:\n\tldr r6, [r1], #4\n\tldr r7, [r2], #4\n\tsxtb16 r8, r6\n\tsxtb16 r9, r7\n\t" \
+    "sxtb16 r6, r6, ror #8\n\tsxtb16 r7, r7, ror #8\n\t"                             \
+    "str r9, [r3, #4]\n\tstr r6, [r3, #8]\n\tstr r7, [r3, #12]\n\tstr r8, [r3], #16\n\t" \
+    "smlad r12, r8, r10, r12\n\tsmlad lr, r9, r10, lr\n\tsmlad r12, r6, r10, r12\n\tsmlad lr, r7, r10, lr\n\t" \
+    "subs r5, #4\n\tbne 3b\n\tadd r1, r1, r11\n\tadd r2, r2, r11\n\tcmp r3, r4\n\tbne 2b\n" \
+    "6:\n\tlsl r12, r12, #7\n\tlsl lr, lr, #7\n\tvmov s8, r12\n\tvmov s9, lr\n\t"   \
+    "ldr r2, [r0, #16]\n\tldr r3, [r0, #24]\n\tldr r1, [r0, #4]\n\tvmov s10, r2\n\tadd r2, r2, r3\n\tvmov s12, r2\n" \
     "5:\n\tvldmia r1!, {s0-s7}\n\t"                                                  \
     "vmov r6, s0\n\tvmov r8, s2\n\tvmov r2, s8\n\tvmov r3, s9\n\t"                  \
     "sub r10, r6, r3\n\tsubs r6, r6, r2\n\tsub r12, r8, r3\n\tsub r8, r8, r2\n\t"  \
     "mov r7, r6\n\tmov r9, r8\n\tmov r11, r10\n\tmov lr, r12\n\t"                   \
-    "vmov r0, s19\n\tvmov r3, s18\n\tvmov r4, s17\n\tsubs r1, r1, r3\n\tbx r4\n"    \
-    "7:\n\t"
+    "vmov r0, s19\n\tvmov r3, s18\n\tvmov r4, s17\n\tsubs r1, r1, r3\n\tbx r4\n"
 #define EK_END                                                                         \
-    "ldr r2, [sp, #20]\n\tcmp r2, #0\n\tbne.w 8f\n\t"                                            \
     "vmov r2, s1\n\tvmov r3, s3\n\t"                                                  \
     "subs r7, r7, r6\n\tadd r7, r2, r7, asr #8\n\tsub r9, r9, r8\n\tadd r9, r3, r9, asr #8\n\t" \
     "sub r11, r11, r10\n\tadd r11, r2, r11, asr #8\n\tsub lr, lr, r12\n\tadd lr, r3, lr, asr #8\n\t" \
@@ -63,39 +79,42 @@ enum { FAST = 1 };
     "vmov r3, s16\n\tcbz r3, 6f\n\tvmov r3, s14\n\tvmov r4, s15\n\t"                 \
     "ssub8 r5, r6, r3\n\tsel r6, r6, r3\n\tssub8 r5, r4, r6\n\tsel r6, r6, r4\n\t"  \
     "ssub8 r5, r10, r3\n\tsel r10, r10, r3\n\tssub8 r5, r4, r10\n\tsel r10, r10, r4\n" \
-    "6:\n\tvmov r2, s10\n\tvmov r3, s11\n\tstr r10, [r2, r3]\n\tstr r6, [r2]\n\t"   \
-    "adds r2, #4\n\tvmov s10, r2\n\tvmov r3, s12\n\tsubs r3, #1\n\tvmov s12, r3\n\tbne.w 5b\n\t" \
-    "vpop {s16-s19}\n\tadd sp, sp, #8\n\tpop {r4-r11, pc}\n"                         \
-    "8:\n\tvpop {s16-s19}\n\t"
-#define EK_SPILL "16" /* where the end of x lies */
+    "6:\n\tvmov r2, s10\n\tvmov r3, s11\n\tstr r10, [r2, r3]\n\tstr r6, [r2], #4\n\t" \
+    "vmov s10, r2\n\tvmov r3, s12\n\tcmp r2, r3\n\tbne.w 5b\n\t"                     \
+    "ldr r0, [sp, #4]\n\tldr r1, [r0, #52]\n\tsubs r1, #2\n\tble.w 9f\n\tstr r1, [r0, #52]\n\t" \
+    "ldrd r2, r3, [r0, #16]\n\tadd r2, r2, r3, lsl #1\n\tstr r2, [r0, #16]\n\t"      \
+    "ldrd r2, r3, [r0, #44]\n\tadd r2, r2, r3, lsl #1\n\tstr r2, [r0, #44]\n\t"      \
+    "cmp r1, #1\n\tbne.w 4b\n\tmovs r3, #0\n\tvmov s11, r3\n\tstr r3, [r0, #48]\n\tb.w 4b\n"
 #else
 enum { FAST = 0 };
+#define EK_SAVE
+#define EK_RESTORE
 #define EK_START
 #define EK_END
-#define EK_SPILL "0"
 #endif
 
-/* A whole function in assembly: it needs every register.  Enters its loop of 8 steps of 96 bytes so that a multiple of 8
- * is left. */
-__attribute__((naked, noinline)) static void sums24(const tiles24 *t __attribute__((unused)))
+/* A whole function in assembly: it needs every register.  Enters its loop of 4 steps of 96 bytes so that a multiple of 4
+ * is left.  On the stack: the end of x, less 1 where sums are wanted, and t. */
+__attribute__((naked, noinline)) static void sums24(tiles24 *t __attribute__((unused)))
 {
-    __asm__("push {r4-r11, lr}\n\tsub sp, sp, #8\n\t"
-            "ldrd r2, r1, [r0]\n\tldrd r3, r5, [r0, #8]\n\t"
-            "add r4, r2, r3, lsl #4\n\tstrd r4, r5, [sp]\n\t"
-            "rsbs r3, r3, #0\n\tand r3, r3, #7\n\t" /* steps to skip */
+    __asm__("push {r4-r11, lr}\n\t" EK_SAVE "sub sp, sp, #12\n\tstr r0, [sp, #4]\n\t"
+            "ldrd r5, r1, [r0]\n\tldrd r3, r2, [r0, #8]\n\t"
+            "add r6, r5, r3, lsl #4\n\tcmp r2, #0\n\tit ne\n\tsubne r6, r6, #1\n\tstr r6, [sp]\n\t"
+            "rsb r3, r3, #0\n\tand r3, r3, #3\n\t" /* steps to skip */
             "adr.w r4, 1f\n\tadd r6, r3, r3, lsl #1\n\tadd r4, r4, r6, lsl #5\n\torr r4, r4, #1\n\t"
-            "lsls r3, r3, #4\n\tsubs r2, r2, r3\n\t"
+            "lsl r3, r3, #4\n\tsub r5, r5, r3\n\tbne.w 7f\n\t"
             EK_START
-            "mov r0, r2\n\tsubs r1, r1, r3\n\t"
+            "7:\n\tmov r0, r5\n\tsubs r1, r1, r3\n\t"
             "movs r6, #0\n\tmovs r7, #0\n\tmov r8, r6\n\tmov r9, r6\n\tmov r10, r6\n\tmov r11, r6\n\tmov r12, r6\n\tmov lr, r6\n\t"
             "bx r4\n\t"
             ".balign 4\n"
-            "1:\n\t" EK_PAIRS4("0") EK_PAIRS4("32") EK_PAIRS4("64") EK_PAIRS4("96")
-            "ldr r2, [sp, #" EK_SPILL "]\n\tadds r0, #128\n\tadds r1, #128\n\tcmp r0, r2\n\tbne.w 1b\n\t"
+            "1:\n\t" EK_PAIRS4("0") EK_PAIRS4("32")
+            "ldr r2, [sp]\n\tadds r0, #64\n\tadds r1, #64\n\tcmp r0, r2\n\tblo.w 1b\n\tbne.w 8f\n\t"
             EK_END
-            "subs r7, r7, r6\n\tasrs r7, r7, #8\n\tsub r9, r9, r8\n\tasr r9, r9, #8\n\t"
+            "8:\n\tsubs r7, r7, r6\n\tasrs r7, r7, #8\n\tsub r9, r9, r8\n\tasr r9, r9, #8\n\t"
             "sub r11, r11, r10\n\tasr r11, r11, #8\n\tsub lr, lr, r12\n\tasr lr, lr, #8\n\t"
-            "ldr r2, [sp, #4]\n\tstmia r2, {r6-r12, lr}\n\tadd sp, sp, #8\n\tpop {r4-r11, pc}");
+            "ldr r2, [sp, #4]\n\tldr r2, [r2, #12]\n\tstmia r2, {r6-r12, lr}\n"
+            "9:\n\tadd sp, sp, #12\n\t" EK_RESTORE "pop {r4-r11, pc}");
 }
 
 /* Four inputs of a row (r2) and 4 outputs; sums: r8-r11. */
@@ -123,26 +142,17 @@ __attribute__((naked, noinline)) static void sums14(const int8_t *x __attribute_
             "ldr r2, [sp, #4]\n\tstmia r2, {r8-r11}\n\tadd sp, sp, #8\n\tpop {r4-r11, pc}");
 }
 
-#define EK_WIDEN(x, at)                                                                \
-    "sxtb16 r5, " x "\n\tsxtb16 " x ", " x ", ror #8\n\t"                             \
-    "str r5, [r2, #" at "]\n\tstr " x ", [r2, #" at "+8]\n\t"                         \
-    "smlad r12, r5, r3, r12\n\tsmlad r12, " x ", r3, r12\n\t"
-
 __attribute__((naked, noinline)) static int32_t widen(const int8_t *x __attribute__((unused)), uint32_t n __attribute__((unused)),
                                                       uint32_t *y __attribute__((unused)))
 {
-    __asm__("push {r4-r7}\n\tmov r12, #0\n\tmov r3, #0x00010001\n\t"
-            "subs r1, r1, #12\n\tblo 2f\n"
-            "1:\n\tldr r4, [r0]\n\tldr r6, [r0, #4]\n\tldr r7, [r0, #8]\n\tadds r0, #12\n\t"
-            EK_WIDEN("r4", "0") EK_WIDEN("r6", "16") EK_WIDEN("r7", "32")
-            "adds r2, #48\n\tsubs r1, r1, #12\n\tbhs 1b\n"
-            "2:\n\tadds r1, r1, #12\n\tbeq 4f\n"
-            "3:\n\tldr r4, [r0], #4\n\t" EK_WIDEN("r4", "0") "adds r2, #16\n\tsubs r1, r1, #4\n\tbne 3b\n"
-            "4:\n\tmov r0, r12\n\tpop {r4-r7}\n\tbx lr");
+    __asm__("push {r4, r5}\n\tmov r12, #0\n\tmov r3, #0x00010001\n"
+            "1:\n\tldr r4, [r0], #4\n\tsxtb16 r5, r4\n\tsxtb16 r4, r4, ror #8\n\tstr r4, [r2, #8]\n\tstr r5, [r2], #16\n\t"
+            "smlad r12, r5, r3, r12\n\tsmlad r12, r4, r3, r12\n\tsubs r1, r1, #4\n\tbne 1b\n\t"
+            "mov r0, r12\n\tpop {r4, r5}\n\tbx lr");
 }
 
 /* sum of k int8 */
-static int32_t row_sum(const int8_t *a, uint32_t k)
+static __attribute__((noinline)) int32_t row_sum(const int8_t *a, uint32_t k)
 {
     int32_t sum = 0;
     for (; k >= 4; k -= 4, a += 4) {
@@ -187,60 +197,69 @@ static void put_dyn(const ek_gemm *g, const uint8_t *head, const int32_t *acc, p
     }
 }
 
-/* the sums of a block whose depth or outputs are not those of the loop: in parts, each written by itself */
-static void block24(const ek_gemm *g, const ek_requant_dsp *q, tiles24 t, uint32_t n, const part p[2])
+/* blocks from output n on whose depth or outputs are not those of the loop: in parts, each written by itself */
+static void blocks24(const ek_gemm *g, const ek_requant_dsp *q, tiles24 *t, uint32_t n, const uint32_t *x)
 {
-    const uint8_t *head = t.w;
-    int32_t acc[8] = { 0 }, more[8];
-    t.acc = more;
-    t.w += 32;
-    for (uint32_t left = (g->k + 3) / 4; left; left -= t.steps, t.x += 4 * t.steps, t.w += 16 * t.steps) {
-        t.steps = left < STEPS ? left : STEPS;
-        sums24(&t);
-        for (uint32_t j = 0; j < 8; j++)
-            acc[j] = wrap_add(acc[j], more[j]);
+    const uint32_t steps = t->steps;
+    const part p[2] = { part_of(g, (int32_t)x[0], (int32_t)x[0]), part_of(g, (int32_t)x[1], (int32_t)x[1]) };
+    const uint8_t *head = g->w + (size_t)(n / 4) * (32 + 16 * steps);
+    int8_t *y = t->y + n;
+    int32_t more[8];
+    t->acc = more;
+    for (; n < g->n; n += 4, y += 4) {
+        int32_t acc[8] = { 0 };
+        t->x = x + 2;
+        t->w = head + 32;
+        for (uint32_t left = steps; left; left -= t->steps, t->x += 4 * t->steps, t->w += 16 * t->steps) {
+            t->steps = left < STEPS ? left : STEPS;
+            sums24(t);
+            for (uint32_t j = 0; j < 8; j++)
+                acc[j] = wrap_add(acc[j], more[j]);
+        }
+        put_s8(q, head, acc + 4, p[1], y + t->ldy, g->n - n); /* where there is no second row, the first one follows */
+        put_s8(q, head, acc, p[0], y, g->n - n);
+        head = t->w;
     }
-    if (t.ldy)
-        put_s8(q, head, acc + 4, p[1], t.y + t.ldy, n);
-    put_s8(q, head, acc, p[0], t.y, n);
+    t->steps = steps;
+    t->acc = 0;
 }
 
 /* two rows at a time, widened here where g->a tells them; of the last pair one may be missing */
 static void rows2(const ek_gemm *g, const ek_requant_dsp *q)
 {
-    const uint32_t steps = (g->k + 3) / 4;
-    const size_t block = ek_block_s8(4, 4, g->k);
-    const int fast = FAST && !(EK_W_ZERO && g->w_zero) && steps <= STEPS && g->n >= 4;
+    const int fast = FAST && !(EK_W_ZERO && g->w_zero) && g->k <= DEPTH && g->n >= 4, all = fast && g->a && g->n % 4 == 0;
     const int8_t *a = g->a;
     uint32_t *x = g->wide;
-    int8_t *y = g->y;
-    tiles24 t = { .steps = steps, .blocks = g->n / 4, .zero = q->zero, .low = ek_four_dsp(q->low), .high = ek_four_dsp(q->high),
-                  .narrow = q->narrow };
-    for (uint32_t left = g->m;; left -= 2, y += 2 * g->ldy) {
-        if (a) {
-            x[0] = (uint32_t)widen(a, g->k, x + 2);
-            if (left > 1)
-                x[1] = (uint32_t)widen(a + g->lda, g->k, x + 3);
-            a += 2 * g->lda;
-        }
-        const part p[2] = { part_of(g, (int32_t)x[0], (int32_t)x[0]), part_of(g, (int32_t)x[1], (int32_t)x[1]) };
-        uint32_t n = 0;
+    tiles24 t = { .steps = (g->k + 3) / 4, .y = g->y, .n = g->n & ~3u, .zero = q->zero, .low = ek_four_dsp(q->low),
+                  .high = ek_four_dsp(q->high), .narrow = q->narrow, .run = g->k };
+    if (g->segment) {
+        t.run = g->segment;
+        t.skip = g->gap - (ptrdiff_t)g->segment;
+    }
+    for (int32_t left = (int32_t)g->m; left > 0; left -= 2, t.y += 2 * g->ldy) {
+        t.ldy = left > 1 ? g->ldy : 0;
+        t.lda = left > 1 ? g->lda : 0;
         t.x = x + 2;
         t.w = g->w;
-        t.even[0] = p[0].even;
-        t.even[1] = p[1].even;
-        t.y = y;
-        t.ldy = left > 1 ? g->ldy : 0;
-        if (fast) {
-            sums24(&t);
-            n = g->n & ~3u;
+        if (all) {
+            t.rows = left;
+            t.a = a;
+        } else if (a) {
+            for (uint32_t i = 0; i < 2; i++) {
+                const int8_t *row = a + (ptrdiff_t)i * t.lda;
+                x[i] = 0;
+                for (uint32_t k = 0; k < g->k; k += t.run, row += (ptrdiff_t)t.run + t.skip)
+                    x[i] += (uint32_t)widen(row, t.run, x + 2 + i + k);
+            }
+            a += 2 * g->lda;
         }
-        for (t.y += n, t.w += block * (n / 4); n < g->n; n += 4, t.w += block, t.y += 4)
-            block24(g, q, t, g->n - n, p);
-        if (left <= 2)
+        if (fast)
+            sums24(&t);
+        if (all)
             return;
+        blocks24(g, q, &t, fast ? t.n : 0, x);
         if (!a)
-            x += 2 + 4 * steps;
+            x += 2 + 4 * t.steps;
     }
 }
 
@@ -268,7 +287,7 @@ EK_INLINE void row1(const ek_gemm *g, const ek_requant_dsp *q, uint32_t m, const
     }
 }
 
-static void gemm_s8(const ek_gemm *g)
+EK_COLD static void gemm_s8(const ek_gemm *g)
 {
     const ek_requant_dsp q = ek_requant_dsp_of(g->lo, g->hi, g->zero);
     if (g->wide && g->m)
