@@ -275,8 +275,8 @@ static int in_bands(conv *v)
     return v->band != 0;
 }
 #else
-/* 1: done, the windows inside the image read where they lie */
-static int in_bands(conv *v)
+/* 1: done, the windows inside the image read where they lie.  Its locals are no part of what other ways need of the stack. */
+static __attribute__((noinline)) int in_bands(conv *v)
 {
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
