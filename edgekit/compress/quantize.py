@@ -63,13 +63,11 @@ def narrowed(attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
     return dict(attrs, lo=max(attrs["lo"], lo), hi=min(attrs["hi"], hi))
 
 
-def quantize_weights(
-    w: Array, axis: int, bits: int = 8, power: Array | None = None
-) -> tuple[Array, QuantSpec]:
+def quantize_weights(w: Array, axis: int, bits: int = 8) -> tuple[Array, QuantSpec]:
     """Symmetric integers of 8, 4 or 2 bits with one scale per index of `axis`.
 
     8 bits: [-127, 127] over the whole range.  Fewer: [-8, 7] or [-2, 1] and the scale of least
-    squared error, each input's weighed by its mean square `power` (last axis of w).
+    squared error.
     """
     other = tuple(i for i in range(w.ndim) if i != axis)
     top = np.max(np.abs(w), axis=other)
@@ -79,24 +77,22 @@ def quantize_weights(
         s, _ = spec.broadcast(w.ndim)
         return np.clip(np.rint(w / s), -127, 127).astype(np.int8), spec
     rows = np.moveaxis(w, axis, 0).reshape(w.shape[axis], -1).astype(np.float64)
-    heavy = np.ones(1) if power is None else np.broadcast_to(power, w.shape[1:]).reshape(-1)
-    scale = _least_error(rows, np.where(top > 0, top, 1.0), bits, heavy)
+    scale = _least_error(rows, np.where(top > 0, top, 1.0), bits)
     spec = QuantSpec.per_axis(scale, axis, bits=bits)
     s, _ = spec.broadcast(w.ndim)
     half = 1 << bits - 1
     return np.clip(np.rint(w / s), -half, half - 1).astype(np.int8), spec
 
 
-def _least_error(rows: Array, top: Array, bits: int, heavy: Array) -> Array:
-    """Scale (n,) per row of (n, k) with the least squared error, times `heavy` (k,) or (1,), of
-    rounding to `bits` bits."""
+def _least_error(rows: Array, top: Array, bits: int) -> Array:
+    """Scale (n,) per row of (n, k) with the least squared error of rounding to `bits` bits."""
     half = 1 << bits - 1
     best = np.full(len(rows), np.inf)
     scale = np.ones(len(rows))
     for share in np.linspace(0.3, 1.1, 33):
         s = (top * share / half)[:, None]
         q = np.clip(np.rint(rows / s), -half, half - 1)
-        error = (heavy * (q * s - rows) ** 2).sum(1)
+        error = ((q * s - rows) ** 2).sum(1)
         better = error < best
         best, scale = np.where(better, error, best), np.where(better, s[:, 0], scale)
     return scale.astype(F)

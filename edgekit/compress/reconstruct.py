@@ -121,12 +121,6 @@ class _Weight:
         else:
             self.start.requires_grad_(True)
 
-    def weigh(self, power: Tensor) -> None:
-        """Begins again with the scale of least error for inputs of this mean square."""
-        if self.learn and int(self.op.attrs.get("groups", 1)) == 1:
-            bits = self.spec.bits
-            self.begin(*quantize_weights(self.exact.numpy(), self.axis, bits, power.numpy()))
-
     def learned(self) -> list[Tensor]:
         return list(self.thin) or [self.start]
 
@@ -273,17 +267,13 @@ class _Job:
         return Reconstructed(given, tuple(found))
 
     def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
-        """Sets the input mean of every weighted op from its float input, and the scale of its
-        weights when it is first seen."""
+        """Sets the input mean of every weighted op, from its float input."""
         first = {k: v[: 4 * CHUNK] for k, v in plain.items()}
         values = torchnet.run(ops, dict(first), self.const)
         for op in ops:
             if op.name in self.weights:
-                w, x = self.weights[op.name], values[op.inputs[0]]
-                x = x.reshape(-1, x.shape[-1])
-                if w.mean is None:
-                    w.weigh((x**2).mean(0))
-                w.mean = x.mean(0)
+                x = values[op.inputs[0]]
+                self.weights[op.name].mean = x.reshape(-1, x.shape[-1]).mean(0)
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
         """Fake-quantized activation; the gradient passes where the value is in range."""
