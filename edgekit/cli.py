@@ -123,6 +123,13 @@ def _build(command: Add) -> None:
     )
     _compression(c)
     c.add_argument(
+        "--ops",
+        type=Path,
+        metavar="FILE.py",
+        help="ops of your own: a file that calls edgekit.ops.add; --format c takes their C hooks, "
+        "ek_op_<name>, from FILE.c beside it",
+    )
+    c.add_argument(
         "--arena",
         type=_positive,
         metavar="BYTES",

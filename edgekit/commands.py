@@ -12,7 +12,7 @@ import numpy as np
 from edgekit_runtime import Session, TensorInfo, verify
 
 from edgekit import boards as board_files
-from edgekit import console, contents, package, show
+from edgekit import console, contents, ops, package, show
 from edgekit.errors import DataError, PackageError, UsageError
 from edgekit.explain import Needs
 
@@ -65,6 +65,8 @@ def build(args: argparse.Namespace) -> None:
             + ("does not end in .ekp" if args.format == "ekp" else "must be a folder")
         )
     model_file(args.model)
+    if args.ops:
+        ops.load(args.ops)
     with console.progress() as progress:
         built = pipeline.build(
             args.model,
@@ -105,7 +107,8 @@ def _write_project(args: argparse.Namespace, built: Any) -> None:
     """A folder for firmware; what its C project needs is linked and measured where possible."""
     from edgekit import embed
 
-    made = embed.project(built.data, built.board, args.output.name)
+    hooks = [args.ops.with_suffix(".c")] if args.ops else []
+    made = embed.project(built.data, built.board, args.output.name, hooks)
     need = f"Package {len(built.data):,} B, RAM {sum(made.memory.values()):,} B and the stack."
     undefined: tuple[str, ...] = ()
     found = embed.measure(made) if built.board.bare else None

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from edgekit_runtime import OpInfo, Session, cpu_isas
+from edgekit_runtime import memory as arena_size
 
 from edgekit import cost, layout, ops, paths, plan
 from edgekit.boards import Board
@@ -337,8 +338,7 @@ class Needs:
 def needs(data: bytes, board: Board) -> Needs:
     """What a package needs on a board.  On a bare board the runtime's code is linked to be counted
     exactly."""
-    with Session(data, isa=[]) as s:
-        memory = dict(s.memory)
+    memory = arena_size(data)
     code, note = _code_bytes(board) if board.bare else (None, "storage is not the limit")
     return Needs(code, note, len(data), memory, board.stack_kib * 1024 if board.bare else 0)
 

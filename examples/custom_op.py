@@ -1,4 +1,4 @@
-"""An op of your own: its meaning in Python, its hook in C, and firmware that runs both beside ours.
+"""Firmware with an op of your own: its meaning is in squares.py, its hook in squares.c.
 
 python examples/custom_op.py
 """
@@ -10,18 +10,8 @@ import numpy as np
 
 from edgekit import boards, emulate, evaluate, ops, pipeline, toolchain
 from edgekit.ir import Graph, Tensor
-from edgekit.ops.base import Field, OpDef, need
 
-squares = ops.add(
-    OpDef(
-        name="squares",
-        code=0x8001,
-        fields=(Field("offset", "f32", 1, 0.0, "added"),),
-        shape=lambda op, xs: [(need(xs, 0, "input").shape, "f32")],
-        reference=lambda op, g, xs: [xs[0] * xs[0] + np.float32(op.attrs["offset"])],
-        samples=lambda: iter(()),
-    )
-)  # with @edgekit.ops.base.onnx("Squares") an importer makes it of a node in an ONNX file
+ops.load(Path(__file__).with_name("squares.py"))
 
 graph = Graph("custom")
 graph.add_tensor(Tensor("x", (1, 6)))

@@ -340,6 +340,65 @@ def test_explain_link_says_what_does_not_fit(
     assert cli.main([*args, "rpi4"]) == 2
 
 
+def with_squares(folder: Path) -> Path:
+    """An ONNX file with a node that only examples/squares.py knows, between two of ours."""
+    onnx = pytest.importorskip("onnx")
+    weights = np.random.default_rng(1).standard_normal((6, 8)).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+        onnx.helper.make_node("Squares", ["h"], ["s"], domain="mine", offset=0.25),
+        onnx.helper.make_node("Relu", ["s"], ["y"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(*e) for e in (("x", 1, (1, 6)), ("y", 1, (1, 8)))]
+    w = onnx.numpy_helper.from_array(weights, "w")
+    opsets = [onnx.helper.make_opsetid(*o) for o in (("", 17), ("mine", 1))]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [w])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets), folder / "own.onnx")
+    return folder / "own.onnx"
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("board", ["qemu_mps2_an386", "qemu_mps3_an547"])
+def test_an_op_of_your_own(board: str, tmp_path: Path) -> None:
+    """Its C hook beside its Python file: the self-test is what numpy says of the whole net."""
+    need(emulate.missing(boards.load(board)))
+    need_program("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    need_program("make", "make")
+    model = with_squares(tmp_path)
+    build = (
+        f"{sys.executable} -m edgekit build {model} --board {board} --format c -o {tmp_path}/own/"
+    )
+    run(f"{build} --ops {ROOT}/examples/squares.py", tmp_path)
+    assert "&ek_op_squares," in (tmp_path / "own" / "own.c").read_text()
+    assert "own: self-test passed" in "".join(
+        run(x, tmp_path / "own") for x in readme_lines(tmp_path / "own")
+    )
+    hook = tmp_path / "own" / "ops" / "squares.c"
+    hook.write_text(hook.read_text().replace("+ a->offset", "- a->offset"))
+    wrong = subprocess.run(["make", "run"], cwd=tmp_path / "own", capture_output=True, text=True)
+    assert wrong.returncode and "selftest" in wrong.stdout + wrong.stderr
+
+
+def test_an_op_of_your_own_without_its_files(tmp_path: Path) -> None:
+    model = with_squares(tmp_path)
+    line = [sys.executable, "-m", "edgekit", "build", str(model), "--format", "c", "-o", "own/"]
+
+    def said(*more: str) -> str:
+        done = subprocess.run([*line, *more], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode and not (tmp_path / "own").exists()
+        assert "Traceback" not in done.stderr
+        return " ".join(done.stderr.split())
+
+    assert "mine.Squares" in said()
+    (tmp_path / "mine.py").write_bytes((ROOT / "examples" / "squares.py").read_bytes())
+    assert "mine.c cannot be read" in said("--ops", "mine.py")
+    (tmp_path / "none.py").write_text("")
+    assert "adds no op" in said("--ops", "none.py")
+    (tmp_path / "bad.py").write_text("1 / 0")
+    assert "does not run: division by zero" in said("--ops", "bad.py")
+    assert "absent.py" in said("--ops", "absent.py")
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("board", ["qemu_mps2_an386", "qemu_mps3_an547"])
 @pytest.mark.parametrize(

@@ -47,6 +47,6 @@ def _place(path: str, name: str) -> str | None:
         return path
     if path in (f"{name}.c", f"{name}_package.c"):
         return f"src/edgekit/{p.name}"
-    if p.parts[0] != "edgekit":
+    if p.parts[0] not in ("edgekit", "ops"):
         return None
     return f"src/edgekit/{p.name if p.suffix == '.h' else f'{p.parent.name}_{p.name}'}"

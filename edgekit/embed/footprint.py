@@ -254,7 +254,7 @@ def _part(path: str, made: Project) -> str:
         return "helpers"
     if "/edgekit/kernels/" in path or any(Path(k).stem == stem == "portable" for k in made.kernels):
         return "kernels"
-    if "/edgekit/ops/" in path or stem in SHARED:
+    if "/edgekit/ops/" in path or "/build/ops/" in path or stem in SHARED:
         return "ops"
     if "/edgekit/" in path:
         return "core"

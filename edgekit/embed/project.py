@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from edgekit_runtime import Session
+from edgekit_runtime import memory as arena_size
 
-from edgekit import boards, contents, gen, layout, paths, toolchain
+from edgekit import boards, contents, gen, layout, ops, package, paths, pipeline, plan, toolchain
 from edgekit.boards import Board
 from edgekit.contents import Contents
 from edgekit.embed.strip import strip
 from edgekit.errors import UsageError
 from edgekit.explain import isa_slots, slot_names
-from edgekit.ir import Tensor
+from edgekit.ir import Graph, Tensor
 from edgekit.layout import GROUPS, Layout, isas
 
 PORT = ("startup.c", "semihost.c", "memory.c", "port.h")
@@ -42,17 +43,19 @@ class Project:
     memory: dict[str, int]
 
 
-def project(data: bytes, board: Board, name: str) -> Project:
+def project(data: bytes, board: Board, name: str, hooks: Sequence[Path] = ()) -> Project:
     """The files for a package on a board; ``name`` becomes the prefix of its C names.
 
-    Raises EdgeKitRuntimeError for a package the loader refuses, ToolchainError without a compiler
-    that tells the session's size.
+    ``hooks``: C files that define `ek_op_<type>` of the ops of your own; they go to `ops/`.
+    Raises UsageError where they are missing, EdgeKitRuntimeError for a package the loader refuses,
+    ToolchainError without a compiler that tells the session's size.
     """
     prefix = identifier(name)
+    slots = _slots(data, board)
     data = strip(data)
     found = contents.read(data)
-    with Session(data, isa=[]) as s:
-        slots, memory = slot_mask(s), dict(s.memory)
+    memory = arena_size(data)
+    own = _hooks(found, hooks)
     core, kernels = _sources(found, board)
     bare = board if board.bare else boards.load("qemu_mps2_an386")
     session32, session64 = toolchain.session_bytes(bare), memory["session"]
@@ -69,12 +72,15 @@ def project(data: bytes, board: Board, name: str) -> Project:
         "narrow": str(int(narrow(found))),
         "w_zero": str(int(zeros(found))),
         "own": _own(found, board),
+        "yours": "".join(f"extern const ek_op_def ek_op_{t};\n" for t in _own_types(found)),
     }
     files: dict[str, str | bytes] = {
         path: (paths.data("native") / path.removeprefix("edgekit/")).read_bytes()
         for path in (*core, *kernels, *_headers(board))
         if path != "edgekit/gen/isas.c"
     }
+    files |= own
+    core = (*core, *own)
     files["edgekit/gen/isas.c"] = gen.isas_c(board.isa, _covered(board, slots))
     files["edgekit/src/ek_build.h"] = fill("ek_build.h", values)
     files[f"{prefix}.h"] = fill("model.h", {**values, "ends": _ends_c(found, prefix)})
@@ -168,6 +174,54 @@ def slot_mask(session: Session) -> int:
     return sum(1 << i for i, n in enumerate(names) if n in used)
 
 
+def _own_types(found: Contents) -> list[str]:
+    return list(dict.fromkeys(t for e in found.entries for t in ops.own(e.graph)))
+
+
+def _hooks(found: Contents, hooks: Sequence[Path]) -> dict[str, bytes]:
+    """The user's C files by their place in the folder."""
+    if _own_types(found) and not hooks:
+        wanted = " and ".join(f"ek_op_{t}" for t in _own_types(found))
+        raise UsageError(
+            f"the package has ops of your own, and no C file defines {wanted}",
+            todo="with --ops FILE.py, write them into FILE.c beside it",
+        )
+    try:
+        return {f"ops/{h.name}": h.read_bytes() for h in hooks}
+    except OSError as e:
+        raise UsageError(f"{e.filename} cannot be read: {e.strerror}") from None
+
+
+def _slots(data: bytes, board: Board) -> int:
+    """Bits of the kernels that a package's ops use; ops of the user's own are taken to use none."""
+    found = contents.read(data)
+    if not _own_types(found):
+        with Session(data, isa=[]) as s:
+            return slot_mask(s)
+    target, slots = pipeline.target_of(board), 0
+    for e in found.entries:
+        g = _without(e.graph, ops.own(e.graph))
+        if g.ops:
+            one = package.write([(e.name, g, plan.make(g, target))], meta={})
+            with Session(one, isa=[]) as s:
+                slots |= slot_mask(s)
+    return slots
+
+
+def _without(g: Graph, types: Sequence[str]) -> Graph:
+    """The graph without the ops of these types: what they made is an input, what they read an
+    output."""
+    kept = [op for op in g.ops if op.type not in types]
+    gone = [op for op in g.ops if op.type in types]
+    made = {n for op in kept for n in op.outputs}
+    read = [*g.outputs, *(n for op in gone for n in op.inputs if n)]
+    part = g.copy()
+    part.ops = kept
+    part.inputs = list(dict.fromkeys([*g.inputs, *(n for op in gone for n in op.outputs)]))
+    part.outputs = [n for n in dict.fromkeys(read) if n in made]
+    return part
+
+
 def op_types(found: Contents) -> list[str]:
     """Types of the package's ops, each once, in order."""
     return list(dict.fromkeys(op.type for e in found.entries for op in e.graph.ops))
@@ -229,7 +283,7 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     """(core, kernels): the runtime's C files below edgekit/ that this model and board need."""
     native = paths.data("native")
     src = [f"edgekit/src/{p.name}" for p in sorted(native.glob("src/*.c"))]
-    ops = [f"edgekit/ops/{t}.c" for t in op_types(found)]
+    mine = [f"edgekit/ops/{t}.c" for t in op_types(found) if t not in _own_types(found)]
     kernels = [
         f"edgekit/kernels/{isa}/{p.name}"
         for isa in board.isa
@@ -238,7 +292,7 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     if not board.isa:  # then the portable kernels are what runs
         src.remove("edgekit/src/portable.c")
         kernels.append("edgekit/src/portable.c")
-    return (*src, "edgekit/gen/isas.c", *ops), tuple(kernels)
+    return (*src, "edgekit/gen/isas.c", *mine), tuple(kernels)
 
 
 def _covered(board: Board, used: int) -> dict[str, str]:

@@ -76,6 +76,11 @@ def load(source: str | Path | Any, shapes: Shapes | None = None) -> Graph:
         raise ModelError(f"damaged model ({type(e).__name__}: {e})", where=name) from e
 
 
+def _key(node: Any) -> str:
+    """What importers register: the operator, of a user's domain with it (`mine.Squares`)."""
+    return str(node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}.{node.op_type}")
+
+
 def _decode(attribute: Any) -> Any:
     """Python value of an AttributeProto; strings as str, tensors as arrays."""
     from onnx import helper, numpy_helper
@@ -200,15 +205,14 @@ class Importer(Builder):
             self._fold(node)
         elif node.op_type in ("Shape", "Size"):
             self._shape(node)
-        elif node.op_type not in ONNX or node.domain not in DEFAULT_DOMAINS:
+        elif _key(node) not in ONNX:
             self._poison(node)
         else:
             self._call(node)
 
     def _poison(self, node: Any) -> None:
         """Notes an unknown operator and goes on, so that the error lists all of them."""
-        known = node.op_type in ONNX and node.domain in DEFAULT_DOMAINS
-        if not known and node.op_type not in ("Shape", "Size"):
+        if _key(node) not in ONNX and node.op_type not in ("Shape", "Size"):
             prefix = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
             self.unknown.setdefault(prefix + node.op_type, []).append(self.node_name)
         self.poisoned.update(o for o in node.output if o)
@@ -294,7 +298,7 @@ class Importer(Builder):
 
     def _call(self, node: Any) -> None:
         """Runs the operator's importer; its signature decodes the attributes."""
-        importer = ONNX[node.op_type]
+        importer = ONNX[_key(node)]
         parameters = inspect.signature(importer).parameters
         keywords = {p.name for p in parameters.values() if p.kind is p.KEYWORD_ONLY}
         try:

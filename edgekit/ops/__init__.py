@@ -9,8 +9,11 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
+import runpy
+from pathlib import Path
 
-from edgekit.errors import ModelError, UsageError
+from edgekit.errors import EdgeKitError, ModelError, UsageError
+from edgekit.ir import Graph
 from edgekit.ops.base import OpDef
 
 _ADDED: dict[str, OpDef] = {}
@@ -59,3 +62,22 @@ def add(definition: OpDef) -> OpDef:
     _ADDED[definition.name] = definition
     table.cache_clear()
     return definition
+
+
+def load(file: Path) -> None:
+    """Runs a Python file that adds ops, and importers of them; UsageError where it fails or adds
+    none."""
+    before = dict(_ADDED)
+    try:
+        runpy.run_path(str(file))
+    except EdgeKitError:
+        raise
+    except Exception as e:  # whatever a user's file may raise
+        raise UsageError(f"{file} does not run: {e or type(e).__name__}") from None
+    if before == _ADDED:
+        raise UsageError(f"{file} adds no op", todo="call edgekit.ops.add(OpDef(...)) in it")
+
+
+def own(graph: Graph) -> list[str]:
+    """Types of a graph's ops that are a user's: only a C hook of theirs runs them."""
+    return [t for t in dict.fromkeys(op.type for op in graph.ops) if get(t).code >= 0x8000]

@@ -150,8 +150,8 @@ TFLITE: dict[str, Importer] = {}
 
 
 def onnx(*operators: str) -> Callable[[Importer], Importer]:
-    """Registers an importer of ONNX operators: f(imp, inputs..., *, attribute=default...) ->
-    outputs.
+    """Registers an importer of ONNX operators (`domain.Name` where the domain is your own):
+    f(imp, inputs..., *, attribute=default...) -> outputs.
 
     The signature is the attribute decoder; `imp` is edgekit.frontends.onnx.Importer.
     """

@@ -6,7 +6,7 @@
 _Static_assert(@NAME@_SESSION_BYTES == (sizeof(ek_session) + 15) / 16 * 16,
                "the session has another size on this core");
 
-const ek_op_def *const @name@_ops[] = {
+@yours@const ek_op_def *const @name@_ops[] = {
 @ops@    0,
 };
 

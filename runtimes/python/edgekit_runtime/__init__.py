@@ -7,7 +7,7 @@ with Session("kws.ekp") as s:
 """
 
 from edgekit_runtime._native import EdgeKitRuntimeError, cpu_isas, version
-from edgekit_runtime.session import OpInfo, OpTime, Session, TensorInfo, verify
+from edgekit_runtime.session import OpInfo, OpTime, Session, TensorInfo, memory, verify
 
 __all__ = [
     "EdgeKitRuntimeError",
@@ -16,6 +16,7 @@ __all__ = [
     "Session",
     "TensorInfo",
     "cpu_isas",
+    "memory",
     "verify",
     "version",
 ]

@@ -143,11 +143,7 @@ class Session:
         self._where = self._package.where
         if not 1 <= threads <= 256:
             raise EdgeKitRuntimeError(f"threads={threads}: give 1 to 256")
-        sizes = (c.c_size_t * 5)()
-        n.check(
-            lib.ek_arena_size(self._package.address, self._package.size, threads, c.byref(sizes)),
-            self._where,
-        )
+        sizes = _sizes(self._package, threads)
         self.memory: dict[str, int] = dict(zip(n.MEM_KINDS, sizes, strict=True))
         self._owners = []
         cfg = n.Config(
@@ -386,6 +382,24 @@ class Session:
             )
             for r in (first[i] for i in range(count))
         ]
+
+
+def _sizes(p: _Package, threads: int) -> c.Array[c.c_size_t]:
+    sizes = (c.c_size_t * 5)()
+    n.check(n.lib().ek_arena_size(p.address, p.size, threads, c.byref(sizes)), p.where)
+    return sizes
+
+
+def memory(source: str | Path | bytes, threads: int = 1) -> dict[str, int]:
+    """Bytes of each kind of memory a package needs here, whatever ops it has.
+
+    Raises EdgeKitRuntimeError for what is no package.
+    """
+    p = _Package(source)
+    try:
+        return dict(zip(n.MEM_KINDS, _sizes(p, threads), strict=True))
+    finally:
+        p.close()
 
 
 def verify(source: str | Path | bytes) -> None:
