@@ -79,7 +79,7 @@ SETTINGS = {
 }  # fmt: skip
 LAYER_FACTORS = (1.0, 4.0, 16.0)
 ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
-NEAR = 0.49  # of a step: how far from its integer a weight may start
+NEAR = 0.3  # of a step: how far from its integer a weight may start, so that it stays a while
 NOISE_SAMPLES = 8  # for the SQNR of a step
 
 

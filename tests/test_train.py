@@ -210,6 +210,23 @@ def test_batch_norms_come_back_and_go() -> None:
     assert torch.allclose(after, before, atol=1e-4)
 
 
+def test_norms_of_a_simulation_know_its_noise() -> None:
+    """Estimated again on the samples they come from, they leave the rounded net as it was."""
+    run = runner()
+    work = recipe.Work(run.graph)
+    run._quantize(work, {"bits": 4, "act_bits": 4})
+    start, simulation = recipe._simulation(work)
+    x = torchnet.tensors({"x": run.samples.train["x"][:128]})
+    job = net.Net(start, simulation)
+    with torch.no_grad():
+        before = job.logits(x)
+        job.put_norms(x)
+        assert torch.allclose(job.logits(x), before, atol=1e-4)
+        job.estimate([x])
+        off = (job.logits(x) - before).abs().mean() / before.abs().mean()
+    assert float(off) < 0.02
+
+
 def test_repair_gives_outputs_their_spread_again() -> None:
     g, x = residual_net(16, 16), classes(128)["x"].repeat(2, 1).repeat(2, 2)
     cut = prune.prune(g, 0.5, granule=4)

@@ -27,11 +27,20 @@ WORKER = """
 import json, sys
 sys.path.insert(0, {tests!r})
 import test_workers
-print(json.dumps(test_workers.trained(**json.loads(sys.argv[1]))), flush=True)
+for options in json.loads(sys.argv[1]):
+    print(json.dumps(test_workers.trained(**options)), flush=True)
 """
+ALIKE: dict[str, dict[str, Any]] = {
+    "none": {},
+    "fp16": {"gradients": "fp16"},
+    "int8": {"gradients": "int8"},
+    "topk": {"gradients": "topk", "top": 0.1, "steps": 120},
+    "few": {"gradients": "topk", "top": 0.02, "steps": 120},
+    "forgotten": {"gradients": "topk", "top": 0.02, "steps": 120, "feedback": False},
+}
 
 
-def trained(path: str = "", feedback: bool = True, **options: Any) -> dict[str, Any]:
+def trained(feedback: bool = True, **options: Any) -> dict[str, Any]:
     """One training in this process, alone or as a worker; prints every step to stderr."""
     torch.set_num_threads(1)
     d = classes(256)
@@ -44,65 +53,77 @@ def trained(path: str = "", feedback: bool = True, **options: Any) -> dict[str, 
         print(i, file=sys.stderr, flush=True)
 
     r = fit.fit(residual_net(), {"x": d["x"]}, d["y"], o, progress=progress)
-    found: dict[str, Any] = {
-        "losses": r.losses,
-        "sums": [float(a.sum()) for a in r.constants.values()],
-    }
+    sums = [float(a.sum()) for a in r.constants.values()]
+    found: dict[str, Any] = {"losses": r.losses, "sums": sums}
     if r.sent:
         found |= {"ratio": r.sent.ratio, "sent": r.sent.sent_bytes, "says": str(r.sent)}
     return found
 
 
-def start(count: int = 2, **options: Any) -> list[subprocess.Popen[str]]:
-    """The workers as torchrun would start them."""
+def start(*trainings: dict[str, Any]) -> list[subprocess.Popen[str]]:
+    """Two workers as torchrun would start them."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     script = WORKER.format(tests=str(Path(__file__).parent))
     env = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+    }  # fmt: skip
     return [
         subprocess.Popen(
-            [sys.executable, "-c", script, json.dumps(options)], text=True,
-            env=env | {"RANK": str(i), "WORLD_SIZE": str(count)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, "-c", script, json.dumps(trainings)], text=True,
+            env=env | {"RANK": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        for i in range(count)
+        for i in range(2)
     ]  # fmt: skip
 
 
-def together(**options: Any) -> dict[str, Any]:
-    """What two workers found; they agree."""
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Any]:
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def together() -> dict[str, dict[str, Any]]:
+    """What two workers found in each training; they agree."""
     found = []
-    for p in start(**options):
-        out, err = p.communicate(timeout=120)
+    for p in start(*ALIKE.values()):
+        out, err = p.communicate(timeout=240)
         assert p.returncode == 0, err[-2000:]
-        found.append(json.loads(out))
+        found.append([json.loads(line) for line in out.splitlines()])
     assert found[0] == found[1]
-    return found[0]
+    return dict(zip(ALIKE, found[0], strict=True))
 
 
-def test_two_workers_train_as_one_does() -> None:
-    alone, both = trained(), together()
+def test_two_workers_train_as_one_does(alone: Any, together: Any) -> None:
+    both = together["none"]
     assert both["losses"] == pytest.approx(alone["losses"], rel=1e-4)
     assert both["sums"] == pytest.approx(alone["sums"], abs=1e-3)
     assert both["ratio"] == 1 and both["sent"] > 0 and "a step" in both["says"]
 
 
-def test_hooks_send_less_and_learn_the_same() -> None:
-    alone = trained()
-    # of ~3,900 gradients: scales per 512 and the padding of a bucket's last group come on top
-    for kind, low, high, far in (("fp16", 0.5, 0.5, 0.01), ("int8", 0.25, 0.27, 0.02)):
-        got = together(gradients=kind)
-        assert low <= got["ratio"] <= high
-        assert got["losses"] == pytest.approx(alone["losses"], rel=far)
-    for top, less in ((0.02, 0.5), (0.1, 0.2)):
-        got = together(gradients="topk", top=top, steps=120)
-        assert got["ratio"] == pytest.approx(2 * top, rel=0.05)
-        assert got["losses"][1] < less * got["losses"][0]
+@pytest.mark.parametrize(("kind", "low", "high"), [("fp16", 0.5, 0.5), ("int8", 0.25, 0.27)])
+def test_short_gradients_learn_the_same(
+    kind: str, low: float, high: float, alone: Any, together: Any
+) -> None:
+    """int8: a scale for 512 gradients and the padding of the last ones come on top."""
+    got = together[kind]
+    assert low <= got["ratio"] <= high
+    assert got["losses"] == pytest.approx(alone["losses"], rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "less"), [("topk", 0.2), ("few", 0.5)])
+def test_the_largest_gradients_are_enough(name: str, less: float, together: Any) -> None:
+    """Place and value: twice the share."""
+    got = together[name]
+    assert got["ratio"] == pytest.approx(2 * ALIKE[name]["top"], rel=0.05)
+    assert got["losses"][1] < less * got["losses"][0]
+
+
+def test_error_feedback_matters(together: Any) -> None:
+    """With one gradient in fifty sent, what is kept back decides how far training comes."""
+    assert together["few"]["losses"][1] < 0.5 * together["forgotten"]["losses"][1]
 
 
 def test_torchrun_runs_a_recipe_once(tmp_path: Path) -> None:
@@ -127,17 +148,10 @@ def test_torchrun_runs_a_recipe_once(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.ekp").is_file()
 
 
-def test_error_feedback_matters() -> None:
-    """With one gradient in fifty sent, what is kept back decides how far training comes."""
-    many = {"gradients": "topk", "top": 0.02, "steps": 120}
-    kept, lost = (together(feedback=f, **many)["losses"][1] for f in (True, False))
-    assert kept < 0.5 * lost
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_worker_is_an_error(how: int) -> None:
     """Dead: at once.  Standing still: after `wait_s`."""
-    stays, goes = start(steps=100000, wait_s=5.0)
+    stays, goes = start({"steps": 100000, "wait_s": 5.0})
     for p in (stays, goes):
         assert p.stderr is not None
         while "20" not in p.stderr.readline():
@@ -165,8 +179,8 @@ def test_refusals() -> None:
         workers.parallel(lambda p: p, [], workers.Exchange("zip"))
     with pytest.raises(UsageError, match="no share"):
         workers.parallel(lambda p: p, [], workers.Exchange("topk", 0.0))
-    p = start(1 + 1, batch=31)[0]
-    assert "cannot share a batch of 31" in p.communicate(timeout=60)[1]
+    for p in start({"batch": 31}):
+        assert "cannot share a batch of 31" in p.communicate(timeout=60)[1]
 
 
 def test_int8_rounds_to_a_127th(monkeypatch: pytest.MonkeyPatch) -> None:

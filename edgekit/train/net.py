@@ -143,14 +143,17 @@ class Net:
 
         def see(op: Op, y: Tensor) -> Tensor:
             if op.name not in normed:
-                return y
+                return self.activation(op.outputs[0], y)
             flat = y.reshape(-1, y.shape[-1])
             bias = self.const[op.inputs[2]] if len(op.inputs) > 2 and op.inputs[2] else 0.0
             found[op.name] = (flat.mean(0) - bias, flat.var(0, unbiased=False))
-            return torchnet.clamped(normed[op.name], y)
+            return self.activation(op.outputs[0], torchnet.clamped(normed[op.name], y))
 
+        # statistics of what is rounded, not of the floats: its noise widens them, and norms that
+        # did not expect it would shrink every layer when they are estimated again
         with torch.no_grad():
-            torchnet.run(self.run_ops, dict(x), self.const, see)
+            values, const = self._rounded(x)
+            torchnet.run(self.run_ops, values, const, see)
             for name, (mean, var) in found.items():
                 self._put(self.ops[name], mean, var)
         made = {
@@ -284,9 +287,14 @@ class Net:
 
     def values(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every activation of a batch, by name."""
+        values, const = self._rounded(x)
+        return torchnet.run(self.run_ops, values, const, self.hook)
+
+    def _rounded(self, x: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Inputs and constants as the simulation has them."""
         values = {n: self.activation(n, v) for n, v in x.items()}
         changed = {op.inputs[1]: self.weight(op) for op in self.ops.values()}
-        return torchnet.run(self.run_ops, values, {**self.const, **changed}, self.hook)
+        return values, {**self.const, **changed}
 
     def logits(self, x: dict[str, Tensor]) -> Tensor:
         return self.values(x)[logits_of(self.graph)]
