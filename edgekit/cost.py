@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,12 @@ def table() -> dict[str, Any]:
 
 
 def isa_of(board: Board) -> str | None:
-    """The best of the board's ISAs that has rates; None where no emulated core stands for it."""
+    """The best of the board's ISAs that has rates; None where no emulated core stands for it.
+
+    The board `host` lists ISAs of more than one kind of machine: those of Arm count on an Arm one.
+    """
+    if board.core == "native" and platform.machine() not in ("aarch64", "arm64"):
+        return None
     known = table()["isas"]
     return next((n for n in reversed(list(known)) if n in board.isa), None)
 

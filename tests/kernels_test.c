@@ -246,9 +246,15 @@ static size_t windows(const ek_kernels *k, ek_gemm *g, int bit, uint32_t odd_k)
         g->segment = odd_k / runs;
         g->n = range(1, 30);
     }
-    g->k = runs * g->segment;
     g->width = wide ? g->m : range(1, g->m);
     g->lda = (ptrdiff_t)range(1, 30);
+    if (odd_k && !wide && !(rnd() & 3)) { /* 3x3 of three channels, some kernels' own way */
+        runs = 3;
+        g->segment = 9;
+        g->lda = (ptrdiff_t)range(3, 7);
+        g->width = g->m < 4 || !(rnd() & 3) ? g->width : 4 * range(1, g->m / 4);
+    }
+    g->k = runs * g->segment;
     g->gap = (ptrdiff_t)range(1, 70);
     g->line = (ptrdiff_t)range(1, 90);
     uint32_t lines = (g->m + g->width - 1) / g->width;
@@ -620,6 +626,72 @@ static void test_dw_image(const ek_kernels *k)
         same_bytes("dw_image", "large bias", y, want, yn);
 }
 
+/* rows as they lie, from any row on, against the portable kernel on a padded copy of the image */
+static void test_dw_edges(const ek_kernels *k, int is_float)
+{
+    uint32_t stride = range(1, 2), right = range(0, 1), bottom = range(0, 2), elem = is_float ? 4 : 1;
+    ek_dw d = { .nr = is_float ? k->dw_f32_nr : k->dw_s8_nr, .kh = 3, .kw = 3, .h = range(1, 9), .columns = range(2, 12),
+                .row_stride = range(1, 2), .lo = 0, .hi = 6 };
+    if (!(k->dw_edges & (is_float ? EK_EDGES_F32 | EK_EDGES_F32_9 : EK_EDGES_S8_9)))
+        return;
+    d.top = range(0, 2);
+    d.left = range(0, 1);
+    uint32_t ph = d.h + d.top + bottom, pw = d.columns + d.left + right;
+    if (ph < 3 || pw < 3)
+        return;
+    d.channels = is_float ? 4 * range(1, 9) : 8 * range(1, 7);
+    d.rows = (ph - 3) / d.row_stride + 1;
+    d.count = (pw - 3) / stride + 1;
+    if (!is_float) {
+        d.fill = (int32_t)range(0, 255) - 128;
+        bounds(&d.lo, &d.hi, &d.zero);
+    }
+    size_t pixel = d.channels * elem, line = d.columns * pixel, xn = d.h * line, yn = (size_t)d.rows * d.count * d.channels;
+    size_t wn = (size_t)((d.channels + d.nr - 1) / d.nr) * d.nr * 10;
+    uint8_t *x = buffer(0, xn), *y = buffer(2, yn * elem), *want = buffer(3, yn * elem), *copy = buffer(4, ph * pw * pixel);
+    static double tol[BUFFER_BYTES / 4];
+    if (is_float) {
+        d.w = buffer(1, 4 * wn);
+        fill_f32((uint8_t *)(uintptr_t)d.w, wn, -1, 1);
+        fill_f32(x, xn / 4, -2, 2);
+        memset(copy, 0, ph * pw * pixel);
+        for (size_t i = 0; i < yn; i++)
+            tol[i] = 1e-5 * 19;
+    } else {
+        int extreme = !(rnd() & 3);
+        fill_s8(x, xn, extreme);
+        d.w = weights_dw_s8(&d, extreme, !(rnd() & 3));
+        memset(copy, d.fill, ph * pw * pixel);
+    }
+    for (uint32_t i = 0; i < d.h; i++)
+        memcpy(copy + ((size_t)(i + d.top) * pw + d.left) * pixel, x + i * line, line);
+    d.dx = (ptrdiff_t)d.channels;
+    d.step = (ptrdiff_t)(stride * d.channels);
+    ek_dw p = d;
+    p.x = copy;
+    p.y = want;
+    p.dy = (ptrdiff_t)(pw * d.channels);
+    p.row_step = (ptrdiff_t)d.row_stride * p.dy;
+    p.columns = 0;
+    (is_float ? ek_dw_f32_portable : ek_dw_s8_portable)(&p);
+    d.x = x;
+    d.dy = (ptrdiff_t)(d.columns * d.channels);
+    d.row_step = (ptrdiff_t)d.row_stride * d.dy;
+    char detail[160];
+    format(detail, "%ux%u, %u channels, strides %u %u, top %u, left %u, %ux%u out", (unsigned)d.h, (unsigned)d.columns,
+           (unsigned)d.channels, (unsigned)d.row_stride, (unsigned)stride, (unsigned)d.top, (unsigned)d.left, (unsigned)d.rows,
+           (unsigned)d.count);
+    for (uint32_t r = 0, rows = d.rows; r < rows; r += d.rows, d.top -= d.rows * d.row_stride) {
+        d.rows = range(1, rows - r);
+        d.y = y + (size_t)r * d.count * pixel;
+        (is_float ? k->dw_f32 : k->dw_s8)(&d);
+    }
+    if (is_float)
+        near("dw_f32 at edges", detail, (float *)(void *)y, (float *)(void *)want, tol, yn);
+    else
+        same_bytes("dw_s8 at edges", detail, y, want, yn);
+}
+
 static void test_dw_f32(const ek_kernels *k)
 {
     ek_dw d = { .nr = k->dw_f32_nr, .lo = -1e30f, .hi = 1e30f };
@@ -811,6 +883,8 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
         test_dw_s8(k);
         test_dw_image(k);
         test_dw_f32(k);
+        test_dw_edges(k, 0);
+        test_dw_edges(k, 1);
         test_add_s8(k, ref);
         test_bytes(k, ref);
         test_floats(k, ref);

@@ -186,6 +186,7 @@ static void edge_tile(void *arg, unsigned t, unsigned thread)
     k.row_stride = a->stride[0];
     k.top = a->pad[0] - oy * a->stride[0];
     k.left = a->pad[1];
+    k.fill = v->x.zero;
     k.x = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * elem_of(v);
     k.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * d[3] * elem_of(v);
     v->fn(&k);
@@ -205,12 +206,28 @@ static uint32_t band_of(const dwconv *v)
     return n;
 }
 
+/* whether the kernel takes rows as they lie: see EK_EDGES_F32 */
+static int knows_edges(const dwconv *v)
+{
+    const ek_attr_depthwise_conv2d *a = v->a;
+    const ek_kernels *k = v->c->k;
+    const uint32_t *d = v->x.dims;
+    int is_float = elem_of(v) == 4;
+    if (is_float ? v->fn != k->dw_f32 : v->fn != k->dw_s8)
+        return 0;
+    if (is_float && k->dw_edges & EK_EDGES_F32)
+        return 1;
+    return k->dw_edges & (is_float ? EK_EDGES_F32_9 : EK_EDGES_S8_9) && a->kernel[0] == 3 && a->kernel[1] == 3 && a->dilation[0] == 1
+           && a->dilation[1] == 1 && a->stride[1] <= 2 && a->pad[1] <= 1 && d[2] >= 2 && !(d[3] % (is_float ? 4 : 8)) && !v->d.w_zero
+           && (v->y.dims[2] - 1) * a->stride[1] + 2 - a->pad[1] <= d[2];
+}
+
 /* 1: done in bands */
 static int in_bands(dwconv *v)
 {
     uint32_t oh = v->y.dims[1];
     v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
-    if (elem_of(v) == 4 && v->c->k->dw_edges && v->fn == v->c->k->dw_f32) {
+    if (knows_edges(v)) {
         v->band = v->c->threads > 1 ? (oh + 4 * v->c->threads - 1) / (4 * v->c->threads) : oh;
         ek_for(v->c, edge_tile, v, v->y.dims[0] * ((oh + v->band - 1) / v->band));
         return 1;

@@ -129,7 +129,7 @@ typedef struct ek_kernels {
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
-    uint8_t dw_edges; /* 1: dw_f32 takes whole rows whose taps may lie outside the image */
+    uint8_t dw_edges; /* EK_EDGES_*: the depthwise kernels take whole rows whose taps may lie outside the image */
     uint16_t odd_k;   /* int8 windows of at most so many inputs may have runs that are no multiples of kr */
     uint8_t windows; /* 1: gemm_s8 reads windows (see ek_gemm) and rows at any address; 2: gemm_f32 does; 3: both */
 } ek_kernels;
@@ -139,6 +139,9 @@ enum {
     EK_K_GEMM_SPARSE, EK_K_SOFTMAX_F32, EK_K_SOFTMAX_S8, EK_K_NORM_F32, EK_K_NORM_S8,
     EK_K_COUNT, EK_K_NONE = 255
 };
+/* any of dw_f32; 3x3 of channels a multiple of 4 of dw_f32, of 8 and weights without a zero point of dw_s8: taps side by side,
+ * windows 1 or 2 columns apart, at most one column outside at either end, two inside */
+enum { EK_EDGES_F32 = 1, EK_EDGES_F32_9 = 2, EK_EDGES_S8_9 = 4 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */
 
 /* the last place of a row of blocks kr deep */

@@ -456,7 +456,7 @@ void ek_dw_avx512vnni(ek_kernels *k)
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 16;
     k->dw_rows = 1;
-    k->dw_edges = 1;
+    k->dw_edges = EK_EDGES_F32;
 }
 #else
 typedef int ek_no_dw_avx512vnni; /* a translation unit must not be empty */

@@ -4,59 +4,59 @@
 
 enum { MOST = 12 };
 
-/* 4 inputs deep: 4 * nq rows by 8 outputs; lanes of x: rows */
-EK_INLINE EK_DOT void step(int32x4_t acc[][2], const int8_t *p, const int8_t *w, const unsigned nq)
+/* 4 inputs deep: 4 rows, the lanes of x, by 8 outputs */
+EK_INLINE EK_DOT void step(int32x4_t acc[][2], int8x16_t x, int8x16_t lo, int8x16_t hi)
 {
-    int8x16_t lo = vld1q_s8(w), hi = vld1q_s8(w + 16);
-    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
-        int8x16_t x = vld1q_s8(p + 64 * q);
-#define EK_ROW(i)                                                            \
-        acc[4 * q + i][0] = vdotq_laneq_s32(acc[4 * q + i][0], lo, x, i);    \
-        acc[4 * q + i][1] = vdotq_laneq_s32(acc[4 * q + i][1], hi, x, i);
-        EK_ROW(0)
-        EK_ROW(1)
-        EK_ROW(2)
-        EK_ROW(3)
+#define EK_ROW(i)                                                    \
+    acc[i][0] = vdotq_laneq_s32(acc[i][0], lo, x, i);                \
+    acc[i][1] = vdotq_laneq_s32(acc[i][1], hi, x, i);
+    EK_ROW(0)
+    EK_ROW(1)
+    EK_ROW(2)
+    EK_ROW(3)
 #undef EK_ROW
-    }
 }
 
-EK_INLINE EK_DOT void chunk(int32x4_t acc[][2], const int8_t *p, const int8_t *w, const unsigned nq)
+/* 8 inputs deep, 4 * nq rows; moves on */
+EK_INLINE EK_DOT void step2(int32x4_t acc[][2], const int8_t **p, const int8_t **w, const unsigned nq)
 {
-    EK_UNROLL for (unsigned s = 0; s < 4; s++) {
-        step(acc, p + 16 * s, w + 32 * s, nq);
-        EK_GCC_IN_ORDER();
+    int8x16_t v[4], x, z;
+    EK_NEXT_FOUR(int8x16x4_t, vld1q_s8_x4, v, *w);
+    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
+        EK_NEXT_PAIR(int8_t, x, z, p[q]);
+        step(acc + 4 * q, x, v[0], v[1]);
+        step(acc + 4 * q, z, v[2], v[3]);
+        EK_AFTER_ROWS(acc + 4 * q, p[q + 1 < nq ? q + 1 : 0], *w);
     }
 }
 
-/* 8 outputs of the 4 * nq rows of a panel */
+/* 8 outputs of the next 4 * nq rows; returns what follows them */
 EK_INLINE EK_DOT const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn, const unsigned nq)
 {
-    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)head + 64;
+    const size_t group = 4 * (size_t)((k + 15) & ~15u);
+    const int8_t *p[3], *w = (const int8_t *)head + 64;
     int32x4_t acc[12][2];
+    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
+        p[q] = (const int8_t *)panel + q * group;
+        EK_KEEP(p[q]);
+    }
     EK_UNROLL for (unsigned r = 0; r < 4 * nq; r++) {
         if (dyn)
             acc[r][0] = acc[r][1] = vdupq_n_s32(0);
         else
             EK_LOAD_PAIR(int32_t, acc[r][0], acc[r][1], head);
     }
-    for (uint32_t i = k / 32; i; i--) {
-        chunk(acc, p, w, nq);
-        chunk(acc, p + 64 * nq, w + 128, nq);
-        p += 128 * nq;
-        w += 256;
-    }
-    if (k & 16) {
-        chunk(acc, p, w, nq);
-        p += 64 * nq;
-        w += 128;
-    }
-    uint32_t rest = (k % 16 + 3) / 4;
-    panel = (const uint8_t *)p + (rest ? 64 * nq : 0);
-    for (; rest; rest--, p += 16, w += 32)
-        step(acc, p, w, nq);
+    uint32_t steps = (k + 3) / 4;
+    for (uint32_t i = steps / 8; i; i--)
+        EK_UNROLL for (unsigned s = 0; s < 4; s++)
+            step2(acc, p, &w, nq);
+    for (steps %= 8; steps > 1; steps -= 2)
+        step2(acc, p, &w, nq);
+    if (steps)
+        EK_UNROLL for (unsigned q = 0; q < nq; q++)
+            step(acc + 4 * q, vld1q_s8(p[q]), vld1q_s8(w), vld1q_s8(w + 16));
     ek_finish(e, head, acc, dyn, 4 * nq);
-    return panel;
+    return panel + nq * group;
 }
 
 EK_INLINE EK_DOT void block(EK_BLOCK_ARGS, const int dyn)

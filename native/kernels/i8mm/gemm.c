@@ -13,22 +13,25 @@ EK_INLINE int32x4_t row_of(int32x4_t a, int32x4_t b, const unsigned h)
     return vreinterpretq_s32_s64(h ? vzip2q_s64(x, y) : vzip1q_s64(x, y));
 }
 
-/* 8 or 16 (`steps` 1 or 2) inputs of `pairs` pairs of rows by 8 outputs, acc[pair of rows][pair of outputs]; moves w on */
-EK_INLINE EK_I8MM void chunk(int32x4_t acc[][4], const int8_t *p, const int8_t **w, const unsigned pairs, const unsigned steps)
+/* 8 inputs of `pairs` pairs of rows by 8 outputs, acc[pair of rows][pair of outputs]; moves w on */
+EK_INLINE EK_I8MM void step(int32x4_t acc[][4], const int8x16_t *x, const int8_t **p, const int8_t **w, const unsigned pairs)
 {
-    int8x16_t x[4][2];
+    int8x16_t v[4];
+    EK_NEXT_FOUR(int8x16x4_t, vld1q_s8_x4, v, *w);
     EK_UNROLL for (unsigned r = 0; r < pairs; r++)
-        EK_UNROLL for (unsigned s = 0; s < steps; s++)
-            x[r][s] = vld1q_s8(p + 32 * r + 16 * s);
-    EK_UNROLL for (unsigned s = 0; s < steps; s++) {
-        int8x16x4_t v = vld1q_s8_x4(*w);
-        *w += 64;
-        EK_KEEP(*w);
-        EK_UNROLL for (unsigned r = 0; r < pairs; r++)
-            EK_UNROLL for (unsigned j = 0; j < 4; j++)
-                acc[r][j] = vmmlaq_s32(acc[r][j], x[r][s], v.val[j]);
-    }
-    EK_GCC_IN_ORDER();
+        EK_UNROLL for (unsigned j = 0; j < 4; j++)
+            acc[r][j] = vmmlaq_s32(acc[r][j], x[r], v[j]);
+    EK_UNROLL for (unsigned r = 0; r < pairs; r += 2)
+        EK_AFTER_PAIRS(acc + r, p[0], *w);
+}
+
+EK_INLINE EK_I8MM void step2(int32x4_t acc[][4], const int8_t **p, const int8_t **w, const unsigned pairs)
+{
+    int8x16_t x[4], z[4];
+    EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+        EK_NEXT_PAIR(int8_t, x[r], z[r], p[r]);
+    step(acc, x, p, w, pairs);
+    step(acc, z, p, w, pairs);
 }
 
 /* ek_finish_s8 of an even number of pairs: requantized as the sums lie, put in order when they are bytes */
@@ -76,19 +79,33 @@ EK_INLINE void finish(ek_ends *e, const uint8_t *head, int32x4_t acc[][4], const
 EK_INLINE EK_I8MM const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn,
                                       const unsigned pairs)
 {
-    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)head + 64;
+    const size_t group = 2 * (size_t)((k + 15) & ~15u);
+    const int8_t *p[4], *w = (const int8_t *)head + 64;
     int32x4_t acc[4][4], bias[2], sums[8][2];
     ek_start(head, dyn, bias);
+    EK_UNROLL for (unsigned r = 0; r < pairs; r++) {
+        p[r] = (const int8_t *)panel + r * group;
+        EK_KEEP(p[r]);
+    }
     EK_UNROLL for (unsigned j = 0; j < 4; j++) {
         int32x4_t both = row_of(bias[j / 2], bias[j / 2], j & 1);
         EK_UNROLL for (unsigned r = 0; r < pairs; r++)
             acc[r][j] = both;
     }
-    for (uint32_t i = (k + 7) / 16; i; i--, p += 32 * pairs)
-        chunk(acc, p, &w, pairs, 2);
-    panel += 2 * pairs * (size_t)((k + 15) & ~15u);
-    if ((const uint8_t *)p != panel)
-        chunk(acc, p, &w, pairs, 1);
+    uint32_t steps = (k + 7) / 8;
+    for (uint32_t i = steps / 4; i; i--) {
+        step2(acc, p, &w, pairs);
+        step2(acc, p, &w, pairs);
+    }
+    if (steps & 2)
+        step2(acc, p, &w, pairs);
+    if (steps & 1) {
+        int8x16_t x[4];
+        EK_UNROLL for (unsigned r = 0; r < pairs; r++)
+            x[r] = vld1q_s8(p[r]);
+        step(acc, x, p, &w, pairs);
+    }
+    panel += pairs * group;
     if (!dyn) {
         finish(e, head, acc, pairs);
         return panel;

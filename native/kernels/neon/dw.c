@@ -171,48 +171,53 @@ EK_INLINE void pixels_f32(const ek_dw *d, const float *x, const float *w, float 
         ek_store4_f32(y + p * (size_t)d->channels, ek_clampq(acc[p], d->lo, d->hi), left);
 }
 
-/* 3x3, all pixels of 4 channels: the weights stay in registers, and so do columns that the next window shares: it lies
- * 1 or 2 columns on, or (0) somewhere */
-EK_INLINE void pixels9_f32(const ek_dw *d, const float *x, const float *w, float *y, const int stride)
+/* columns of `lines` input rows, 4 channels of each */
+EK_INLINE void column_f32(float32x4_t c[5], ek_lines *l, const unsigned lines)
 {
-    const float32x4_t bias = vld1q_f32(w), lo = vdupq_n_f32(d->lo), hi = vdupq_n_f32(d->hi);
-    const ptrdiff_t dx = d->dx, dy = d->dy, dy2 = 2 * dy, step = d->step, channels = (ptrdiff_t)d->channels;
-    const ptrdiff_t jump = d->row_step - (ptrdiff_t)d->count * step;
-    float32x4_t v[9], c[3][3], s, t;
+    EK_UNROLL for (unsigned k = 0; k < lines; k++)
+        EK_NEXT_AT(c[k], l->at[k], l->step[k]);
+}
+
+/* 3x3, 4 channels of the output rows from r on or, if `lines` is 4 or 5, of pairs of them, which are 1 or 2 input rows apart.  The
+ * weights stay in registers, and so do the columns that the next window shares: it lies `stride` columns on.  Returns the next row. */
+EK_INLINE uint32_t nine_f32(const ek_dw *d, uint32_t c0, const float *w, uint32_t r, const int stride, const unsigned lines)
+{
+    const float32x4_t bias = vld1q_f32(w), lo = vdupq_n_f32(d->lo), hi = vdupq_n_f32(d->hi), none = vdupq_n_f32(0);
+    const unsigned nr = lines > 3 ? 2 : 1;
+    const ptrdiff_t next = (ptrdiff_t)(d->channels * sizeof(float));
+    const int last = ek_last_outside(d, stride);
+    float32x4_t v[9], c[3][5];
     EK_UNROLL for (int i = 0; i < 9; i++)
         v[i] = vld1q_f32(w + 8 + 8 * i);
-#define EK_COLUMN(i) (c[i][0] = vld1q_f32(at), c[i][1] = vld1q_f32(at + dy), c[i][2] = vld1q_f32(at + dy2), at += dx)
-#define EK_PIXEL(i, j, k)                                                                            \
-    s = vfmaq_f32(vfmaq_f32(vfmaq_f32(bias, c[i][0], v[0]), c[i][1], v[3]), c[i][2], v[6]);          \
-    t = vfmaq_f32(vfmaq_f32(vmulq_f32(c[j][0], v[1]), c[j][1], v[4]), c[j][2], v[7]);                \
-    s = vfmaq_f32(s, c[k][0], v[2]);                                                                 \
-    t = vfmaq_f32(vfmaq_f32(t, c[k][1], v[5]), c[k][2], v[8]);                                       \
-    vst1q_f32(y, vminnmq_f32(vmaxnmq_f32(vaddq_f32(s, t), lo), hi));                                 \
-    y += channels;
-    for (uint32_t row = d->rows; row; row--, x += jump) {
-        const float *at = x;
-        uint32_t p = d->count;
-        x += (ptrdiff_t)p * step;
-        if (!stride) {
-            for (; p; p--, at += step - 3 * dx) {
-                EK_COLUMN(0);
-                EK_COLUMN(1);
-                EK_COLUMN(2);
-                EK_PIXEL(0, 1, 2)
-            }
-            continue;
-        }
-        EK_COLUMN(0);
+#define EK_PIXEL(i, j, k)                                                                                   \
+    EK_UNROLL for (unsigned o = 0; o < nr; o++) {                                                           \
+        const unsigned t = o * (lines - 3);                                                                 \
+        float32x4_t s = vfmaq_f32(vfmaq_f32(vfmaq_f32(bias, c[i][t], v[0]), c[i][t + 1], v[3]), c[i][t + 2], v[6]); \
+        s = vfmaq_f32(vfmaq_f32(vfmaq_f32(s, c[j][t], v[1]), c[j][t + 1], v[4]), c[j][t + 2], v[7]);        \
+        s = vfmaq_f32(vfmaq_f32(vfmaq_f32(s, c[k][t], v[2]), c[k][t + 1], v[5]), c[k][t + 2], v[8]);        \
+        EK_PUT_AT(y[o], vminnmq_f32(vmaxnmq_f32(s, lo), hi), next);                                         \
+    }
+#define EK_NEXT(i, j, k)                      \
+    if (stride == 2)                          \
+        column_f32(c[j], &l, lines);          \
+    column_f32(c[k], &l, lines);              \
+    EK_PIXEL(i, j, k)                         \
+    if (!--p)                                 \
+        break;
+    for (; r + nr <= d->rows; r += nr) {
+        float *y[2] = { (float *)d->y + c0 + (size_t)r * d->count * d->channels };
+        uint32_t p = d->count - (uint32_t)last;
+        ek_lines l;
+        y[1] = y[0] + (size_t)d->count * d->channels;
+        ek_lines_of(&l, d, (const float *)d->x + c0, sizeof(float), r, lines, &none);
+        if (ek_first_outside(d, &l, lines))
+            EK_UNROLL for (unsigned k = 0; k < lines; k++)
+                c[0][k] = none;
+        else
+            column_f32(c[0], &l, lines);
         if (stride == 1)
-            EK_COLUMN(1);
-#define EK_NEXT(i, j, k)         \
-        if (stride == 2)         \
-            EK_COLUMN(j);        \
-        EK_COLUMN(k);            \
-        EK_PIXEL(i, j, k)        \
-        if (!--p)                \
-            break;
-        for (;;) {
+            column_f32(c[1], &l, lines);
+        while (p) {
             if (stride == 1) {
                 EK_NEXT(0, 1, 2)
                 EK_NEXT(1, 2, 0)
@@ -222,28 +227,43 @@ EK_INLINE void pixels9_f32(const ek_dw *d, const float *x, const float *w, float
                 EK_NEXT(2, 1, 0)
             }
         }
-#undef EK_NEXT
+        if (last) {
+            ek_lines_on(&l, lines, stride == 1 ? -2 : -1);
+            column_f32(c[0], &l, lines);
+            column_f32(c[1], &l, lines);
+            EK_UNROLL for (unsigned k = 0; k < lines; k++)
+                c[2][k] = none;
+            EK_PIXEL(0, 1, 2)
+        }
     }
+#undef EK_NEXT
 #undef EK_PIXEL
-#undef EK_COLUMN
+    return r;
 }
+
+/* each on its own: inlined into one function they spill */
+#define EK_NINE(name, stride, lines)                                                                           \
+    static __attribute__((noinline)) uint32_t name(const ek_dw *d, uint32_t c0, const float *w, uint32_t r) \
+    { return nine_f32(d, c0, w, r, stride, lines); }
+EK_NINE(nine1, 1, 3)
+EK_NINE(nine1_two, 1, 4)
+EK_NINE(nine2, 2, 3)
+EK_NINE(nine2_two, 2, 5)
+#undef EK_NINE
 
 static void dw_f32(const ek_dw *d)
 {
     const float *w = (const float *)(const void *)d->w;
-    const int nine = d->kh == 3 && d->kw == 3, stride = d->step == d->dx ? 1 : d->step == 2 * d->dx ? 2 : 0;
+    const int stride = d->kh != 3 || d->kw != 3 ? 0 : d->step == d->dx ? 1 : d->step == 2 * d->dx ? 2 : 0;
     for (uint32_t c0 = 0; c0 < d->channels; c0 += 4) {
         const float *b = w + (size_t)(c0 / 8) * 8 * (1 + (size_t)d->kh * d->kw) + c0 % 8;
         const float *x = (const float *)d->x + c0;
         float *y = (float *)d->y + c0;
         uint32_t left = d->channels - c0;
-        if (nine && left >= 4) {
-            if (stride == 1)
-                pixels9_f32(d, x, b, y, 1);
-            else if (stride == 2)
-                pixels9_f32(d, x, b, y, 2);
-            else
-                pixels9_f32(d, x, b, y, 0);
+        if (stride && left >= 4) {
+            const uint32_t r = d->row_step == stride * d->dy ? (stride == 1 ? nine1_two(d, c0, b, 0) : nine2_two(d, c0, b, 0)) : 0;
+            if (r < d->rows)
+                (stride == 1 ? nine1 : nine2)(d, c0, b, r);
             continue;
         }
         for (uint32_t row = d->rows; row; row--, x += d->row_step - (ptrdiff_t)d->count * d->step) {
@@ -264,6 +284,7 @@ void ek_dw_neon(ek_kernels *k)
     k->dw_s8_nr = 16;
     k->dw_f32_nr = 8;
     k->dw_rows = 1;
+    k->dw_edges |= EK_EDGES_F32_9;
 }
 #else
 typedef int ek_no_dw_neon; /* a translation unit must not be empty */

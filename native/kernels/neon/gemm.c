@@ -5,8 +5,8 @@
 
 enum { F32_MOST = 12 };
 
-/* the next row waits for this one: compilers start them all, and spill */
-#define AFTER(acc, next) __asm__ volatile("" : "+w"((acc)[0]), "+w"((acc)[1]), "+w"((acc)[2]), "+w"((acc)[3]), "+w"(next))
+/* the next row's products wait for this one: compilers start them all, and spill */
+#define AFTER(acc, a, b) __asm__ volatile("" : "+w"((acc)[0]), "+w"((acc)[1]), "+w"((acc)[2]), "+w"((acc)[3]), "+w"(a), "+w"(b))
 
 EK_INLINE int16x8_t two_low(int8x16_t u, int8x16_t a, int8x16_t v, int8x16_t b)
 {
@@ -22,45 +22,44 @@ static int small(const int8_t *w, size_t n)
     return vminvq_s8(low) != -128;
 }
 
-/* 4 inputs of 4 rows, each a lane of x, by 8 outputs */
-EK_INLINE void step(int32x4_t acc[4][4], const int8_t *p, const int8_t *w)
+/* 4 inputs of 4 rows by 8 outputs; moves on */
+EK_INLINE void step(int32x4_t acc[4][4], const int8_t **p, const int8_t **w)
 {
-    int8x16_t x = vld1q_s8(p), w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16);
-#define EK_ROW(r)                                                                              \
-    do {                                                                                       \
-        int8x16_t u = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), r));       \
-        acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(u)));         \
-        acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, u));                              \
-        acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(u)));         \
-        acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, u));                              \
-    } while (0)
-    EK_ROW(0);
-    EK_ROW(1);
-    EK_ROW(2);
-    EK_ROW(3);
-#undef EK_ROW
+    int32x4x4_t x = vld4q_dup_s32((const int32_t *)(const void *)*p);
+    int8x16_t w0 = vld1q_s8(*w), w1 = vld1q_s8(*w + 16);
+    *p += 16;
+    *w += 32;
+    EK_UNROLL for (unsigned r = 0; r < 4; r++) {
+        int8x16_t u = vreinterpretq_s8_s32(x.val[r]);
+        acc[r][0] = vpadalq_s16(acc[r][0], vmull_s8(vget_low_s8(w0), vget_low_s8(u)));
+        acc[r][1] = vpadalq_s16(acc[r][1], vmull_high_s8(w0, u));
+        acc[r][2] = vpadalq_s16(acc[r][2], vmull_s8(vget_low_s8(w1), vget_low_s8(u)));
+        acc[r][3] = vpadalq_s16(acc[r][3], vmull_high_s8(w1, u));
+    }
 }
 
 /* two such steps, whose products are added in 16 bits */
-EK_INLINE void step2(int32x4_t acc[4][4], const int8_t *p, const int8_t *w)
+EK_INLINE void step2(int32x4_t acc[4][4], const int8_t **p, const int8_t **w)
 {
-    int8x16_t x = vld1q_s8(p), z = vld1q_s8(p + 16);
-    int8x16_t a0 = vld1q_s8(w), a1 = vld1q_s8(w + 16), b0 = vld1q_s8(w + 32), b1 = vld1q_s8(w + 48);
-#define EK_ROW(r)                                                                              \
-    do {                                                                                       \
-        int8x16_t u = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(x), r));       \
-        int8x16_t v = vreinterpretq_s8_s32(vdupq_laneq_s32(vreinterpretq_s32_s8(z), r));       \
-        acc[r][0] = vpadalq_s16(acc[r][0], two_low(u, a0, v, b0));                             \
-        acc[r][1] = vpadalq_s16(acc[r][1], vmlal_high_s8(vmull_high_s8(a0, u), b0, v));        \
-        acc[r][2] = vpadalq_s16(acc[r][2], two_low(u, a1, v, b1));                             \
-        acc[r][3] = vpadalq_s16(acc[r][3], vmlal_high_s8(vmull_high_s8(a1, u), b1, v));        \
-        AFTER(acc[r], x);                                                                   \
-    } while (0)
-    EK_ROW(0);
-    EK_ROW(1);
-    EK_ROW(2);
-    EK_ROW(3);
-#undef EK_ROW
+    int8x16_t a[4]; /* 0, 1: of the first step */
+    int32x4x4_t x = vld4q_dup_s32((const int32_t *)(const void *)*p), z;
+    *p += 16;
+    EK_KEEP(*p);
+    z = vld4q_dup_s32((const int32_t *)(const void *)*p);
+    *p += 16;
+    EK_KEEP(*p);
+    EK_NEXT_PAIR(int8_t, a[0], a[1], *w);
+    EK_NEXT_PAIR(int8_t, a[2], a[3], *w);
+    EK_UNROLL for (unsigned r = 0; r < 4; r++) {
+        int8x16_t u = vreinterpretq_s8_s32(x.val[r]), v = vreinterpretq_s8_s32(z.val[r]);
+        acc[r][0] = vpadalq_s16(acc[r][0], two_low(u, a[0], v, a[2]));
+        acc[r][1] = vpadalq_s16(acc[r][1], vmlal_high_s8(vmull_high_s8(a[0], u), a[2], v));
+        acc[r][2] = vpadalq_s16(acc[r][2], two_low(u, a[1], v, a[3]));
+        acc[r][3] = vpadalq_s16(acc[r][3], vmlal_high_s8(vmull_high_s8(a[1], u), a[3], v));
+        AFTER(acc[r], a[0], a[1]);
+    }
+    EK_AFTER(acc[3][0], acc[3][3], *p);
+    EK_AFTER(acc[3][0], acc[3][3], *w);
 }
 
 /* 8 outputs of the 4 rows of a panel; acc[row][pair of outputs]: two partial sums each */
@@ -74,18 +73,14 @@ EK_INLINE void tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint3
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[r][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
     uint32_t steps = (k + 3) / 4;
-    for (; pairs && steps >= 4; steps -= 4, p += 64, w += 128) {
-        step2(acc, p, w);
-        step2(acc, p + 32, w + 64);
+    for (uint32_t i = pairs ? steps / 4 : 0; i; i--) {
+        step2(acc, &p, &w);
+        step2(acc, &p, &w);
     }
-    if (pairs && steps >= 2) {
-        step2(acc, p, w);
-        steps -= 2;
-        p += 32;
-        w += 64;
-    }
-    for (; steps; steps--, p += 16, w += 32)
-        step(acc, p, w);
+    if (pairs && steps & 2)
+        step2(acc, &p, &w);
+    for (steps = pairs ? steps & 1 : steps; steps; steps--)
+        step(acc, &p, &w);
     EK_UNROLL for (unsigned r = 0; r < 4; r++) {
         sums[r][0] = vpaddq_s32(acc[r][0], acc[r][1]);
         sums[r][1] = vpaddq_s32(acc[r][2], acc[r][3]);
@@ -144,20 +139,29 @@ static void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
 static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, 4); }
 static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, 4); }
 
-/* one input deep: 4 * nq rows by 8 outputs; lanes of x: rows */
-EK_INLINE void step_f32(float32x4_t acc[][2], const float *p, const float *w, const unsigned nq)
+/* one input deep: 4 rows, the lanes of x, by 8 outputs */
+EK_INLINE void step_f32(float32x4_t acc[][2], float32x4_t x, float32x4_t lo, float32x4_t hi)
 {
-    float32x4_t lo = vld1q_f32(w), hi = vld1q_f32(w + 4);
-    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
-        float32x4_t x = vld1q_f32(p + 16 * q);
-#define EK_ROW(i)                                                             \
-        acc[4 * q + i][0] = vfmaq_laneq_f32(acc[4 * q + i][0], lo, x, i);     \
-        acc[4 * q + i][1] = vfmaq_laneq_f32(acc[4 * q + i][1], hi, x, i);
-        EK_ROW(0)
-        EK_ROW(1)
-        EK_ROW(2)
-        EK_ROW(3)
+#define EK_ROW(i)                                             \
+    acc[i][0] = vfmaq_laneq_f32(acc[i][0], lo, x, i);         \
+    acc[i][1] = vfmaq_laneq_f32(acc[i][1], hi, x, i);
+    EK_ROW(0)
+    EK_ROW(1)
+    EK_ROW(2)
+    EK_ROW(3)
 #undef EK_ROW
+}
+
+/* two inputs deep, 4 * nq rows; moves on */
+EK_INLINE void step2_f32(float32x4_t acc[][2], const float **p, const float **w, const unsigned nq)
+{
+    float32x4_t v[4], x, z;
+    EK_NEXT_FOUR(float32x4x4_t, vld1q_f32_x4, v, *w);
+    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
+        EK_NEXT_PAIR(float, x, z, p[q]);
+        step_f32(acc + 4 * q, x, v[0], v[1]);
+        step_f32(acc + 4 * q, z, v[2], v[3]);
+        EK_AFTER_ROWS(acc + 4 * q, p[q + 1 < nq ? q + 1 : 0], *w);
     }
 }
 
@@ -165,40 +169,49 @@ EK_INLINE void step_f32(float32x4_t acc[][2], const float *p, const float *w, co
 EK_INLINE void finish_f32(ek_ends *e, float32x4_t acc[][2], const unsigned mr)
 {
     const float32x4_t lo = vdupq_n_f32(e->lo), hi = vdupq_n_f32(e->hi);
+    const ptrdiff_t ldy = e->ldy;
     float *y = (float *)e->y;
-    EK_UNROLL for (unsigned r = 0; r < mr; r++)
-        EK_UNROLL for (unsigned j = 0; j < 2; j++)
-            acc[r][j] = vminnmq_f32(vmaxnmq_f32(acc[r][j], lo), hi);
     if (e->left >= 8) {
-        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy) {
-            vst1q_f32(y, acc[r][0]);
-            vst1q_f32(y + 4, acc[r][1]);
+        EK_UNROLL for (unsigned r = 0; r < mr; r++) {
+            float32x4x2_t v;
+            EK_UNROLL for (unsigned j = 0; j < 2; j++)
+                v.val[j] = vminnmq_f32(vmaxnmq_f32(acc[r][j], lo), hi);
+            vst1q_f32_x2(y, v);
+            y += ldy;
+            EK_KEEP(y);
         }
     } else {
-        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += e->ldy) {
-            ek_store4_f32(y, acc[r][0], e->left);
-            if (e->left > 4)
-                ek_store4_f32(y + 4, acc[r][1], e->left - 4);
-        }
+        EK_UNROLL for (unsigned r = 0; r < mr; r++, y += ldy)
+            EK_UNROLL for (unsigned j = 0; j < 2; j++)
+                if (e->left > 4 * j)
+                    ek_store4_f32(y + 4 * j, vminnmq_f32(vmaxnmq_f32(acc[r][j], lo), hi), e->left - 4 * j);
     }
     e->y = y;
 }
 
+/* 8 outputs of the next 4 * nq rows; returns what follows them */
 EK_INLINE const uint8_t *tile_f32(ek_ends *e, const uint8_t *panel, const float *w, uint32_t k, const unsigned nq)
 {
-    const float *p = (const float *)(const void *)panel;
+    const size_t group = 4 * (size_t)((k + 3) & ~3u); /* floats */
+    const float *p[3];
     float32x4_t acc[12][2];
+    EK_UNROLL for (unsigned q = 0; q < nq; q++) {
+        p[q] = (const float *)(const void *)panel + q * group;
+        EK_KEEP(p[q]);
+    }
     EK_UNROLL for (unsigned r = 0; r < 4 * nq; r++)
         EK_LOAD_PAIR(float, acc[r][0], acc[r][1], w);
     w += 8;
-    for (uint32_t i = k / 4; i; i--, p += 16 * nq, w += 32)
+    for (uint32_t i = k / 8; i; i--)
         EK_UNROLL for (unsigned s = 0; s < 4; s++)
-            step_f32(acc, p + 4 * s, w + 8 * s, nq);
-    panel += 16 * nq * (size_t)((k + 3) & ~3u);
-    for (k %= 4; k; k--, p += 4, w += 8)
-        step_f32(acc, p, w, nq);
+            step2_f32(acc, p, &w, nq);
+    for (k %= 8; k > 1; k -= 2)
+        step2_f32(acc, p, &w, nq);
+    if (k)
+        EK_UNROLL for (unsigned q = 0; q < nq; q++)
+            step_f32(acc + 4 * q, vld1q_f32(p[q]), vld1q_f32(w), vld1q_f32(w + 4));
     finish_f32(e, acc, 4 * nq);
-    return panel;
+    return panel + 4 * nq * group;
 }
 
 static void block_f32(EK_BLOCK_ARGS)

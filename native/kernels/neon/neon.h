@@ -7,11 +7,67 @@
 
 /* the address is known when both vectors are: its loads wait, where compilers would start all and spill */
 #define EK_AFTER(u, v, address) __asm__ volatile("" : "+w"(u), "+w"(v), "+r"(address))
+/* so do two addresses for 8 sums, 2 times 4 or 4 times 2; GCC needs less */
+#if defined(__clang__)
+#define EK_AFTER_8(a, b, c, d, i, p, w)                                                                                   \
+    __asm__ volatile("" : "+w"((a)[0]), "+w"((a)[1]), "+w"((b)[i]), "+w"((b)[(i) + 1]), "+w"((c)[0]), "+w"((c)[1]),        \
+                     "+w"((d)[i]), "+w"((d)[(i) + 1]), "+r"(p), "+r"(w))
+#else
+#define EK_AFTER_8(a, b, c, d, i, p, w) ((void)(p), (void)(w))
+#endif
+#define EK_AFTER_ROWS(acc, p, w) EK_AFTER_8((acc)[0], (acc)[1], (acc)[2], (acc)[3], 0, p, w)
+#define EK_AFTER_PAIRS(acc, p, w) EK_AFTER_8((acc)[0], (acc)[0], (acc)[1], (acc)[1], 2, p, w)
 
 /* depthwise channels from c0 on: for ISAs that have a better way with the first */
 void ek_dw_s8_neon(const ek_dw *d, uint32_t c0);
 void ek_dw_neon(ek_kernels *k);
 void ek_elementwise_neon(ek_kernels *k);
+
+/* the vector at p, or to p, which moves on: LD1 and ST1 add for nothing */
+#define EK_NEXT_AT(v, p, step) \
+    __asm__("ld1 {%0.16b}, [%1], %2" : "=w"(v), "+r"(p) : "r"(step), "m"(*(const struct { uint8_t part[16]; } *)(const void *)(p)))
+#define EK_NEXT_HALF_AT(v, p, step) \
+    __asm__("ld1 {%0.8b}, [%1], %2" : "=w"(v), "+r"(p) : "r"(step), "m"(*(const struct { uint8_t part[8]; } *)(const void *)(p)))
+#define EK_PUT_AT(p, v, step) __asm__ volatile("st1 {%1.16b}, [%0], %2" : "+r"(p) : "w"(v), "r"(step) : "memory")
+
+/* Where the next column of a window's input rows lies.  Rows outside the image are one vector that is read again and again. */
+typedef struct ek_lines {
+    const uint8_t *at[5];
+    ptrdiff_t step[5]; /* bytes */
+} ek_lines;
+
+/* of output row r, from the window's first column on; x: channels of pixel (0, 0); size: bytes of an element */
+EK_INLINE void ek_lines_of(ek_lines *l, const ek_dw *d, const void *x, ptrdiff_t size, uint32_t r, const unsigned lines, const void *outside)
+{
+    const int64_t first = d->columns ? (int64_t)r * d->row_stride - (int32_t)d->top : 0;
+    const ptrdiff_t at = d->columns ? (ptrdiff_t)first * d->dy - (ptrdiff_t)d->left * d->dx : (ptrdiff_t)r * d->row_step;
+    EK_UNROLL for (unsigned k = 0; k < lines; k++) {
+        const int in = !d->columns || (first + k >= 0 && first + k < d->h);
+        l->at[k] = in ? (const uint8_t *)x + (at + (ptrdiff_t)k * d->dy) * size : (const uint8_t *)outside;
+        l->step[k] = in ? d->dx * size : 0;
+    }
+}
+
+EK_INLINE void ek_lines_on(ek_lines *l, const unsigned lines, const ptrdiff_t n)
+{
+    EK_UNROLL for (unsigned k = 0; k < lines; k++)
+        l->at[k] += n * l->step[k];
+}
+
+/* whether the first column lies outside the image: then it is passed */
+EK_INLINE int ek_first_outside(const ek_dw *d, ek_lines *l, const unsigned lines)
+{
+    if (!d->columns || !d->left)
+        return 0;
+    ek_lines_on(l, lines, 1);
+    return 1;
+}
+
+/* whether the last of three columns of a row's last window lies outside the image */
+EK_INLINE int ek_last_outside(const ek_dw *d, int stride)
+{
+    return d->columns && (d->count - 1) * (uint32_t)stride + 2 - d->left >= d->columns;
+}
 
 /* a vector that has been rounded to float32: hides it from contraction */
 #define EK_ROUND128(x) __asm__("" : "+w"(x))
@@ -107,6 +163,27 @@ EK_INLINE void ek_finish_dyn(const ek_ends *e, const uint8_t *head, float row_sc
 /* two vectors from p, which compilers would load once and move: half the instructions where many start alike */
 #define EK_LOAD_PAIR(type, u, v, p) \
     __asm__ volatile("ldp %q0, %q1, %2" : "=w"(u), "=w"(v) : "Q"(*(const struct { type part[32 / sizeof(type)]; } *)(const void *)(p)))
+
+/* the next two, and the next four: compilers would add to pointers by themselves, GCC also move each of LD1's four */
+#define EK_NEXT_PAIR(type, u, v, p)                                             \
+    __asm__ volatile("ldp %q0, %q1, [%2], #32" : "=w"(u), "=w"(v), "+r"(p)      \
+                     : "m"(*(const struct { type part[32 / sizeof(type)]; } *)(const void *)(p)))
+#if defined(__clang__)
+#define EK_NEXT_FOUR(type, load, v, p)                                          \
+    do {                                                                        \
+        type four = load(p);                                                    \
+        (p) += 64 / sizeof *(p);                                                \
+        EK_KEEP(p);                                                             \
+        EK_UNROLL for (unsigned i = 0; i < 4; i++)                              \
+            (v)[i] = four.val[i];                                               \
+    } while (0)
+#else
+#define EK_NEXT_FOUR(type, load, v, p)                                          \
+    do {                                                                        \
+        EK_NEXT_PAIR(char, (v)[0], (v)[1], p);                                  \
+        EK_NEXT_PAIR(char, (v)[2], (v)[3], p);                                  \
+    } while (0)
+#endif
 
 /* where the sums of 8 outputs start: at their biases, for gemm_dyn at 0 */
 EK_INLINE void ek_start(const uint8_t *head, const int dyn, int32x4_t bias[2])

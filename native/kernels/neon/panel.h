@@ -1,8 +1,8 @@
 /* Rows of a GEMM packed for register tiles: read from memory once, then by every block of outputs.
  *
- * A panel holds 12, 8 or 4 rows.  Sixteen bytes of each (a chunk) follow each other, by groups of `of` rows: four, then four
- * bytes of each row in turn (SDOT and FMLA by lane), or two, then eight of each in turn (SMMLA).  Packing also gathers the
- * windows of a convolution.  Rows that are left over, and rows too long for a panel, are multiplied one by one. */
+ * A panel holds 12, 8 or 4 rows in groups of four, four bytes of each row in turn (SDOT and FMLA by lane), or of two, eight of
+ * each in turn (SMMLA); groups follow each other.  Packing also gathers the windows of a convolution.  Rows that are left over,
+ * and rows too long for a panel, are multiplied one by one. */
 #ifndef EK_PANEL_H
 #define EK_PANEL_H
 #include "neon.h"
@@ -34,6 +34,19 @@ EK_INLINE const uint8_t *ek_next_row(ek_cursor *c)
         c->x = 0;
     }
     return p;
+}
+
+EK_INLINE void ek_next_rows(ek_cursor *c, const uint8_t *a[4], const unsigned n)
+{
+    if (c->x + n < c->width) { /* all of one line, and not its last */
+        EK_UNROLL for (unsigned i = 0; i < n; i++)
+            a[i] = c->row + (ptrdiff_t)i * c->lda;
+        c->row = a[n - 1] + c->lda;
+        c->x += n;
+    } else {
+        EK_UNROLL for (unsigned i = 0; i < n; i++)
+            a[i] = ek_next_row(c);
+    }
 }
 
 /* The runs of a row one after the other.  The last two vectors of a run may overlap: calls of memcpy cost more. */
@@ -75,54 +88,129 @@ EK_INLINE uint8x16_t ek_load_part(const uint8_t *p, uint32_t n)
     return vreinterpretq_u8_u32(v);
 }
 
-/* the first n bytes, 4, 8, 12 or 16, of each of `of` rows */
-EK_INLINE void ek_pack_chunk(const uint8_t *const a[4], uint8_t *to, const unsigned of, uint32_t n)
+/* 16 bytes of each of `of` rows; moves `to` on */
+EK_INLINE void ek_put_chunk(const uint8x16_t v[4], uint8_t **to, const unsigned of)
 {
-    uint8x16_t v[4];
     uint32x4x4_t four;
     uint64x2x2_t two;
-    EK_UNROLL for (unsigned i = 0; i < of; i++)
-        v[i] = n == 16 ? vld1q_u8(a[i]) : ek_load_part(a[i], n);
     if (of == 4) {
         EK_UNROLL for (unsigned i = 0; i < 4; i++)
             four.val[i] = vreinterpretq_u32_u8(v[i]);
-        vst4q_u32((uint32_t *)(void *)to, four);
+        vst4q_u32((uint32_t *)(void *)*to, four);
     } else {
         EK_UNROLL for (unsigned i = 0; i < 2; i++)
             two.val[i] = vreinterpretq_u64_u8(v[i]);
-        vst2q_u64((uint64_t *)(void *)to, two);
+        vst2q_u64((uint64_t *)(void *)*to, two);
+    }
+    *to += 16 * of;
+    EK_KEEP(*to);
+}
+
+/* n bytes of each of `of` rows, a multiple of 4; moves on */
+EK_INLINE void ek_pack_run(const uint8_t *a[4], uint8_t **to, const unsigned of, uint32_t n)
+{
+    uint8x16_t u[4], v[4];
+    for (uint32_t i = n / 32; i; i--) {
+        EK_UNROLL for (unsigned r = 0; r < of; r++)
+            EK_NEXT_PAIR(uint8_t, u[r], v[r], a[r]);
+        ek_put_chunk(u, to, of);
+        ek_put_chunk(v, to, of);
+    }
+    if (n & 16) {
+        EK_UNROLL for (unsigned r = 0; r < of; r++, a[r - 1] += 16)
+            u[r] = vld1q_u8(a[r]);
+        ek_put_chunk(u, to, of);
+    }
+    if (n % 16 == 8) {
+        EK_UNROLL for (unsigned r = 0; r < of; r++)
+            u[r] = ek_load_part(a[r], 8);
+        ek_put_chunk(u, to, of);
+    } else if (n % 16) {
+        EK_UNROLL for (unsigned r = 0; r < of; r++)
+            u[r] = ek_load_part(a[r], n % 16);
+        ek_put_chunk(u, to, of);
     }
 }
 
-/* the next `of` rows to every `stride`-th byte of `to`; room: for as many rows, where runs are no chunks */
-EK_INLINE void ek_pack_group(ek_cursor *c, uint8_t *to, size_t stride, uint8_t *room, const unsigned of)
+/* the next `of` rows; room: for as many, where runs are no chunks; `in`: bytes of an input */
+EK_INLINE void ek_pack_group(ek_cursor *c, uint8_t *to, uint8_t *room, const unsigned of, const uint32_t in)
 {
     const uint8_t *a[4];
     uint32_t bytes = c->bytes, segment = c->segment;
-    ptrdiff_t gap = c->gap - (ptrdiff_t)segment;
-    EK_UNROLL for (unsigned i = 0; i < of; i++)
-        a[i] = ek_next_row(c);
-    if (segment < bytes && segment % 16) {
+    const ptrdiff_t gap = c->gap - (ptrdiff_t)segment;
+    ek_next_rows(c, a, of);
+    if (segment == bytes) {
+        ek_pack_run(a, &to, of, bytes);
+    } else if (segment % 16 == 0) {
+        for (uint32_t k = 0; k < bytes; k += segment) {
+            ek_pack_run(a, &to, of, segment);
+            EK_UNROLL for (unsigned r = 0; r < of; r++)
+                a[r] += gap;
+        }
+    } else if (in == 4 && segment >= 16) { /* the last two chunks of a run overlap */
+        for (uint32_t k = 0; k < bytes; k += segment) {
+            uint8_t *end = to + (segment - 16) * 4;
+            ek_pack_run(a, &to, of, segment & ~15u);
+            EK_UNROLL for (unsigned r = 0; r < of; r++)
+                a[r] += (ptrdiff_t)(segment % 16) - 16;
+            to = end;
+            ek_pack_run(a, &to, of, 16);
+            EK_UNROLL for (unsigned r = 0; r < of; r++)
+                a[r] += gap;
+        }
+    } else {
         EK_UNROLL for (unsigned i = 0; i < of; i++, room += (bytes + 15) & ~15u) {
             ek_gather(c, a[i], room);
             a[i] = room;
         }
-        segment = bytes = (bytes + 15) & ~15u; /* what follows the inputs meets weights of 0, or none */
+        ek_pack_run(a, &to, of, (bytes + 15) & ~15u); /* what follows the inputs meets weights of 0, or none */
     }
-    for (uint32_t k = 0; k < bytes; k += segment) {
-        for (uint32_t i = segment / 16; i; i--, to += stride) {
-            ek_pack_chunk(a, to, of, 16);
-            EK_UNROLL for (unsigned r = 0; r < of; r++)
-                a[r] += 16;
+}
+
+/* Windows of three runs of 9 bytes, 3x3 of three channels, four rows at a time: as vectors of the panel, each of one run or two. */
+enum { EK_RGB = 9 };
+EK_INLINE unsigned ek_rgb_place(unsigned v, const unsigned of) { return of == 4 ? 4 * v : v % 4 * 8; }
+
+/* where run i of four rows, `lda` apart, has the bytes of vector v: of two vectors that hold `span` bytes, the first and last 16 */
+EK_INLINE uint8x16_t ek_rgb_at(unsigned v, unsigned i, uint8_t lda, uint8_t span, const unsigned of)
+{
+    static const uint8_t count[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+    const uint8x16_t n = vld1q_u8(count);
+    const uint8x16_t row = of == 4 ? vshrq_n_u8(n, 2) : vaddq_u8(vshrq_n_u8(n, 3), vdupq_n_u8((uint8_t)(v / 4 * 2)));
+    uint8x16_t p = vandq_u8(n, vdupq_n_u8(of == 4 ? 3 : 7));
+    p = vaddq_u8(p, vdupq_n_u8((uint8_t)(ek_rgb_place(v, of) - EK_RGB * i)));
+    const uint8x16_t in = vcltq_u8(p, vdupq_n_u8(EK_RGB));
+    p = vmlaq_u8(p, row, vdupq_n_u8(lda));
+    p = vaddq_u8(p, vandq_u8(vcgeq_u8(p, vdupq_n_u8(16)), vdupq_n_u8((uint8_t)(32 - span))));
+    return vornq_u8(p, in);
+}
+
+/* the next m rows, a multiple of 4 */
+EK_INLINE void ek_pack_rgb(ek_cursor *c, uint8_t *to, uint32_t m, const unsigned of)
+{
+    const uint32_t span = 3 * (uint32_t)c->lda + EK_RGB;
+    const unsigned vectors = of == 4 ? 7 : 8;
+    uint8x16_t at[8][2];
+    EK_UNROLL for (unsigned v = 0; v < 8; v++)
+        EK_UNROLL for (unsigned i = 0; i < 2; i++)
+            at[v][i] = ek_rgb_at(v, ek_rgb_place(v, of) / EK_RGB + i, (uint8_t)c->lda, (uint8_t)span, of);
+    for (; m; m -= 4, to += 128) {
+        uint8x16x2_t run[3];
+        const uint8_t *rows[4], *a;
+        ek_next_rows(c, rows, 4);
+        a = rows[0];
+        EK_UNROLL for (unsigned i = 0; i < 3; i++, a += c->gap) {
+            run[i].val[0] = vld1q_u8(a);
+            run[i].val[1] = vld1q_u8(a + span - 16);
         }
-        if (segment < bytes)
-            EK_UNROLL for (unsigned r = 0; r < of; r++)
-                a[r] += gap;
+        EK_UNROLL for (unsigned v = 0; v < vectors; v++) {
+            const unsigned first = ek_rgb_place(v, of) / EK_RGB, last = (ek_rgb_place(v, of) + (of == 4 ? 3 : 7)) / EK_RGB;
+            uint8x16_t x = vqtbl2q_u8(run[first], at[v][0]);
+            if (last > first && last < 3)
+                x = vqtbx2q_u8(x, run[last], at[v][1]);
+            vst1q_u8(to + 16 * v, x);
+        }
     }
-    if (bytes % 16 == 8)
-        ek_pack_chunk(a, to, of, 8);
-    else if (bytes % 16)
-        ek_pack_chunk(a, to, of, bytes % 16);
 }
 
 /* sum of the int8 of one row whose first k are inputs */
@@ -141,15 +229,12 @@ static inline int32_t ek_row_sum_neon(const ek_cursor *c, const uint8_t *row, ui
     return sum + vaddvq_s32(s);
 }
 
-/* one block of outputs of m rows (a multiple of 4), packed in panels of `most` rows and what is left */
+/* one block of outputs of m rows (a multiple of 4), packed */
 #define EK_BLOCK_ARGS const ek_gemm *g, const ek_ends *given, const uint8_t *panel, const uint8_t *head, uint32_t m
 typedef void ek_block_fn(EK_BLOCK_ARGS);
 /* all outputs of one row */
 #define EK_ROW_ARGS const ek_gemm *g, const ek_ends *given, const ek_cursor *c, const uint8_t *a
 typedef void ek_row_fn(EK_ROW_ARGS);
-
-/* rows of the next panel */
-EK_INLINE uint32_t ek_panel_rows(uint32_t m, const uint32_t most) { return m >= most ? most : most > 8 && m >= 8 ? 8 : 4; }
 
 /* the sums of the next m rows times the weight zero point */
 EK_INLINE void ek_adjust(const ek_gemm *g, ek_cursor c, uint32_t m, int32_t *adj)
@@ -171,6 +256,7 @@ EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *block
     uint32_t most_now = EK_PANEL_NEAR / row_bytes;
     if (most_now < most)
         most_now = EK_PANEL_BYTES / row_bytes < most ? EK_PANEL_BYTES / row_bytes : most;
+    const int rgb = in == 1 && c.segment == EK_RGB && g->k == 3 * EK_RGB && c.width % 4 == 0 && c.lda >= 3 && c.lda <= 6;
     if (c.segment < c.bytes && c.segment % 16 && row_bytes * of > EK_GATHER_BYTES)
         most_now = 0;
     most_now = most_now < EK_PANEL_ROWS ? most_now : EK_PANEL_ROWS;
@@ -198,12 +284,10 @@ EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *block
             }
             row(g, &e, &now, a);
         } else {
-            uint8_t *to = panel;
-            for (uint32_t i = m, now; i; i -= now, to += now * row_bytes) {
-                now = ek_panel_rows(i, most);
-                for (uint32_t r = 0; r < now; r += of)
-                    ek_pack_group(&c, to + r * 16, now * 16, room, of);
-            }
+            if (rgb)
+                ek_pack_rgb(&c, panel, m, of);
+            for (uint32_t r = 0; !rgb && r < m; r += of)
+                ek_pack_group(&c, panel + r * row_bytes, room, of, in);
             const uint8_t *w = g->w;
             for (uint32_t n = 0; n < g->n; n += 8, w += block, e.left -= 8) {
                 e.y = y + (size_t)n * out;
