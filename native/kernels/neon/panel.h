@@ -186,7 +186,7 @@ EK_INLINE uint8x16_t ek_rgb_at(unsigned v, unsigned i, uint8_t lda, uint8_t span
 }
 
 /* the next m rows, a multiple of 4 */
-EK_INLINE void ek_pack_rgb(ek_cursor *c, uint8_t *to, uint32_t m, const unsigned of)
+EK_INLINE void ek_pack_rgb_of(ek_cursor *c, uint8_t *to, uint32_t m, const unsigned of)
 {
     const uint32_t span = 3 * (uint32_t)c->lda + EK_RGB;
     const unsigned vectors = of == 4 ? 7 : 8;
@@ -212,6 +212,10 @@ EK_INLINE void ek_pack_rgb(ek_cursor *c, uint8_t *to, uint32_t m, const unsigned
         }
     }
 }
+
+/* each on its own: GEMMs of one row would pay for saving its registers */
+static __attribute__((noinline)) void ek_pack_rgb2(ek_cursor *c, uint8_t *to, uint32_t m) { ek_pack_rgb_of(c, to, m, 2); }
+static __attribute__((noinline)) void ek_pack_rgb4(ek_cursor *c, uint8_t *to, uint32_t m) { ek_pack_rgb_of(c, to, m, 4); }
 
 /* sum of the int8 of one row whose first k are inputs */
 static inline int32_t ek_row_sum_neon(const ek_cursor *c, const uint8_t *row, uint32_t k)
@@ -285,7 +289,7 @@ EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *block
             row(g, &e, &now, a);
         } else {
             if (rgb)
-                ek_pack_rgb(&c, panel, m, of);
+                (of == 4 ? ek_pack_rgb4 : ek_pack_rgb2)(&c, panel, m);
             for (uint32_t r = 0; !rgb && r < m; r += of)
                 ek_pack_group(&c, panel + r * row_bytes, room, of, in);
             const uint8_t *w = g->w;
