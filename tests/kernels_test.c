@@ -234,6 +234,9 @@ static uint32_t *widened(const ek_kernels *k, ek_gemm *g, uint32_t kp)
     return first;
 }
 
+/* depth of a block that the kernels read */
+static uint16_t s8_kr(const ek_kernels *k) { return k->s8_kr_too && !(rnd() & 3) ? k->s8_kr_too : k->s8_kr; }
+
 /* Some GEMMs as windows, where the kernel reads them: sets g and k, returns the elements of a. */
 static size_t windows(const ek_kernels *k, ek_gemm *g, int bit, uint32_t odd_k)
 {
@@ -277,7 +280,7 @@ static void gathered(ek_gemm *g, uint8_t *to, uint32_t kp, uint32_t size)
 
 static void test_gemm_s8(const ek_kernels *k)
 {
-    ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .xoff = k->s8_xoff, .encoding = k->s8_encoding };
+    ek_gemm g = { .nr = k->s8_nr, .kr = s8_kr(k), .xoff = k->s8_xoff, .encoding = k->s8_encoding };
     if (k->s8_xoff == EK_XOFF_ANY)
         g.xoff = rnd() & 1 ? 128 : 0;
     shape(&g, 150);
@@ -438,7 +441,7 @@ static void test_windows(const ek_kernels *k)
 
 static void test_gemm_dyn(const ek_kernels *k)
 {
-    ek_gemm g = { .nr = k->s8_nr, .kr = k->s8_kr, .encoding = k->s8_encoding, .lo = -1e9f, .hi = 1e9f };
+    ek_gemm g = { .nr = k->s8_nr, .kr = s8_kr(k), .encoding = k->s8_encoding, .lo = -1e9f, .hi = 1e9f };
     shape(&g, 150);
     if (rnd() & 1) {
         g.lo = -1.0f;

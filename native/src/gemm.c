@@ -24,6 +24,12 @@ static const uint8_t *packed_s8(const ek_ctx *c, uint32_t i, const ek_variant **
     return w ? w : dense_s8(c, i, k->s8_xoff, v);
 }
 
+/* whether the CPU's kernels read the blocks of a variant */
+static int layout_fits(const ek_kernels *k, const ek_variant *v)
+{
+    return v->nr == k->s8_nr && (v->kr == k->s8_kr || v->kr == k->s8_kr_too);
+}
+
 /* ek_rows_setup of an encoding: ek_open has looked at its lists, which hold for the n and k of the tensor */
 static int sparse(const ek_ctx *c, ek_rows *r, const ek_variant *v, const uint8_t *w, uint32_t i, const ek_view *y, uint32_t n,
                   uint32_t k, uint32_t groups)
@@ -67,7 +73,7 @@ static int grouped(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t n, uint32_t
     r->group_bytes = v->bytes;
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr };
-    r->fn = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && !c->k->s8_encoding ? c->k->gemm_dyn : ek_gemm_dyn_portable;
+    r->fn = layout_fits(c->k, v) && !c->k->s8_encoding ? c->k->gemm_dyn : ek_gemm_dyn_portable;
     return r->fn != 0;
 }
 
@@ -107,13 +113,13 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
                      .encoding = (uint8_t)encoding };
-    int fits = v->nr == c->k->s8_nr && v->kr == c->k->s8_kr && encoding == c->k->s8_encoding;
+    int own = layout_fits(c->k, v) && encoding == c->k->s8_encoding;
     if (dynamic)
-        r->fn = fits ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
+        r->fn = own ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
     else if (is_float)
         r->fn = v->nr == c->k->f32_nr && v->kr == 1 ? c->k->gemm_f32 : EK_USES(GEMM_F32) ? ek_gemm_f32_portable : 0;
     else
-        r->fn = fits && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff)
+        r->fn = own && (c->k->s8_xoff == EK_XOFF_ANY || c->k->s8_xoff == v->xoff)
                     ? c->k->gemm_s8 : EK_USES(GEMM_S8) && EK_FOREIGN ? ek_gemm_s8_portable : 0;
     r->widen = !is_float && r->fn == c->k->gemm_s8 ? c->k->widen : 0;
     return r->fn && (!is_float || dynamic || v->kr == 1);

@@ -124,7 +124,7 @@ typedef struct ek_kernels {
     uint8_t wino_lanes;                  /* 0: none */
     uint8_t isa[24];                     /* EK_ISA_* of each slot, by EK_K_* */
     /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
-    uint8_t s8_nr, s8_kr, s8_encoding, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
+    uint8_t s8_nr, s8_kr, s8_kr_too /* another they read; 0: none */, s8_encoding, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
     uint8_t nm_nr, nm_kr, blocks_nr, blocks_kr; /* sparse weights; 0: only the portable kernel reads them */
     /* rows a tile should have at most (scratch permitting) */
     uint8_t tile_rows;

@@ -1,4 +1,5 @@
-/* GEMM with SDOT.  Blocks of 8 outputs, 4 inputs deep; a vector of a panel holds 4 inputs of 4 rows, each its lane. */
+/* GEMM with SDOT.  Blocks of 8 outputs, 4 inputs deep; a vector of a panel holds 4 inputs of 4 rows, each its lane.  What was packed
+ * for SMMLA, 8 deep, is multiplied row by row. */
 #if defined(__aarch64__)
 #include "dotprod.h"
 
@@ -71,9 +72,27 @@ EK_INLINE EK_DOT void block(EK_BLOCK_ARGS, const int dyn)
         tile(&e, panel, head, k, dyn, 1);
 }
 
+/* 16 inputs of a row, four deep, by 8 outputs */
+EK_INLINE EK_DOT void row_chunk4(int32x4_t acc[1][2], int8x16_t x, const int8_t **w)
+{
+    int8x16x4_t u = vld1q_s8_x4(*w), v;
+    *w += 64;
+    EK_KEEP(*w);
+    v = vld1q_s8_x4(*w);
+    *w += 64;
+    acc[0][0] = vdotq_laneq_s32(acc[0][0], u.val[0], x, 0);
+    acc[0][1] = vdotq_laneq_s32(acc[0][1], u.val[1], x, 0);
+    acc[0][0] = vdotq_laneq_s32(acc[0][0], u.val[2], x, 1);
+    acc[0][1] = vdotq_laneq_s32(acc[0][1], u.val[3], x, 1);
+    acc[0][0] = vdotq_laneq_s32(acc[0][0], v.val[0], x, 2);
+    acc[0][1] = vdotq_laneq_s32(acc[0][1], v.val[1], x, 2);
+    acc[0][0] = vdotq_laneq_s32(acc[0][0], v.val[2], x, 3);
+    acc[0][1] = vdotq_laneq_s32(acc[0][1], v.val[3], x, 3);
+}
+
 /* nb blocks of outputs of one row */
-EK_INLINE EK_DOT void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
-                               const unsigned nb)
+EK_INLINE EK_DOT void row_tile4(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
+                                const unsigned nb)
 {
     const int8_t *w[4];
     int32x4_t acc[4][1][2];
@@ -87,19 +106,7 @@ EK_INLINE EK_DOT void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *ro
         for (uint32_t i = c->segment / 16; i; i--, a += 16) {
             int8x16_t x = vld1q_s8(a);
             EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-                int8x16x4_t u = vld1q_s8_x4(w[b]), v;
-                w[b] += 64;
-                EK_KEEP(w[b]);
-                v = vld1q_s8_x4(w[b]);
-                w[b] += 64;
-                acc[b][0][0] = vdotq_laneq_s32(acc[b][0][0], u.val[0], x, 0);
-                acc[b][0][1] = vdotq_laneq_s32(acc[b][0][1], u.val[1], x, 0);
-                acc[b][0][0] = vdotq_laneq_s32(acc[b][0][0], u.val[2], x, 1);
-                acc[b][0][1] = vdotq_laneq_s32(acc[b][0][1], u.val[3], x, 1);
-                acc[b][0][0] = vdotq_laneq_s32(acc[b][0][0], v.val[0], x, 2);
-                acc[b][0][1] = vdotq_laneq_s32(acc[b][0][1], v.val[1], x, 2);
-                acc[b][0][0] = vdotq_laneq_s32(acc[b][0][0], v.val[2], x, 3);
-                acc[b][0][1] = vdotq_laneq_s32(acc[b][0][1], v.val[3], x, 3);
+                row_chunk4(acc[b], x, &w[b]);
                 EK_AFTER(acc[b][0][0], acc[b][0][1], w[b + 1 < nb ? b + 1 : 0]);
             }
         }
@@ -116,30 +123,81 @@ EK_INLINE EK_DOT void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *ro
         ek_finish_row(e, head + b * size, acc[b], dyn);
 }
 
-EK_INLINE EK_DOT void row(EK_ROW_ARGS, const int dyn)
+/* the same of blocks 8 inputs deep; acc[block][pair of outputs]: two partial sums each */
+EK_INLINE EK_DOT void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
+                                const unsigned nb)
+{
+    const int32x4_t none = vdupq_n_s32(0);
+    const int8_t *w[4];
+    int32x4_t acc[4][4], bias[2];
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        ek_start(head + b * size, dyn, bias);
+        EK_UNROLL for (unsigned j = 0; j < 4; j++)
+            acc[b][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
+        w[b] = (const int8_t *)head + b * size + 64;
+        EK_KEEP(w[b]);
+    }
+    for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
+        const uint8_t *a = row;
+        for (uint32_t i = c->segment / 8; i; i--, a += 8) {
+            int8x16_t x = vreinterpretq_s8_u64(vld1q_dup_u64((const uint64_t *)(const void *)a));
+            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+                int8x16x4_t v = vld1q_s8_x4(w[b]);
+                w[b] += 64;
+                EK_UNROLL for (unsigned j = 0; j < 4; j++)
+                    acc[b][j] = vdotq_s32(acc[b][j], v.val[j], x);
+                EK_AFTER(acc[b][0], acc[b][1], w[b + 1 < nb ? b + 1 : 0]);
+                EK_AFTER(acc[b][2], acc[b][3], w[b + 1 < nb ? b + 1 : 0]);
+            }
+        }
+    }
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        int32x4_t sums[1][2] = { { vpaddq_s32(acc[b][0], acc[b][1]), vpaddq_s32(acc[b][2], acc[b][3]) } };
+        ek_finish_row(e, head + b * size, sums, dyn);
+    }
+}
+
+EK_INLINE EK_DOT void row(EK_ROW_ARGS, const int dyn, const uint32_t kr)
 {
     ek_ends e = *given;
-    const size_t size = ek_block_s8(8, 4, g->k);
+    const size_t size = ek_block_s8(8, kr, g->k);
     const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
     for (; (size_t)(end - w) >= 4 * size; w += 4 * size)
-        row_tile(&e, c, a, w, size, dyn, 4);
+        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, w, size, dyn, 4);
     for (; w < end; w += size)
-        row_tile(&e, c, a, w, size, dyn, 1);
+        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, w, size, dyn, 1);
 }
 
 static EK_DOT void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
 static EK_DOT void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
-static EK_DOT void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0); }
-static EK_DOT void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
-static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, MOST); }
-static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, MOST); }
+static EK_DOT void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 4); }
+static EK_DOT void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1, 4); }
+EK_DOT void ek_row8_s8_dotprod(EK_ROW_ARGS) { row(g, given, c, a, 0, 8); }
+EK_DOT void ek_row8_dyn_dotprod(EK_ROW_ARGS) { row(g, given, c, a, 1, 8); }
+
+void ek_gemm_s8_dotprod(const ek_gemm *g)
+{
+    if (g->kr == 4)
+        ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, MOST);
+    else
+        ek_gemm_panels(g, 0, 0, ek_row8_s8_dotprod, 1, 1, 4, 4);
+}
+
+void ek_gemm_dyn_dotprod(const ek_gemm *g)
+{
+    if (g->kr == 4)
+        ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, MOST);
+    else
+        ek_gemm_panels(g, 0, 0, ek_row8_dyn_dotprod, 1, 4, 4, 4);
+}
 
 void ek_kernels_dotprod(ek_kernels *k)
 {
-    EK_SET(k, gemm_s8, GEMM_S8, gemm_s8, EK_ISA_DOTPROD);
-    EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_DOTPROD);
+    EK_SET(k, gemm_s8, GEMM_S8, ek_gemm_s8_dotprod, EK_ISA_DOTPROD);
+    EK_SET(k, gemm_dyn, GEMM_DYN, ek_gemm_dyn_dotprod, EK_ISA_DOTPROD);
     k->s8_nr = 8;
     k->s8_kr = 4;
+    k->s8_kr_too = 8;
     k->s8_xoff = 0;
     k->windows |= 1;
     k->odd_k = EK_ODD_K;

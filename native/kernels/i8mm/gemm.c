@@ -1,7 +1,7 @@
 /* GEMM with SMMLA: 2 rows x 8 inputs by 2 outputs x 8 inputs.  Blocks of 8 outputs, 8 inputs deep.  A single row would leave
- * half of SMMLA idle: SDOT does it. */
+ * half of SMMLA idle: SDOT does it, and what was packed for SDOT. */
 #if defined(__aarch64__)
-#include "../neon/panel.h"
+#include "../dotprod/dotprod.h"
 
 #define EK_I8MM __attribute__((target("arch=armv8.2-a+dotprod+i8mm")))
 enum { MOST = 8 };
@@ -127,57 +127,24 @@ EK_INLINE EK_I8MM void block(EK_BLOCK_ARGS, const int dyn)
         tile(&e, panel, head, k, dyn, 2);
 }
 
-/* nb blocks of outputs of one row; acc[block][pair of outputs]: two partial sums each */
-EK_INLINE EK_I8MM void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
-                                const unsigned nb)
-{
-    const int32x4_t none = vdupq_n_s32(0);
-    const int8_t *w[4];
-    int32x4_t acc[4][4], bias[2];
-    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        ek_start(head + b * size, dyn, bias);
-        EK_UNROLL for (unsigned j = 0; j < 4; j++)
-            acc[b][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
-        w[b] = (const int8_t *)head + b * size + 64;
-        EK_KEEP(w[b]);
-    }
-    for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
-        const uint8_t *a = row;
-        for (uint32_t i = c->segment / 8; i; i--, a += 8) {
-            int8x16_t x = vreinterpretq_s8_u64(vld1q_dup_u64((const uint64_t *)(const void *)a));
-            EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-                int8x16x4_t v = vld1q_s8_x4(w[b]);
-                w[b] += 64;
-                EK_UNROLL for (unsigned j = 0; j < 4; j++)
-                    acc[b][j] = vdotq_s32(acc[b][j], v.val[j], x);
-                EK_AFTER(acc[b][0], acc[b][1], w[b + 1 < nb ? b + 1 : 0]);
-                EK_AFTER(acc[b][2], acc[b][3], w[b + 1 < nb ? b + 1 : 0]);
-            }
-        }
-    }
-    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        int32x4_t sums[1][2] = { { vpaddq_s32(acc[b][0], acc[b][1]), vpaddq_s32(acc[b][2], acc[b][3]) } };
-        ek_finish_row(e, head + b * size, sums, dyn);
-    }
-}
-
-EK_INLINE EK_I8MM void row(EK_ROW_ARGS, const int dyn)
-{
-    ek_ends e = *given;
-    const size_t size = ek_block_s8(8, 8, g->k);
-    const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
-    for (; (size_t)(end - w) >= 4 * size; w += 4 * size)
-        row_tile(&e, c, a, w, size, dyn, 4);
-    for (; w < end; w += size)
-        row_tile(&e, c, a, w, size, dyn, 1);
-}
-
 static EK_I8MM void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
 static EK_I8MM void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
-static EK_I8MM void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0); }
-static EK_I8MM void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
-static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_s8, row_s8, 1, 1, 2, MOST); }
-static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_dyn, row_dyn, 1, 4, 2, MOST); }
+
+static void gemm_s8(const ek_gemm *g)
+{
+    if (g->kr == 8)
+        ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_s8, ek_row8_s8_dotprod, 1, 1, 2, MOST);
+    else
+        ek_gemm_s8_dotprod(g);
+}
+
+static void gemm_dyn(const ek_gemm *g)
+{
+    if (g->kr == 8)
+        ek_gemm_panels(g, ek_block_s8(8, 8, g->k), block_dyn, ek_row8_dyn_dotprod, 1, 4, 2, MOST);
+    else
+        ek_gemm_dyn_dotprod(g);
+}
 
 void ek_kernels_i8mm(ek_kernels *k)
 {
@@ -185,6 +152,7 @@ void ek_kernels_i8mm(ek_kernels *k)
     EK_SET(k, gemm_dyn, GEMM_DYN, gemm_dyn, EK_ISA_I8MM);
     k->s8_nr = 8;
     k->s8_kr = 8;
+    k->s8_kr_too = 4;
     k->s8_xoff = 0;
     k->windows |= 1;
     k->odd_k = EK_ODD_K;

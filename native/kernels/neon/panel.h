@@ -248,7 +248,7 @@ EK_INLINE void ek_adjust(const ek_gemm *g, ek_cursor c, uint32_t m, int32_t *adj
 }
 
 /* A GEMM by panels of groups of `of` rows, `most` (12, 8 or 4) rows of a tile; `in` and `out`: bytes of an input and output;
- * `block`: bytes of a block of weights. */
+ * `block`: bytes of a block of weights; `blocks`: NULL where all rows are multiplied one by one. */
 EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *blocks, ek_row_fn *row, const uint32_t in, const uint32_t out,
                               const unsigned of, const uint32_t most)
 {
@@ -261,7 +261,7 @@ EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *block
     if (most_now < most)
         most_now = EK_PANEL_BYTES / row_bytes < most ? EK_PANEL_BYTES / row_bytes : most;
     const int rgb = in == 1 && c.segment == EK_RGB && g->k == 3 * EK_RGB && c.width % 4 == 0 && c.lda >= 3 && c.lda <= 6;
-    if (c.segment < c.bytes && c.segment % 16 && row_bytes * of > EK_GATHER_BYTES)
+    if (!blocks || (c.segment < c.bytes && c.segment % 16 && row_bytes * of > EK_GATHER_BYTES))
         most_now = 0;
     most_now = most_now < EK_PANEL_ROWS ? most_now : EK_PANEL_ROWS;
     most_now -= most_now % (most_now < most ? 4 : most);
