@@ -1,5 +1,6 @@
 /* GEMM with Advanced SIMD alone.  Blocks of 8 outputs, 4 inputs deep: SMULL makes 16-bit products of two outputs by 4
- * inputs, SADALP adds neighbours to 32 bits.  A second product fits in 16 bits where no weight is -128. */
+ * inputs, SADALP adds neighbours to 32 bits.  A second product fits in 16 bits where no weight is -128.
+ * What was packed for SMMLA, 8 deep, is multiplied row by row. */
 #if defined(__aarch64__)
 #include "panel.h"
 
@@ -123,21 +124,62 @@ EK_INLINE void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *a, const 
     ek_finish_row(e, head, sums, dyn);
 }
 
-EK_INLINE void row(EK_ROW_ARGS, const int dyn)
+/* the same of blocks 8 inputs deep; acc[output]: four partial sums */
+EK_INLINE void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const int dyn)
+{
+    const int8_t *w = (const int8_t *)head + 64;
+    int32x4_t acc[8], sums[1][2];
+    EK_UNROLL for (unsigned j = 0; j < 8; j++)
+        acc[j] = vdupq_n_s32(0);
+    for (uint32_t done = 0; done < c->bytes; done += c->segment, a += c->gap - (ptrdiff_t)c->segment)
+        for (uint32_t k = 0; k < c->segment; k += 8, a += 8, w += 64) {
+            int8x8_t x = vld1_s8((const int8_t *)a);
+            int8x16_t u = vcombine_s8(x, x);
+            EK_UNROLL for (unsigned j = 0; j < 8; j += 2) {
+                int8x16_t v = vld1q_s8(w + 8 * j);
+                acc[j] = vpadalq_s16(acc[j], vmull_s8(vget_low_s8(v), x));
+                acc[j + 1] = vpadalq_s16(acc[j + 1], vmull_high_s8(v, u));
+            }
+        }
+    ek_start(head, dyn, sums[0]);
+    EK_UNROLL for (unsigned h = 0; h < 2; h++) {
+        int32x4_t low = vpaddq_s32(acc[4 * h], acc[4 * h + 1]), high = vpaddq_s32(acc[4 * h + 2], acc[4 * h + 3]);
+        sums[0][h] = vaddq_s32(sums[0][h], vpaddq_s32(low, high));
+    }
+    ek_finish_row(e, head, sums, dyn);
+}
+
+EK_INLINE void row(EK_ROW_ARGS, const int dyn, const uint32_t kr)
 {
     ek_ends e = *given;
-    const size_t size = ek_block_s8(8, 4, g->k);
+    const size_t size = ek_block_s8(8, kr, g->k);
     const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
     for (; w < end; w += size)
-        row_tile(&e, c, a, w, dyn);
+        (kr == 4 ? row_tile : row_tile8)(&e, c, a, w, dyn);
 }
 
 static void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
 static void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
-static void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0); }
-static void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1); }
-static void gemm_s8(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, 4); }
-static void gemm_dyn(const ek_gemm *g) { ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, 4); }
+static void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 4); }
+static void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1, 4); }
+static void row8_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 8); }
+static void row8_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1, 8); }
+
+static void gemm_s8(const ek_gemm *g)
+{
+    if (g->kr == 4)
+        ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_s8, row_s8, 1, 1, 4, 4);
+    else
+        ek_gemm_panels(g, 0, 0, row8_s8, 1, 1, 4, 4);
+}
+
+static void gemm_dyn(const ek_gemm *g)
+{
+    if (g->kr == 4)
+        ek_gemm_panels(g, ek_block_s8(8, 4, g->k), block_dyn, row_dyn, 1, 4, 4, 4);
+    else
+        ek_gemm_panels(g, 0, 0, row8_dyn, 1, 4, 4, 4);
+}
 
 /* one input deep: 4 rows, the lanes of x, by 8 outputs */
 EK_INLINE void step_f32(float32x4_t acc[][2], float32x4_t x, float32x4_t lo, float32x4_t hi)
@@ -294,6 +336,7 @@ void ek_kernels_neon(ek_kernels *k)
     EK_SET(k, gemm_f32, GEMM_F32, gemm_f32, EK_ISA_NEON);
     k->s8_nr = 8;
     k->s8_kr = 4;
+    k->s8_kr_too = 8;
     k->s8_xoff = 0;
     k->f32_nr = 8;
     k->tile_rows = 24;
