@@ -24,7 +24,7 @@ EK_INLINE EK_DOT void step2(int32x4_t acc[][2], const int8_t **p, const int8_t *
     int8x16_t v[4], x, z;
     EK_NEXT_FOUR(int8x16x4_t, vld1q_s8_x4, v, *w);
     EK_UNROLL for (unsigned q = 0; q < nq; q++) {
-        EK_NEXT_PAIR(int8_t, x, z, p[q]);
+        EK_NEXT_PAIR(x, z, p[q]);
         step(acc + 4 * q, x, v[0], v[1]);
         step(acc + 4 * q, z, v[2], v[3]);
         EK_AFTER_ROWS(acc + 4 * q, p[q + 1 < nq ? q + 1 : 0], *w);

@@ -29,7 +29,7 @@ EK_INLINE EK_I8MM void step2(int32x4_t acc[][4], const int8_t **p, const int8_t 
 {
     int8x16_t x[4], z[4];
     EK_UNROLL for (unsigned r = 0; r < pairs; r++)
-        EK_NEXT_PAIR(int8_t, x[r], z[r], p[r]);
+        EK_NEXT_PAIR(x[r], z[r], p[r]);
     step(acc, x, p, w, pairs);
     step(acc, z, p, w, pairs);
 }

@@ -49,8 +49,8 @@ EK_INLINE void step2(int32x4_t acc[4][4], const int8_t **p, const int8_t **w)
     z = vld4q_dup_s32((const int32_t *)(const void *)*p);
     *p += 16;
     EK_KEEP(*p);
-    EK_NEXT_PAIR(int8_t, a[0], a[1], *w);
-    EK_NEXT_PAIR(int8_t, a[2], a[3], *w);
+    EK_NEXT_PAIR(a[0], a[1], *w);
+    EK_NEXT_PAIR(a[2], a[3], *w);
     EK_UNROLL for (unsigned r = 0; r < 4; r++) {
         int8x16_t u = vreinterpretq_s8_s32(x.val[r]), v = vreinterpretq_s8_s32(z.val[r]);
         acc[r][0] = vpadalq_s16(acc[r][0], two_low(u, a[0], v, a[2]));
@@ -200,7 +200,7 @@ EK_INLINE void step2_f32(float32x4_t acc[][2], const float **p, const float **w,
     float32x4_t v[4], x, z;
     EK_NEXT_FOUR(float32x4x4_t, vld1q_f32_x4, v, *w);
     EK_UNROLL for (unsigned q = 0; q < nq; q++) {
-        EK_NEXT_PAIR(float, x, z, p[q]);
+        EK_NEXT_PAIR(x, z, p[q]);
         step_f32(acc + 4 * q, x, v[0], v[1]);
         step_f32(acc + 4 * q, z, v[2], v[3]);
         EK_AFTER_ROWS(acc + 4 * q, p[q + 1 < nq ? q + 1 : 0], *w);

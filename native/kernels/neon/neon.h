@@ -165,9 +165,9 @@ EK_INLINE void ek_finish_dyn(const ek_ends *e, const uint8_t *head, float row_sc
     __asm__ volatile("ldp %q0, %q1, %2" : "=w"(u), "=w"(v) : "Q"(*(const struct { type part[32 / sizeof(type)]; } *)(const void *)(p)))
 
 /* the next two, and the next four: compilers would add to pointers by themselves, GCC also move each of LD1's four */
-#define EK_NEXT_PAIR(type, u, v, p)                                             \
+#define EK_NEXT_PAIR(u, v, p)                                                   \
     __asm__ volatile("ldp %q0, %q1, [%2], #32" : "=w"(u), "=w"(v), "+r"(p)      \
-                     : "m"(*(const struct { type part[32 / sizeof(type)]; } *)(const void *)(p)))
+                     : "m"(*(const struct { uint8_t part[32]; } *)(const void *)(p)))
 #if defined(__clang__)
 #define EK_NEXT_FOUR(type, load, v, p)                                          \
     do {                                                                        \
@@ -180,8 +180,8 @@ EK_INLINE void ek_finish_dyn(const ek_ends *e, const uint8_t *head, float row_sc
 #else
 #define EK_NEXT_FOUR(type, load, v, p)                                          \
     do {                                                                        \
-        EK_NEXT_PAIR(char, (v)[0], (v)[1], p);                                  \
-        EK_NEXT_PAIR(char, (v)[2], (v)[3], p);                                  \
+        EK_NEXT_PAIR((v)[0], (v)[1], p);                                        \
+        EK_NEXT_PAIR((v)[2], (v)[3], p);                                        \
     } while (0)
 #endif
 

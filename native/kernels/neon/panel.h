@@ -112,7 +112,7 @@ EK_INLINE void ek_pack_run(const uint8_t *a[4], uint8_t **to, const unsigned of,
     uint8x16_t u[4], v[4];
     for (uint32_t i = n / 32; i; i--) {
         EK_UNROLL for (unsigned r = 0; r < of; r++)
-            EK_NEXT_PAIR(uint8_t, u[r], v[r], a[r]);
+            EK_NEXT_PAIR(u[r], v[r], a[r]);
         ek_put_chunk(u, to, of);
         ek_put_chunk(v, to, of);
     }
