@@ -95,10 +95,12 @@ def scratch(op: Op, g: Graph, target: Target) -> int:
     (kh, kw), (sh, sw), (dh, dw) = (op.attrs[n] for n in ("kernel", "stride", "dilation"))
     _, oh, ow, c = g.tensors[op.outputs[0]].shape
     taps = w.shape[0] * w.shape[1] * size
-    if not target.linux and target.dw_image() and whole_image(op, g):  # others take it in parts
-        return int(w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants)))
     if not target.linux:
-        return max(taps, plane_bytes(op, g)) if any("dsp" in i for i in target.isas) else taps
+        few = int(w.shape[1] * size * min(c, max(v.layout.nr for v in w.variants)))
+        if target.dw_image() and whole_image(op, g):  # others take it in parts
+            return few
+        planes = plane_bytes(op, g) if any("dsp" in i for i in target.isas) else 0
+        return max(few, planes) if planes else taps
     row = ((ow - 1) * sw + (kw - 1) * dw + 1) * c * size
     rows = next(
         (
@@ -128,14 +130,14 @@ def whole_image(op: Op, g: Graph) -> bool:
 
 
 def plane_bytes(op: Op, g: Graph) -> int:
-    """Bytes of three lines of the int16 planes of four channels: twin of dw_image in
-    native/kernels/dsp/dw.c; 0 where that does not apply."""
+    """Bytes of three lines of a channel in int16: twin of dw_image in native/kernels/dsp/dw.c; 0
+    where that does not apply."""
     a, x = op.attrs, g.tensors[op.inputs[0]]
-    _, oh, ow, c = g.tensors[op.outputs[0]].shape
-    if x.dtype != "i8" or tuple(a["kernel"]) != (3, 3) or tuple(a["dilation"]) != (1, 1) or c < 4:
+    _, oh, ow, _ = g.tensors[op.outputs[0]].shape
+    if x.dtype != "i8" or tuple(a["kernel"]) != (3, 3) or tuple(a["dilation"]) != (1, 1):
         return 0
     stride = a["stride"][0 if oh > ow else 1]
-    return int(48 * (-(-max(oh, ow) // 2) * stride + 1)) if stride <= 2 else 0
+    return int(12 * (-(-max(oh, ow) // 2) * stride + 1)) if stride <= 2 else 0
 
 
 def macs(op: Op, g: Graph) -> int:

@@ -61,22 +61,16 @@ static void pixels(const ek_dw *d, const ek_requant_dsp *q, const uint8_t *head,
 }
 
 #if defined(__ARM_FP) && !defined(__SOFTFP__)
-/* An image 3x3 with strides of 1 or 2: four channels at a time are taken apart into planes of int16, padded, so that
- * SMLAD multiplies neighbours along a line and 6 registers hold the weights of a channel.  Scratch is a ring of three lines,
- * so that each line is taken apart once: [line][channel][words]. */
-typedef struct lane {
-    int32_t bias;
-    float scale;
-    uint32_t w[6];       /* of each line weights 0 and 1, 1 and 2 */
-} lane;
-
+/* An image 3x3 with strides of 1 or 2: a channel at a time is taken out as lines of int16, padded, so that SMLAD multiplies
+ * neighbours along a line and 6 registers hold the weights.  Scratch is a ring of three lines: each is taken out once. */
 typedef struct plane {
     uint32_t *x[3];      /* lines of the window */
     int8_t *y;
-    int32_t zero, step;  /* from here on in s2-s6; step: bytes to the next output of a line */
-    uint32_t pairs, odd; /* bytes of a plane's line that whole pairs of outputs take; of one more pair, 0 if there is none */
-    const lane *end;
-    lane lanes[4];
+    int32_t zero, step;  /* from here on in s0-s5; step: bytes to the next output of a line */
+    uint32_t pairs, odd; /* bytes of a line that whole pairs of outputs take; of one more pair, 0 if there is none */
+    int32_t bias;
+    float scale;
+    uint32_t w[6];       /* of each line weights 0 and 1, 1 and 2 */
 } plane;
 
 /* two outputs of one line of the window, r9 and r10; r11 and r12 hold four or six inputs */
@@ -88,27 +82,24 @@ typedef struct plane {
     "ldr r11, [" p "], #4\n\tldr r12, [" p "], #4\n\t"                                \
     "smlad r9, r11, " w ", r9\n\tsmlabt r9, r12, " v ", r9\n\tldr r11, [" p "]\n\t"  \
     "smlad r10, r12, " w ", r10\n\tsmlabt r10, r11, " v ", r10\n\t"
-/* One line of outputs of each channel.  r0-r2: lines, r3-r8: weights, lr: y.  An odd output is computed with a neighbour
- * that goes to the same place first.  s0, s1: bias and scale, s7: the next lane, s9: where outputs end, s12: step, or 0. */
+/* One line of outputs.  r0-r2: lines, r3-r8: weights, lr: y.  An odd output is computed with a neighbour that goes to the
+ * same place first.  s9: where outputs end, s12: step, or 0. */
 #define EK_PLANE(line)                                                                 \
     __asm__("push {r4-r11, lr}\n\t"                                                  \
-            "add r3, r0, #16\n\tvldmia r3!, {s2-s6}\n\tldm r0, {r0-r2, lr}\n"      \
-            "1:\n\tvldmia r3!, {s0, s1}\n\tadd r12, r3, #24\n\tvmov s7, r12\n\tldm r3, {r3-r8}\n\t" \
-            "vmov s10, lr\n\tvmov r11, s4\n\tvmov s12, s3\n"                       \
+            "add r3, r0, #16\n\tvldmia r3!, {s0-s5}\n\tldm r0, {r0-r2, lr}\n\tldm r3, {r3-r8}\n\t" \
+            "vmov r11, s2\n\tvmov s12, s1\n"                                          \
             "2:\n\tadd r11, r0, r11\n\tvmov s9, r11\n\tcmp r0, r11\n\tbeq.w 4f\n"  \
-            "3:\n\tvmov r9, s0\n\tmov r10, r9\n\t"                                  \
+            "3:\n\tvmov r9, s4\n\tmov r10, r9\n\t"                                    \
             line("r0", "r3", "r4") line("r1", "r5", "r6") line("r2", "r7", "r8")       \
             "vmov s13, r9\n\tvmov s14, r10\n\tvcvt.f32.s32 s13, s13\n\tvcvt.f32.s32 s14, s14\n\t" \
-            "vmul.f32 s13, s13, s1\n\tvmul.f32 s14, s14, s1\n\tvcvtr.s32.f32 s13, s13\n\tvcvtr.s32.f32 s14, s14\n\t" \
-            "vmov r9, s13\n\tvmov r10, s14\n\tvmov r11, s2\n\tvmov r12, s12\n\t"   \
+            "vmul.f32 s13, s13, s5\n\tvmul.f32 s14, s14, s5\n\tvcvtr.s32.f32 s13, s13\n\tvcvtr.s32.f32 s14, s14\n\t" \
+            "vmov r9, s13\n\tvmov r10, s14\n\tvmov r11, s0\n\tvmov r12, s12\n\t"   \
             "qadd r9, r9, r11\n\tqadd r10, r10, r11\n\tssat r9, #8, r9\n\tssat r10, #8, r10\n\t" \
             "strb r10, [lr, r12]\n\tstrb r9, [lr]\n\tadd lr, lr, r12, lsl #1\n\t"   \
-            "vmov r11, s9\n\tcmp r0, r11\n\tbne.w 3b\n"                             \
-            "4:\n\tvmov r11, s5\n\tvmov r12, s12\n\tcmp r11, #0\n\tbeq 5f\n\tcmp r12, #0\n\tbeq 5f\n\t" \
-            "movs r12, #0\n\tvmov s12, r12\n\tb 2b\n"                               \
-            "5:\n\tadds r0, #4\n\tadds r1, #4\n\tadds r2, #4\n\tvmov lr, s10\n\tadd lr, lr, #1\n\t" \
-            "vmov r3, s7\n\tvmov r11, s6\n\tcmp r3, r11\n\tbne.w 1b\n\t"            \
-            "pop {r4-r11, pc}")
+            "vmov r11, s9\n\tcmp r0, r11\n\tbne.w 3b\n"                               \
+            "4:\n\tvmov r11, s3\n\tvmov r12, s12\n\tcmp r11, #0\n\tbeq 5f\n\tcmp r12, #0\n\tbeq 5f\n\t" \
+            "movs r12, #0\n\tvmov s12, r12\n\tb 2b\n"                                 \
+            "5:\n\tpop {r4-r11, pc}")
 
 __attribute__((naked, noinline)) static void plane1(const plane *p __attribute__((unused)))
 {
@@ -120,77 +111,26 @@ __attribute__((naked, noinline)) static void plane2(const plane *p __attribute__
     EK_PLANE(EK_LINE2);
 }
 
+/* n int8, `step` apart, to int16 */
+__attribute__((naked, noinline)) static void take(const int8_t *x __attribute__((unused)), ptrdiff_t step __attribute__((unused)),
+                                                  uint32_t n __attribute__((unused)), int16_t *to __attribute__((unused)))
+{
+    __asm__("push {r4-r7}\n\tadd r12, r1, r1, lsl #1\n\tsubs r2, r2, #4\n\tblo 2f\n"
+            "1:\n\tldrsb r4, [r0]\n\tldrsb r5, [r0, r1]\n\tldrsb r6, [r0, r1, lsl #1]\n\tldrsb r7, [r0, r12]\n\tadd r0, r0, r1, lsl #2\n\t"
+            "strh r4, [r3]\n\tstrh r5, [r3, #2]\n\tstrh r6, [r3, #4]\n\tstrh r7, [r3, #6]\n\tadds r3, r3, #8\n\t"
+            "subs r2, r2, #4\n\tbhs 1b\n"
+            "2:\n\tadds r2, r2, #4\n\tbeq 4f\n"
+            "3:\n\tldrsb r4, [r0]\n\tadd r0, r0, r1\n\tstrh r4, [r3], #2\n\tsubs r2, r2, #1\n\tbne 3b\n"
+            "4:\n\tpop {r4-r7}\n\tbx lr");
+}
+
 /* one of the two directions; steps in bytes */
 typedef struct axis {
     uint32_t in, out, stride, pad;
     ptrdiff_t x, y;
 } axis;
 
-/* what all lines share: in: along a line */
-typedef struct apart {
-    const int8_t *x;
-    axis in, out;
-    uint32_t fill, words; /* the zero point four times; words of a plane's line */
-} apart;
-
-/* inputs i and i + 1, which may not be there, of four channels of the line at x */
-EK_COLD static __attribute__((noinline)) void edge(const apart *p, const int8_t *x, ptrdiff_t i, uint32_t *to)
-{
-    const ptrdiff_t n = (ptrdiff_t)p->in.in;
-    uint32_t v = p->fill, w = v;
-    x += i * p->in.x;
-    if (i >= 0 && i < n)
-        v = (uint32_t)ek_load_s32(x);
-    if (i >= -1 && i + 1 < n)
-        w = (uint32_t)ek_load_s32(x + p->in.x);
-    uint32_t a = ek_even(v), b = ek_even(w), c = ek_odd(v), e = ek_odd(w);
-    to[0] = (a & 0xffff) | b << 16;
-    to += p->words;
-    to[0] = (c & 0xffff) | e << 16;
-    to += p->words;
-    to[0] = a >> 16 | (b & 0xffff0000u);
-    to += p->words;
-    to[0] = c >> 16 | (e & 0xffff0000u);
-}
-
-/* count times two neighbours of four channels, all there, to their planes of `plane` bytes: compilers spill here */
-__attribute__((naked, noinline)) static void inner(const int8_t *x __attribute__((unused)), ptrdiff_t step __attribute__((unused)),
-                                                   uint32_t count __attribute__((unused)), uint32_t *to __attribute__((unused)),
-                                                   size_t plane __attribute__((unused)))
-{
-    __asm__("push {r4-r9}\n\tldr r9, [sp, #24]\n"
-            "1:\n\tldr r4, [r0]\n\tldr r5, [r0, r1]\n\tadd r0, r0, r1, lsl #1\n\tadd r12, r3, r9\n\t"
-            "sxtb16 r6, r4\n\tsxtb16 r7, r5\n\tsxtb16 r4, r4, ror #8\n\tsxtb16 r5, r5, ror #8\n\t"
-            "pkhbt r8, r6, r7, lsl #16\n\tpkhtb r7, r7, r6, asr #16\n\tpkhbt r6, r4, r5, lsl #16\n\tpkhtb r5, r5, r4, asr #16\n\t"
-            "str r7, [r3, r9, lsl #1]\n\tstr r6, [r3, r9]\n\tstr r5, [r12, r9, lsl #1]\n\tstr r8, [r3], #4\n\t"
-            "subs r2, r2, #1\n\tbne 1b\n\t"
-            "pop {r4-r9}\n\tbx lr");
-}
-
-/* the padded line `at` (outside the image: of zero points) of four channels */
-static EK_COLD __attribute__((noinline)) void line_apart(const apart *p, ptrdiff_t at, uint32_t *to)
-{
-    const ptrdiff_t n = (ptrdiff_t)p->in.in, end = 2 * (ptrdiff_t)p->words - (ptrdiff_t)p->in.pad;
-    ptrdiff_t i = -(ptrdiff_t)p->in.pad;
-    const int8_t *x = p->x + at * p->out.x;
-    if (at < 0 || at >= (ptrdiff_t)p->out.in) {
-        for (uint32_t left = 4 * p->words; left; left--)
-            *to++ = ek_even(p->fill);
-        return;
-    }
-    for (; i < 0 && i < end; i += 2)
-        edge(p, x, i, to++);
-    ptrdiff_t whole = ((n < end ? n : end) - i) >> 1;
-    if (whole > 0) {
-        inner(x + i * p->in.x, p->in.x, (uint32_t)whole, to, 4 * p->words);
-        i += 2 * whole;
-        to += whole;
-    }
-    for (; i < end; i += 2)
-        edge(p, x, i, to++);
-}
-
-static EK_COLD __attribute__((noinline)) void weigh(const ek_dw *d, uint32_t c, lane *l, const int turned)
+static void weigh(const ek_dw *d, uint32_t c, plane *l, const int turned)
 {
     const uint8_t *head = d->w + c / 4 * (4u * (8 + 9)) + c % 4 * 4;
     const int8_t *w = (const int8_t *)(d->w + c / 4 * (4u * (8 + 9)) + 32 + c % 4);
@@ -206,41 +146,40 @@ static EK_COLD __attribute__((noinline)) void weigh(const ek_dw *d, uint32_t c, 
 
 EK_COLD static int dw_image(const ek_dw *d)
 {
-    apart a = { 0, { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels },
-                { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels }, ek_four_dsp(d->fill), 0 };
-    const int turned = a.out.out > a.in.out; /* lines are columns */
+    axis in = { d->columns, d->count, (uint32_t)(d->step / d->dx), d->left, d->dx, (ptrdiff_t)d->channels };
+    axis out = { d->h, d->rows, d->row_stride, d->top, d->dy, (ptrdiff_t)d->count * (ptrdiff_t)d->channels };
+    const int turned = out.out > in.out; /* lines are columns */
     if (turned) {
-        axis t = a.in;
-        a.in = a.out;
-        a.out = t;
+        axis t = in;
+        in = out;
+        out = t;
     }
-    const uint32_t stride = a.in.stride, halves = (a.in.out + 1) / 2;
-    a.words = halves * stride + 1; /* twin of plane_bytes in edgekit/ops/depthwise_conv2d.py */
-    if (d->kh != 3 || d->kw != 3 || stride > 2 || d->room_bytes < 48 * a.words || ek_requant_dsp_of(d->lo, d->hi, d->zero).narrow
-        || d->channels < 4 || d->step % d->dx)
+    const uint32_t words = (in.out + 1) / 2 * in.stride + 1; /* twin of plane_bytes in edgekit/ops/depthwise_conv2d.py */
+    if (d->kh != 3 || d->kw != 3 || in.stride > 2 || d->room_bytes < 12 * words || ek_requant_dsp_of(d->lo, d->hi, d->zero).narrow
+        || in.pad >= 2 * words || d->step % d->dx)
         return 0;
-    plane p = { .zero = d->zero, .step = (int32_t)a.in.y, .pairs = a.in.out / 2 * 4 * stride, .odd = a.in.out % 2 * 4 * stride };
-    p.end = p.lanes + 4;
-    for (uint32_t i = 0; i < 3; i++)
-        p.x[i] = (uint32_t *)(void *)d->room + i * 4 * a.words;
-    for (uint32_t c = 0; c < d->channels; c += 4) {
-        const uint32_t c0 = c + 4 > d->channels ? d->channels - 4 : c; /* the last four may have been done in part */
-        for (uint32_t j = 0; j < 4; j++)
-            weigh(d, c0 + j, p.lanes + j, turned);
-        a.x = (const int8_t *)d->x + c0;
-        p.y = (int8_t *)d->y + c0;
-        uint32_t more = 3;
-        ptrdiff_t at = -(ptrdiff_t)a.out.pad; /* the window's first line */
-        for (uint32_t o = 0; o < a.out.out; o++, at += a.out.stride, p.y += a.out.y) {
-            for (; more; more--) {
+    const uint32_t have = 2 * words - in.pad, n = have < in.in ? have : in.in, fresh = out.stride < 3 ? out.stride : 3;
+    const int8_t fill = (int8_t)d->fill;
+    uint32_t *room = (uint32_t *)(void *)d->room;
+    plane p = { .x = { room, room + words, room + 2 * words }, .zero = d->zero, .step = (int32_t)in.y,
+                .pairs = in.out / 2 * 4 * in.stride, .odd = in.out % 2 * 4 * in.stride };
+    take(&fill, 0, 6 * words, (int16_t *)(void *)room); /* padding along the lines stays */
+    for (uint32_t c = 0; c < d->channels; c++) {
+        weigh(d, c, &p, turned);
+        p.y = (int8_t *)d->y + c;
+        uint32_t at = 0u - out.pad, more = 3; /* the next line to take; before the image it is larger than any */
+        for (uint32_t o = 0; o < out.out; o++, p.y += out.y) {
+            for (at += 3 - more; more; more--, at++) {
                 uint32_t *t = p.x[0];
                 p.x[0] = p.x[1];
                 p.x[1] = p.x[2];
                 p.x[2] = t;
-                line_apart(&a, at + 3 - (ptrdiff_t)more, t);
+                int there = at < out.in;
+                take(there ? (const int8_t *)d->x + c + (ptrdiff_t)at * out.x : &fill, there ? in.x : 0, n, (int16_t *)(void *)t + in.pad);
             }
-            (stride == 1 ? plane1 : plane2)(&p);
-            more = a.out.stride < 3 ? a.out.stride : 3;
+            (in.stride == 1 ? plane1 : plane2)(&p);
+            more = fresh;
+            at += out.stride - 3; /* of the next window, the first line */
         }
     }
     return 1;
