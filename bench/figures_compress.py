@@ -186,7 +186,7 @@ def differing(q: Graph, inputs: list[dict[str, Array]]) -> dict[str, int]:
             s.run(given)
             for op in q.ops:
                 for o in op.outputs:
-                    if q.tensors[o].dtype == "i8":
+                    if q.tensors[o].dtype in ("i8", "i16"):
                         total += want[o].size
                         wrong += int(np.sum(want[o] != s.tensor(o)))
     return {"integers": total, "differ": wrong}

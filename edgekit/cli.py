@@ -142,9 +142,11 @@ def _build(command: Add) -> None:
 def _compression(c: argparse.ArgumentParser) -> None:
     """How a model is quantized: `build`, and `check --layers`, which builds it again."""
     c.add_argument(
-        "--precision", choices=("auto", "float32", "int8", "dynamic", "w8", "w4", "w2"),
+        "--precision",
+        choices=("auto", "float32", "int8", "w8a16", "dynamic", "w8", "w4", "w2"),
         default="auto",
         help="auto: int8 where there is --calibrate, else float32; quantized models as they are; "
+        "w8a16: int8 weights, int16 activations; "
         "w8, w4, w2: weights alone, by groups of 32 inputs (language models)",
     )  # fmt: skip
     c.add_argument(

@@ -180,6 +180,13 @@ def feed(d: Dataset, infos: list[TensorInfo], spec: dict[str, Any]) -> Iterator[
         for info in infos:
             x = apply(np.asarray(d.arrays[names[info.name]][i]), info, spec)
             if x.shape != info.shape and x.size == int(np.prod(info.shape)):
+                if turned(x.shape, info.shape):
+                    raise DataError(
+                        f"sample {i} is {list(x.shape)}, input {info.name!r} wants "
+                        f"{list(info.shape)}: the same axes in another order",
+                        where=d.source,
+                        todo="transpose the data, or say --layout nchw for images (h, w, c)",
+                    )
                 x = x.reshape(info.shape)
             if x.shape != info.shape or x.dtype != info.dtype:
                 raise DataError(
@@ -190,6 +197,12 @@ def feed(d: Dataset, infos: list[TensorInfo], spec: dict[str, Any]) -> Iterator[
                 )
             sample[info.name] = np.ascontiguousarray(x)
         yield sample
+
+
+def turned(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether shapes hold the same axes, but for ones, in another order."""
+    x, y = ([n for n in s if n != 1] for s in (a, b))
+    return x != y and sorted(x) == sorted(y)
 
 
 def spread(n: int, count: int, seed: int = 0) -> npt.NDArray[np.intp]:

@@ -45,7 +45,8 @@ class QuantSpec:
     (n,)).
 
     `group` > 0: weights (n, k) whose scale (n, ceil(k / group)) holds for that many inputs each;
-    axis 0.  `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered.
+    axis 0.  `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered;
+    16: activations in int16.
     """
 
     scale: Array  # float32 () or (n,)
@@ -66,6 +67,11 @@ class QuantSpec:
     @staticmethod
     def per_tensor(scale: float, zero: int) -> QuantSpec:
         return QuantSpec(np.asarray(scale, np.float32), np.asarray(zero, np.int32))
+
+    @staticmethod
+    def wide(scale: float) -> QuantSpec:
+        """Symmetric int16 activations."""
+        return QuantSpec(np.asarray(scale, np.float32), np.asarray(0, np.int32), None, 16)
 
     @staticmethod
     def per_axis(scale: Array, axis: int, zero: Array | None = None, bits: int = 8) -> QuantSpec:

@@ -37,10 +37,12 @@ from edgekit.layout import Target
 from edgekit.package import Golden
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
+from edgekit.qmath import LIMITS
 
-PRECISIONS = ("auto", "float32", "int8", "dynamic", "w8", "w4", "w2")
+PRECISIONS = ("auto", "float32", "int8", "w8a16", "dynamic", "w8", "w4", "w2")
 SESSION_BYTES = 1024  # of RAM, at most
 GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
+RANGES = {"i8": (-128.0, 127.0), "u8": (0.0, 255.0), "i16": (-32768.0, 32767.0)}  # made inputs
 TOLERANCE = 1e-4  # of the largest value, for float outputs
 Progress = Callable[[str, int, int], None]
 
@@ -146,7 +148,8 @@ def build(
     """Reads a model, compresses it, plans its memory and returns the package.
 
     model: path of .onnx, .tflite or .pt2, a torch module, or a Graph.  precision "auto": quantized
-    models as they are, int8 where there is calibration data, else float32; "w8", "w4", "w2":
+    models as they are, int8 where there is calibration data, else float32; "w8a16": int8 weights,
+    int16 activations; "w8", "w4", "w2":
     weights alone, a scale per 32 inputs, better with calibration data.  samples: how many
     calibration samples to use.
     arena: bytes that activations may take; where they would take more, the first layers run in
@@ -165,7 +168,7 @@ def build(
     layers: tuple[noise.LayerSqnr, ...] = ()
     spec = dict(preprocess or {})
     host = target_of(boards.load("host"))
-    if chosen == "int8":
+    if chosen in ("int8", "w8a16"):
         graph, layers = _int8(
             reference,
             host,
@@ -176,6 +179,7 @@ def build(
             io,
             spec,
             bias_correction,
+            chosen == "w8a16",
             log,
             progress,
         )
@@ -287,16 +291,17 @@ def _precision(asked: str, g: Graph, calibration: Any) -> str:
             f"the model is quantized already: --precision {asked} cannot be applied",
             todo="leave --precision out",
         )
-    if asked == "int8" and calibration is None:
+    if asked in ("int8", "w8a16") and calibration is None:
         raise UsageError(
-            "int8 needs calibration data", todo="give --calibrate DATA, or --precision dynamic"
+            f"{asked} needs calibration data", todo="give --calibrate DATA, or --precision dynamic"
         )
     return asked
 
 
 def is_quantized(g: Graph) -> bool:
-    """Whether activations are int8 already."""
-    return any(g.tensors[o].dtype == "i8" for op in g.ops for o in op.outputs if op.type != "cast")
+    """Whether activations are integers already."""
+    outputs = [g.tensors[o] for op in g.ops for o in op.outputs if op.type != "cast"]
+    return any(t.dtype == "i8" or (t.dtype == "i16" and t.quant is not None) for t in outputs)
 
 
 def _int8(
@@ -309,6 +314,7 @@ def _int8(
     io: str,
     spec: dict[str, Any],
     bias_correction: bool,
+    wide: bool,
     log: list[str],
     progress: Progress | None,
 ) -> tuple[Graph, tuple[noise.LayerSqnr, ...]]:
@@ -326,14 +332,20 @@ def _int8(
     with every_tensor(reference, target) as run_float:
         seen = calibrate.observe(reference, run_float, feed, method)
         graph, names = quant.quantize(
-            reference, seen, exclude=exclude, io=io, bias_correction=bias_correction
+            reference,
+            seen,
+            exclude=exclude,
+            io=io,
+            bias_correction=bias_correction,
+            ranged=quant.wide_specs(reference, seen) if wide else None,
         )
+        name, kind = ("w8a16", "int16") if wide else ("int8", "int8")
         log.append(
-            f"int8 ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in "
-            f"int8, {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
+            f"{name} ({method}, {len(d)} samples): {int8_ops(graph)} of {len(graph.ops)} ops in "
+            f"{kind}, {weight_bytes(reference)} -> {weight_bytes(graph)} bytes of constants"
         )
         if weight_bytes(graph) >= weight_bytes(reference):
-            raise AssertionError("int8 quantization did not make the constants smaller")
+            raise AssertionError("integer quantization did not make the constants smaller")
         few = [x for _, x in zip(range(8), data.feed(d, infos, spec), strict=False)]
         with every_tensor(graph, target) as run_int:
 
@@ -345,16 +357,17 @@ def _int8(
 
 
 def as_input(g: Graph, name: str, x: Array) -> Array:
-    """A float sample as the (possibly int8) input of the quantized graph wants it."""
+    """A float sample as the (possibly integer) input of the quantized graph wants it."""
     t = g.tensors[name]
-    if t.dtype == "i8" and x.dtype == np.float32 and t.quant is not None:
-        return np.asarray(np.clip(np.rint(x / t.quant.scale) + t.quant.zero, -128, 127), np.int8)
+    if t.dtype in LIMITS and x.dtype == np.float32 and t.quant is not None:
+        q = np.clip(np.rint(x / t.quant.scale) + t.quant.zero, *LIMITS[t.dtype])
+        return np.asarray(q, np.int8 if t.dtype == "i8" else np.int16)
     return x
 
 
 def int8_ops(g: Graph) -> int:
-    """Ops whose first output is int8."""
-    return sum(g.tensors[op.outputs[0]].dtype == "i8" for op in g.ops)
+    """Ops whose first output is int8 or int16."""
+    return sum(g.tensors[op.outputs[0]].dtype in LIMITS for op in g.ops)
 
 
 def weight_bytes(g: Graph) -> int:
@@ -384,7 +397,7 @@ def make_goldens(graph: Graph, target: Target) -> list[Golden]:
         if t.dtype == "f32":
             ranges.append(_float_range(graph, n))
         else:
-            ranges.append({"i8": (-128.0, 127.0), "u8": (0.0, 255.0)}.get(t.dtype, (0.0, 1.0)))
+            ranges.append(RANGES.get(t.dtype, (0.0, 1.0)))
     arrays = package.golden_inputs(
         1, [(graph.tensors[n], r) for n, r in zip(graph.inputs, ranges, strict=True)]
     )
@@ -405,5 +418,6 @@ def _float_range(graph: Graph, name: str) -> tuple[float, float]:
             q = graph.tensors[op.outputs[0]].quant
             if q is not None:
                 s, z = float(q.scale), int(q.zero)
-                return s * (-128 - z), s * (127 - z)
+                lo, hi = LIMITS[graph.tensors[op.outputs[0]].dtype]
+                return s * (lo - z), s * (hi - z)
     return -1.0, 1.0

@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 F = np.float32
 SCALE_MIN, SCALE_MAX = 2.0**-40, 2.0**8  # outside: refused, so flush-to-zero cannot matter
 QMIN, QMAX = -128, 127
+LIMITS = {"i8": (QMIN, QMAX), "i16": (-32768, 32767)}
 
 
 def requantize(
@@ -30,14 +31,27 @@ def requantize(
     return np.asarray(np.rint(y).astype(np.int32) + np.int32(zero), np.int8)
 
 
-def clamp_bounds(lo: float, hi: float, scale: float, zero: int) -> tuple[float, float]:
+def requantize_wide(
+    acc: Array, scale: Array | float, lo: float, hi: float, zero: int, to: str
+) -> Array:
+    """`requantize` of sums that may need 64 bits, to "i8" or "i16": float32(acc) rounds once."""
+    y = np.asarray(acc, np.int64).astype(F) * np.asarray(scale, F)
+    y = np.minimum(np.maximum(y, F(lo)), F(hi))
+    q = np.rint(y).astype(np.int32) + np.int32(zero)
+    return np.asarray(q, np.int16 if to == "i16" else np.int8)
+
+
+def clamp_bounds(
+    lo: float, hi: float, scale: float, zero: int, to: str = "i8"
+) -> tuple[float, float]:
     """Real activation bounds -> bounds relative to `zero` in quantized units, whole numbers."""
-    a, b = float(QMIN - zero), float(QMAX - zero)
+    a, b = (float(q - zero) for q in LIMITS[to])
+    top = b
     if lo > -math.inf:
         a = max(a, float(np.rint(F(lo) / F(scale))))
     if hi < math.inf:
         b = min(b, float(np.rint(F(hi) / F(scale))))
-    a = min(a, float(QMAX - zero))
+    a = min(a, top)
     return a, max(a, b)
 
 
@@ -53,24 +67,26 @@ def mean_scale(scale: Array | float, count: Array | int) -> npt.NDArray[np.float
     return np.asarray(np.asarray(scale, F) / np.asarray(count).astype(F), F)
 
 
-def quantize(x: Array, scale: float, zero: int) -> npt.NDArray[np.int8]:
-    """float32 -> int8: x / scale in float32, clamp, half to even, add zero (NaN -> qmin)."""
+def quantize(x: Array, scale: float, zero: int, to: str = "i8") -> Array:
+    """float32 -> int8 or int16: x / scale in float32, clamp, half to even, add zero (NaN ->
+    qmin)."""
     y = np.asarray(x, F) / F(scale)
-    lo, hi = F(QMIN - zero), F(QMAX - zero)
+    lo, hi = (F(q - zero) for q in LIMITS[to])
     y = np.where(y > lo, y, lo)
     y = np.where(y < hi, y, hi)
-    return np.asarray(np.rint(y).astype(np.int32) + np.int32(zero), np.int8)
+    q = np.rint(y).astype(np.int32) + np.int32(zero)
+    return np.asarray(q, np.int16 if to == "i16" else np.int8)
 
 
 def dequantize(q: Array, scale: float, zero: int) -> npt.NDArray[np.float32]:
-    """int8 -> float32: float32(q - zero) * scale."""
+    """int8 or int16 -> float32: float32(q - zero) * scale."""
     return ((np.asarray(q, np.int32) - np.int32(zero)).astype(F) * F(scale)).astype(F)
 
 
 def add_params(sa: float, sb: float, sy: float, za: int, zb: int) -> tuple[int, int, int, int]:
     """(ma, mb, bias, shift) so that y = (a*ma + b*mb + bias) >> shift + zero_y, half up.
 
-    The larger multiplier has 21 significant bits; |a*ma + b*mb + bias| < 2^31 always.
+    The larger multiplier has 21 significant bits; |a*ma + b*mb + bias| < 2^31 always in int8.
     """
     ra, rb = sa / sy, sb / sy
     big = max(abs(ra), abs(rb))
@@ -82,11 +98,11 @@ def add_params(sa: float, sb: float, sy: float, za: int, zb: int) -> tuple[int, 
 
 def add(
     a: Array, b: Array, params: tuple[int, int, int, int], lo: float, hi: float, zero: int
-) -> npt.NDArray[np.int8]:
-    """Integer addition of two int8 tensors (see add_params); shapes broadcast."""
+) -> Array:
+    """Integer addition of two int8 or int16 tensors (see add_params); shapes broadcast."""
     ma, mb, bias, shift = params
     acc = (a.astype(np.int64) * ma + b.astype(np.int64) * mb + bias) >> shift
-    return np.asarray(np.clip(acc, int(lo), int(hi)) + zero, np.int8)
+    return np.asarray(np.clip(acc, int(lo), int(hi)) + zero, a.dtype)
 
 
 def dynamic_rows(x: Array) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:

@@ -3,7 +3,8 @@
     [[step]]
     do = "quantize"        # method, samples, bits (of all; a first or last layer keeps 8 where it
     bits = 8               # is light), act_bits, exclude, bias_correction, equalize (ranges of
-                           # channels across layers)
+                           # channels across layers); act_bits = 16: int16 activations, around the
+                           # ops that `wide` names, else everywhere
     [step.layers]          # bits of single ops
     "conv2" = 4
 
@@ -67,6 +68,7 @@ TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
 SETTINGS = {
     "quantize": {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction", "equalize",
+        "wide",
     },
     "prune": {
         "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
@@ -272,7 +274,7 @@ def predictions(
     with Session(pipeline.package_graph(graph, target)) as s:
         for i, x in enumerate(samples):
             y = s.run({n: pipeline.as_input(graph, n, x[n]) for n in graph.inputs})[t.name]
-            if t.dtype == "i8" and t.quant is not None:
+            if t.dtype in ("i8", "i16") and t.quant is not None:
                 y = t.quant.dequantize(y)
             found.append(y.reshape(-1).astype(np.float64))
             if progress and i % 50 == 0:
@@ -439,7 +441,11 @@ class Run:
             bits |= {n: 8 for n in (packable[0], packable[-1]) if sizes[n] <= heavy}
         work.bits = bits | {n: int(b) for n, b in s.get("layers", {}).items()}
         work.seen = self.observe(g, method, count)
-        if "act_bits" in s:
+        if "wide" in s and s.get("act_bits") != 16:
+            raise UsageError("wide names the ops of act_bits = 16")
+        if s.get("act_bits") == 16:
+            work.ranged = quantize.wide_specs(g, work.seen, tuple(s.get("wide", ("*",))))
+        elif "act_bits" in s:
             few = [n for n, b in work.bits.items() if b < 8]
             seen = self.observe(g, method, count, (1 << int(s["act_bits"])) - 1)
             work.ranged = quantize.narrow_specs(g, seen, few, int(s["act_bits"]))
@@ -474,10 +480,11 @@ class Run:
     def _reconstruct(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is None:
             raise UsageError("reconstruct needs a quantize step before it")
-        if all(b == 8 for b in work.bits.values()):
+        wide = any(q.bits == 16 for q in work.ranged.values())
+        if all(b == 8 for b in work.bits.values()) and not wide:
             raise UsageError(
-                "reconstruct learns the rounding of weights below 8 bits, and there are none",
-                todo="set bits or layers in the quantize step",
+                "reconstruct learns weights below 8 bits or read by int16, and there are none",
+                todo="set bits, layers or act_bits = 16 in the quantize step",
             )
         count = int(s.get("samples", len(self.samples.calibration)))
         few = self.samples.calibration[:count]
@@ -491,7 +498,7 @@ class Run:
             work.floating, work.seen, bits=work.bits, ranged=work.ranged, given=r.given,
             exclude=work.exclude,
         )  # fmt: skip
-        moved = sum(_moved(work.quantized, q, n) for n, b in work.bits.items() if b < 8)
+        moved = sum(_moved(work.quantized, q, n) for n in r.given)
         if not moved:
             raise UsageError("reconstruct changed no weight", todo="give it more steps")
         self._set(work, q, names)

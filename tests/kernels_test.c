@@ -394,6 +394,84 @@ static void test_gemm_sparse(const ek_kernels *k, uint8_t encoding, uint8_t nr, 
     same_bytes("gemm_sparse", detail, y, want, yn);
 }
 
+static void fill_s16(uint8_t *p, size_t n, int extreme)
+{
+    for (size_t i = 0; i < n; i++)
+        ((int16_t *)(void *)p)[i] = (int16_t)(extreme ? (rnd() & 1 ? -32768 : 32767) : (int32_t)(rnd() & 0xffff) - 32768);
+}
+
+/* blocks of EK_NR16 with biases below 2^30 and scales that spread over int16 or int8 */
+static uint8_t *weights_s16(uint32_t n, uint32_t depth, uint32_t size, int extreme)
+{
+    uint32_t blocks = up(n, EK_NR16) / EK_NR16;
+    size_t bytes = (size_t)blocks * EK_NR16 * (8 + depth);
+    uint8_t *w = buffer(1, bytes), *p = w;
+    fill_s8(w, bytes, extreme);
+    for (uint32_t b = 0; b < blocks; b++, p += (size_t)EK_NR16 * (8 + depth))
+        for (uint32_t j = 0; j < EK_NR16; j++) {
+            ((int32_t *)(void *)p)[j] = (int32_t)range(0, 0x7ffffffe) - 0x3fffffff;
+            ((float *)(void *)p)[EK_NR16 + j] = (size == 1 ? 127.0f : 32767.0f) / (float)range(1 << 20, 1 << 30);
+        }
+    return w;
+}
+
+static void bounds_s16(uint32_t size, float *lo, float *hi, int32_t *zero)
+{
+    bounds(lo, hi, zero);
+    if (size == 2) {
+        *zero = 0;
+        *lo = rnd() & 1 ? -32768.0f : 0;
+        *hi = rnd() & 1 ? 32767.0f : 6000.0f;
+    }
+}
+
+static void test_gemm_s16(const ek_kernels *k)
+{
+    ek_gemm16 g = { .m = range(1, 14), .n = range(1, 30), .k = range(1, rnd() & 3 ? 100 : 800), .size = range(1, 2) };
+    uint32_t kp = up(g.k, EK_KR16), ldy = g.n + range(0, 3);
+    bounds_s16(g.size, &g.lo, &g.hi, &g.zero);
+    g.lda = (ptrdiff_t)(kp + range(0, 5));
+    g.ldy = (ptrdiff_t)ldy;
+    size_t an = (size_t)(g.m - 1) * (size_t)g.lda + kp, yn = ((size_t)(g.m - 1) * ldy + g.n) * g.size;
+    uint8_t *a = buffer(0, an * 2), *y = buffer(2, yn), *want = buffer(3, yn);
+    int extreme = !(rnd() & 3);
+    fill_s16(a, an, extreme);
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    g.a = (const int16_t *)(const void *)a;
+    g.w = weights_s16(g.n, kp, g.size, extreme);
+    char detail[160];
+    format(detail, "m %u n %u k %u size %u", (unsigned)g.m, (unsigned)g.n, (unsigned)g.k, (unsigned)g.size);
+    g.y = want;
+    ek_gemm_s16_portable(&g);
+    g.y = y;
+    k->gemm_s16(&g);
+    same_bytes("gemm_s16", detail, y, want, yn);
+}
+
+static void test_dw_s16(const ek_kernels *k)
+{
+    const int16_t *taps[300];
+    ek_dw16 d = { .taps = taps, .channels = range(1, 40), .count = range(1, rnd() & 7 ? 25 : 300), .size = range(1, 2) };
+    size_t yn = (size_t)d.channels * d.size;
+    bounds_s16(d.size, &d.lo, &d.hi, &d.zero);
+    uint8_t *x = buffer(0, (size_t)d.count * d.channels * 2), *y = buffer(2, yn), *want = buffer(3, yn);
+    int extreme = !(rnd() & 3);
+    fill_s16(x, (size_t)d.count * d.channels, extreme);
+    fill_s8(y, yn, 0);
+    memcpy(want, y, yn);
+    for (uint32_t t = 0; t < d.count; t++)
+        taps[t] = (const int16_t *)(const void *)x + (size_t)range(0, d.count - 1) * d.channels;
+    d.w = weights_s16(d.channels, d.count, d.size, extreme);
+    char detail[160];
+    format(detail, "channels %u taps %u size %u", (unsigned)d.channels, (unsigned)d.count, (unsigned)d.size);
+    d.y = want;
+    ek_dw_s16_portable(&d);
+    d.y = y;
+    k->dw_s16(&d);
+    same_bytes("dw_s16", detail, y, want, yn);
+}
+
 /* windows of an image against the same rows gathered */
 static void test_windows(const ek_kernels *k)
 {
@@ -881,6 +959,8 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
         test_windows(k);
         test_gemm_sparse(k, EK_ENC_NM, k->nm_nr, k->nm_kr);
         test_gemm_sparse(k, EK_ENC_BLOCKS, k->blocks_nr, k->blocks_kr);
+        test_gemm_s16(k);
+        test_dw_s16(k);
         test_gemm_dyn(k);
         test_gemm_f32(k);
         test_dw_s8(k);

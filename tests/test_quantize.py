@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgekit_runtime import Session
 
-from edgekit import evaluate, pipeline
+from edgekit import boards, evaluate, pipeline
 from edgekit.compress import calibrate, quantize
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
@@ -45,15 +45,75 @@ def samples(n: int = 16) -> Array:
     return np.random.default_rng(1).normal(size=(n, 1, 12, 12, 3)).astype(F)
 
 
-def test_int8_graph_runs_to_the_same_integers_natively_and_in_numpy() -> None:
-    built = pipeline.build(small_net(), precision="int8", calibration={"x": samples()[:, 0]})
-    with Session(pipeline.package_graph(built.graph, built.target, keep=True)) as s:
+@pytest.mark.parametrize("precision", ["int8", "w8a16"])
+def test_integer_graph_runs_to_the_same_integers_natively_and_in_numpy(precision: str) -> None:
+    built = pipeline.build(small_net(), precision=precision, calibration={"x": samples()[:, 0]})
+    same_integers(built.graph)
+
+
+def same_integers(graph: Graph) -> None:
+    """Every tensor of a graph, natively and in numpy."""
+    target = pipeline.target_of(boards.load("host"))
+    with Session(pipeline.package_graph(graph, target, keep=True)) as s:
         for x in samples(3):
             s.run({"x": x})
-            want = evaluate.run(built.graph, {"x": x})
-            for op in built.graph.ops:
+            want = evaluate.run(graph, {"x": x})
+            for op in graph.ops:
                 for o in op.outputs:
                     assert np.array_equal(s.tensor(o), want[o]), o
+
+
+def observed(g: Graph) -> dict[str, calibrate.Observed]:
+    with pipeline.every_tensor(g, pipeline.target_of(boards.load("host"))) as run:
+        return calibrate.observe(g, run, lambda: ({"x": x} for x in samples()))
+
+
+def test_int16_activations_lose_less_than_int8() -> None:
+    g, cal = small_net(), {"x": samples()[:, 0]}
+    last = {}
+    for precision in ("int8", "w8a16"):
+        built = pipeline.build(g, precision=precision, calibration=cal)
+        last[precision] = built.sqnr[-1].sqnr_db
+        assert pipeline.weight_bytes(built.graph) < pipeline.weight_bytes(g) / 3
+    assert last["w8a16"] > last["int8"] + 3
+    kinds = {op.name: built.graph.tensors[op.outputs[0]].dtype for op in built.graph.ops}
+    assert kinds.pop("logits/dequantize") == "f32" and set(kinds.values()) == {"i16"}
+    assert {op.type for op in built.lowered.ops} >= {"conv16", "map16"}
+
+
+@pytest.mark.parametrize("names", [["conv"], ["dw"], ["add"], ["act"], ["logits", "conv"]])
+def test_int16_around_some_ops_is_cast_at_its_borders(names: list[str]) -> None:
+    g = small_net()
+    seen = observed(g)
+    q, _ = quantize.quantize(g, seen, ranged=quantize.wide_specs(g, seen, names))
+    kinds = {t.dtype for t in q.tensors.values() if t.data is None}
+    assert {"i8", "i16"} <= kinds
+    same_integers(q)
+
+
+def test_int16_takes_weights_of_8_bits_only() -> None:
+    g = small_net()
+    seen = observed(g)
+    wide = quantize.wide_specs(g, seen, ["logits"])
+    with pytest.raises(UsageError, match="below 8 bits"):
+        quantize.quantize(g, seen, ranged=wide, bits={"logits": 4})
+    with pytest.raises(UsageError, match="matches no op"):
+        quantize.wide_specs(g, seen, ["nothing"])
+
+
+def test_a_channel_that_is_almost_its_bias_keeps_it_in_int16() -> None:
+    g = Graph("dead")
+    g.add_tensor(Tensor("x", (1, 12, 12, 3)))
+    g.inputs = ["x"]
+    w = np.array([[[[1e-9, 0, 0]]], [[[0.5, 0.1, 0.2]]]], F)
+    b = g.const("b", np.array([0.7, 0.1], F))
+    g.outputs = [g.emit("conv2d", ["x", g.const("w", w), b], {}, name="conv")]
+    seen = observed(g)
+    q, names = quantize.quantize(g, seen, ranged=quantize.wide_specs(g, seen))
+    y = evaluate.run(q, {"x": samples(1)[0]})[names[g.outputs[0]]]
+    spec = q.tensors[names[g.outputs[0]]].quant
+    assert spec is not None
+    assert np.abs(spec.dequantize(y)[..., 0] - 0.7).max() < 2 * float(spec.scale)
 
 
 def test_int8_stays_close_to_float_and_shrinks_the_constants() -> None:

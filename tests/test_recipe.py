@@ -114,6 +114,19 @@ def test_joules_are_those_of_the_packages_or_not_stated(tmp_path: Path) -> None:
     assert found.read() is None and "lost" in found.source
 
 
+def test_int16_activations_learn_weights_of_8_bits() -> None:
+    steps = (
+        recipe.Step("quantize", {"act_bits": 16}),
+        recipe.Step("reconstruct", {"steps": 60, "batch": 16}),
+    )
+    graph, (first, last) = runner().run(steps)
+    assert any(t.dtype == "i16" for t in graph.tensors.values())
+    assert last.sqnr_db > first.sqnr_db > 0
+    assert "rounded otherwise" in last.effect and not last.effect.startswith("0 ")
+    with pytest.raises(UsageError, match="act_bits = 16"):
+        runner().run((recipe.Step("quantize", {"wide": ["c1"]}),))
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     steps = recipe.parse(TEXT)

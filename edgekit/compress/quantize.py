@@ -19,8 +19,11 @@ import numpy as np
 from edgekit import ops
 from edgekit.compress.calibrate import Observed
 from edgekit.errors import ModelError, UsageError
-from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ops.conv16 import averages
 from edgekit.ops.lut import table_of
+from edgekit.ops.map16 import repeats
+from edgekit.qmath import LIMITS
 
 F = np.float32
 PACKABLE = ("conv2d", "linear")  # ops that read weights of 4 and 2 bits
@@ -36,6 +39,28 @@ class Given:
     weights: Array
     spec: QuantSpec
     bias: Array | None = None
+
+
+ROOM = 1.25  # of int16 ranges over what calibration saw: a third of a bit, and nothing saturates
+
+
+def wide_spec(lo: float, hi: float) -> QuantSpec:
+    """Symmetric int16 for a range, with some room."""
+    return QuantSpec.wide(max(-lo, hi, 2.0**-20) * ROOM / 32767)
+
+
+def wide_specs(
+    graph: Graph, seen: dict[str, Observed], patterns: Sequence[str] = ("*",)
+) -> dict[str, QuantSpec]:
+    """int16 specs for what the ops of these names read and write.  For `quantize(ranged=...)`."""
+    named = excluded(graph, patterns)
+    ends = {n for op in graph.ops if op.name in named for n in (*op.inputs, *op.outputs)}
+    return {n: wide_spec(seen[n].true_lo, seen[n].true_hi) for n in sorted(ends & seen.keys())}
+
+
+def least_scale(bias: Array, sx: float) -> Array:
+    """Weight scales (n,) below which a bias would not fit 30 bits in units of sx * scale."""
+    return np.asarray(np.abs(bias) / (sx * (2.0**30 - 1)), np.float64)
 
 
 def narrow_specs(
@@ -63,16 +88,19 @@ def narrowed(attrs: dict[str, Any], spec: QuantSpec) -> dict[str, Any]:
     return dict(attrs, lo=max(attrs["lo"], lo), hi=min(attrs["hi"], hi))
 
 
-def quantize_weights(w: Array, axis: int, bits: int = 8) -> tuple[Array, QuantSpec]:
+def quantize_weights(
+    w: Array, axis: int, bits: int = 8, least: Array | None = None
+) -> tuple[Array, QuantSpec]:
     """Symmetric integers of 8, 4 or 2 bits with one scale per index of `axis`.
 
-    8 bits: [-127, 127] over the whole range.  Fewer: [-8, 7] or [-2, 1] and the scale of least
-    squared error.
+    8 bits: [-127, 127] over the whole range, scales of at least `least`.  Fewer: [-8, 7] or [-2, 1]
+    and the scale of least squared error.
     """
     other = tuple(i for i in range(w.ndim) if i != axis)
     top = np.max(np.abs(w), axis=other)
     if bits == 8:
-        scale = np.where(top > 0, top / 127, 1.0).astype(F)
+        scale = np.where(top > 0, top / 127, 1.0)
+        scale = (scale if least is None else np.maximum(scale, least * (1 + 1e-6))).astype(F)
         spec = QuantSpec.per_axis(scale, axis)
         s, _ = spec.broadcast(w.ndim)
         return np.clip(np.rint(w / s), -127, 127).astype(np.int8), spec
@@ -158,7 +186,8 @@ class _Quantizer:
     ranged: dict[str, QuantSpec]
     out: Graph = field(init=False)
     specs: dict[str, QuantSpec] = field(default_factory=dict)
-    i8: dict[str, str] = field(default_factory=dict)  # float tensor -> its int8 name in `out`
+    i8: dict[str, str] = field(default_factory=dict)  # float tensor -> its integers in `out`
+    i16: dict[str, str] = field(default_factory=dict)  # likewise, where those are int8, widened
     f32: dict[str, str] = field(default_factory=dict)
 
     def mode(self, op: Op) -> str:
@@ -248,28 +277,55 @@ class _Quantizer:
         return out
 
     def as_i8(self, name: str) -> str:
-        """The int8 version of a float tensor in the output graph, made where there is none."""
+        """The int8 (or int16, as its spec says) version of a float tensor in the output graph, made
+        where there is none."""
         if name in self.i8:
             return self.i8[name]
-        t = self.src.tensors[name]
         data = self.src.value(name)
         if data is not None:
             spec = self.specs.get(name) or QuantSpec.covering(float(data.min()), float(data.max()))
-            q = np.clip(np.rint(data / spec.scale) + spec.zero, -128, 127).astype(np.int8)
-            self.i8[name] = self.out.const(name + ".i8", q, spec)
+            self.i8[name] = self.constant(name, data, spec)
         else:
             if name not in self.specs:
                 raise ModelError(f"no range was observed for {name!r}")
-            target = self.out.unique(name + ".i8")
-            self.i8[name] = self.out.emit(
-                "cast",
-                [self.f32[name]],
-                {"to": "i8"},
-                name=t.name + "/quantize",
-                outputs=[target],
-                quant=self.specs[name],
-            )
+            self.i8[name] = self.cast(name, self.f32[name], self.specs[name], "quantize")
         return self.i8[name]
+
+    def constant(self, name: str, data: Array, spec: QuantSpec) -> str:
+        """A float constant as integers of a spec."""
+        lo, hi = LIMITS[kind_of(spec)]
+        q = np.clip(np.rint(data / spec.scale) + spec.zero, lo, hi)
+        return self.out.const(f"{name}.{kind_of(spec)}", q.astype(NUMPY[kind_of(spec)]), spec)
+
+    def cast(self, name: str, source: str, spec: QuantSpec, what: str) -> str:
+        """The tensor `source`, which stands for `name`, in another representation."""
+        to = kind_of(spec)
+        target = self.out.unique(f"{name}.{to}")
+        return self.out.emit(
+            "cast", [source], {"to": to}, name=f"{name}/{what}", outputs=[target], quant=spec
+        )
+
+    def as_i16(self, name: str) -> str:
+        """The int16 version of a float tensor: of int8 ones the same values, widened."""
+        if name not in self.i16:
+            data = self.src.value(name)
+            if data is not None:
+                spec = wide_spec(float(data.min()), float(data.max()))
+                self.i16[name] = self.constant(name, data, spec)
+                return self.i16[name]
+            small = self.as_i8(name)
+            quant = self.out.tensors[small].quant
+            assert quant is not None
+            if quant.bits == 16:
+                self.i16[name] = small
+            else:
+                self.i16[name] = self.cast(name, small, QuantSpec.wide(float(quant.scale)), "widen")
+        return self.i16[name]
+
+    def wide(self, op: Op) -> bool:
+        """Whether an op reads or writes int16."""
+        ends = (*op.inputs, *op.outputs)
+        return any(self.specs[n].bits == 16 for n in ends if n in self.specs)
 
     def as_f32(self, name: str) -> str:
         """The float version of a tensor in the output graph, made where there is none."""
@@ -304,23 +360,25 @@ class _Quantizer:
         x = op.inputs[0]
         axis = CHANNEL_AXIS.get(op.type, 0)
         given = self.given.get(op.name)
-        if given is None:
-            q, spec = quantize_weights(w, axis, self.bits.get(op.name, 8))
-        else:
-            q, spec = given.weights, given.spec
-        n = q.shape[axis]
+        n = w.shape[axis]
         bias_name = op.inputs[2] if len(op.inputs) > 2 else ""
         b = g.value(bias_name) if bias_name else None
         bias = np.zeros(n, np.float64) if b is None else b.astype(np.float64)
         if given is not None and given.bias is not None:
             bias = given.bias.astype(np.float64)
-        xi = self.as_i8(x)
+        if given is None:
+            least = wide_least(op, g, self.specs)
+            q, spec = quantize_weights(w, axis, self.bits.get(op.name, 8), least=least)
+        else:
+            q, spec = given.weights, given.spec
+        xi = self.as_i16(x) if self.wide(op) else self.as_i8(x)
         if self.correct and x in self.seen and given is None:
             bias = bias - _shift(op, w, spec.dequantize(q), self.seen[x].mean)
         sx = self.out.tensors[xi].quant
         assert sx is not None
         unit = float(sx.scale) * spec.scale.astype(np.float64)
-        bi = np.clip(np.rint(bias / unit), -(2**30), 2**30).astype(np.int32)
+        top = 2**30 - self.wide(op)  # with 256 products of int16 it fits 32 bits
+        bi = np.clip(np.rint(bias / unit), -top, top).astype(np.int32)
         inputs = [
             xi,
             self.out.const(op.inputs[1] + ".i8", q, spec),
@@ -334,14 +392,19 @@ class _Quantizer:
         spec = self.specs[op.outputs[0]]
         if spec.bits < 8:
             attrs = narrowed(attrs, spec)
-        self.out.emit(type, inputs, attrs, name=op.name, outputs=names, quant=spec, dtype="i8")
+        to = kind_of(spec)
+        self.out.emit(type, inputs, attrs, name=op.name, outputs=names, quant=spec, dtype=to)
         for o, n in zip(op.outputs, names, strict=True):
             self.i8[o] = n
 
     def op(self, op: Op) -> None:
         mode = self.mode(op)
+        if mode and self.wide(op) and not has_int16(op, self.src):
+            mode = ""
         if mode == "weights":
             self.weights(op)
+        elif mode == "lut" and self.wide(op):
+            self.lut16(op)
         elif mode == "lut":
             xi = self.as_i8(op.inputs[0])
             sx = self.out.tensors[xi].quant
@@ -349,6 +412,8 @@ class _Quantizer:
             a = op.attrs
             table = table_of(a["kind"], a["alpha"], a["beta"], sx, self.specs[op.outputs[0]])
             self.emit(op, "lut", [xi, self.out.const(op.name + ".table", table)], {})
+        elif mode == "free" and self.wide(op):
+            self.free16(op)
         elif mode in ("free", "same", "same0", "softmax"):
             first = (
                 op.inputs[:1]
@@ -359,15 +424,50 @@ class _Quantizer:
             attrs = dict(op.attrs)
             if op.type == "pad":  # the one attribute that is a stored value
                 spec = self.specs[op.outputs[0]]
-                attrs["value"] = float(
-                    np.clip(np.rint(attrs["value"] / spec.scale) + spec.zero, -128, 127)
-                )
+                q = np.rint(attrs["value"] / spec.scale) + spec.zero
+                attrs["value"] = float(np.clip(q, *LIMITS[kind_of(spec)]))
             self.emit(op, op.type, inputs, attrs)
         else:
             inputs = [self._operand(n, False) for n in op.inputs]
             self.out.emit(op.type, inputs, op.attrs, name=op.name, outputs=op.outputs)
             for o in op.outputs:
                 self.f32[o] = o
+
+    def free16(self, op: Op) -> None:
+        """An op of int16 operands with scales of their own; those of two write int16 alone."""
+        inputs = [self.as_i16(n) if n in self.seen or n in self.specs else n for n in op.inputs]
+        if op.type == "binary":
+            self.emit16(op, op.type, inputs, op.attrs, self.spec16(op))
+        else:
+            self.emit(op, op.type, inputs, op.attrs)
+
+    def lut16(self, op: Op) -> None:
+        """A function of int16."""
+        x, spec, a = self.as_i16(op.inputs[0]), self.spec16(op), op.attrs
+        sx = self.out.tensors[x].quant
+        assert sx is not None
+        table = table_of(a["kind"], a["alpha"], a["beta"], sx, spec)
+        self.emit16(op, "lut", [x, self.out.const(op.name + ".table", table)], {}, spec)
+
+    def spec16(self, op: Op) -> QuantSpec:
+        """The int16 spec of an output that others may want in int8."""
+        out = op.outputs[0]
+        spec = self.specs[out]
+        return spec if spec.bits == 16 else wide_spec(self._lo(out), self._hi(out))
+
+    def emit16(
+        self, op: Op, type: str, inputs: Sequence[str], attrs: dict[str, Any], spec: QuantSpec
+    ) -> None:
+        """Appends an op that writes int16, and a cast where int8 is wanted."""
+        out = op.outputs[0]
+        if self.specs[out].bits == 16:
+            self.emit(op, type, inputs, attrs)
+            return
+        name = self.out.unique(out + ".i16")
+        y = self.out.emit(
+            type, inputs, attrs, name=op.name, outputs=[name], quant=spec, dtype="i16"
+        )
+        self.i8[out] = self.cast(out, y, self.specs[out], "requantize")
 
     def _operand(self, name: str, int8: bool) -> str:
         if not name:
@@ -385,7 +485,8 @@ class _Quantizer:
         for n in g.inputs:
             t = g.tensors[n]
             if io == "int8" and t.dtype == "f32":
-                self.out.add_tensor(Tensor(n, t.shape, "i8", None, self.specs[n]))
+                spec = self.specs[n]
+                self.out.add_tensor(Tensor(n, t.shape, kind_of(spec), None, spec))
                 self.i8[n] = n
             else:
                 self.out.add_tensor(t)
@@ -401,6 +502,33 @@ class _Quantizer:
         self.out.drop_unused()
         self.out.check()
         return self.out
+
+
+def has_int16(op: Op, graph: Graph) -> bool:
+    """Whether an op has a form for int16 activations; others run in float between casts."""
+    shapes = [graph.tensors[n].shape for n in op.inputs]
+    if op.type == "binary":
+        kinds = op.attrs["kind"] in ("add", "sub", "mul")
+        return kinds and graph.tensors[op.outputs[0]].shape == shapes[0] and repeats(*shapes)
+    if op.type in ("avg_pool2d", "reduce"):
+        return averages(op, len(shapes[0]))
+    moved = ("reshape", "transpose", "slice", "concat", "pad", "tile", "gather")
+    return op.type in ("conv2d", "depthwise_conv2d", "linear", "unary", *moved)
+
+
+def wide_least(op: Op, graph: Graph, specs: dict[str, QuantSpec]) -> Array | None:
+    """`least` of quantize_weights for an op of int16 activations, whose units are small."""
+    bias = graph.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
+    spec = specs.get(op.inputs[0])
+    ends = [specs[n].bits for n in (op.inputs[0], *op.outputs) if n in specs]
+    if bias is None or spec is None or 16 not in ends:
+        return None
+    return least_scale(bias, float(spec.scale) * 0.9)  # corrections may make a bias larger
+
+
+def kind_of(spec: QuantSpec) -> str:
+    """Element type of activations."""
+    return "i16" if spec.bits == 16 else "i8"
 
 
 def _shift(op: Op, w: Array, wq: Array, mean: Array) -> Array:
@@ -437,7 +565,8 @@ def quantize(
     Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and
     outputs, "model" keeps the model's own.  ModelError where no op could be quantized.
     `bits`: op name -> bits of its weights (8, 4 or 2; ops of PACKABLE only).  `given`: op name ->
-    integers decided elsewhere (reconstruction, training).  `ranged`: tensor -> spec, likewise.
+    integers decided elsewhere (reconstruction, training).  `ranged`: tensor -> spec, likewise;
+    those of 16 bits (`wide_specs`) make the ops around them read and write int16.
     """
     kinds = {op.name: op.type for op in graph.ops}
     for name, b in (bits or {}).items():
@@ -446,9 +575,16 @@ def quantize(
                 f"{name!r} cannot have weights of {b} bits",
                 todo=f"8, or 4 or 2 for ops of type {', '.join(PACKABLE)}",
             )
+    wide = {n for n, s in (ranged or {}).items() if s.bits == 16}
+    for op in graph.ops if bits else ():
+        if wide & {*op.inputs, *op.outputs} and (bits or {}).get(op.name, 8) < 8:
+            raise UsageError(
+                f"{op.name!r} cannot have weights below 8 bits and activations of 16",
+                todo="name its layer with 8 bits, or leave it out of the wide ones",
+            )
     skip = excluded(graph, exclude)
     q = _Quantizer(graph, seen, skip, bias_correction, io, bits or {}, given or {}, ranged or {})
     out = q.run()
-    if not any(t.dtype == "i8" for t in out.tensors.values()):
+    if not any(t.dtype in LIMITS for t in out.tensors.values()):
         raise ModelError("quantization changed nothing: no op of this model has an int8 form")
     return out, {f: n for f, n in q.i8.items() if n in out.tensors and not out.is_const(n)}

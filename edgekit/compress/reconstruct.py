@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress.quantize import CHANNEL_AXIS, Given, quantize_weights
+from edgekit.compress.quantize import CHANNEL_AXIS, Given, quantize_weights, wide_least
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 
@@ -100,7 +100,7 @@ class _Weight:
     thin: tuple[Tensor, ...] = ()  # (outputs, rank), (rank, inputs): what alpha is more than start
 
     def begin(self, q: Array, spec: QuantSpec) -> None:
-        """Starts at the exact weights between their neighbours; 8-bit weights stay `q`."""
+        """Starts at the exact weights between their neighbours; what does not learn stays `q`."""
         import torch
 
         self.spec, self.half = spec, 1 << spec.bits - 1
@@ -174,7 +174,8 @@ def reconstruct(
     """Learned integers for every weighted op of a float graph.
 
     specs: tensor -> activation spec (ops whose output has none stay float).  bits: op -> weight
-    bits, 8 where absent (8-bit weights keep nearest rounding and learn their bias only).  samples:
+    bits, 8 where absent (8-bit weights keep nearest rounding and learn their bias only, but for
+    int16 outputs, where their rounding is the noise that is left).  samples:
     input name -> (n, ...) prepared floats.  `biases`: where to start (bias correction), else the
     graph's own.  ModelError names ops without a differentiable form.
     """
@@ -215,13 +216,13 @@ class _Job:
         import torch
 
         axis = CHANNEL_AXIS.get(op.type, 0)
-        q, spec = quantize_weights(w, axis, bits)
+        q, spec = quantize_weights(w, axis, bits, least=wide_least(op, self.g, self.specs))
         bias = self.g.value(op.inputs[2]) if len(op.inputs) > 2 and op.inputs[2] else None
         start = biases.get(op.name, bias if bias is not None else np.zeros(q.shape[axis]))
         made = _Weight(
             op,
             axis,
-            bits < 8,
+            bits < 8 or self.specs[op.outputs[0]].bits == 16,
             torch.from_numpy(np.asarray(start, np.float32).copy()).requires_grad_(True),
             self.const[op.inputs[1]],
             self.o.rank,

@@ -31,7 +31,7 @@ from edgekit.ops.base import (
     scale_zero,
     tflite,
 )
-from edgekit.ops.conv2d import CLAMP, WINDOW, windows
+from edgekit.ops.conv2d import CLAMP, WINDOW, integers, windows
 
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
@@ -74,9 +74,11 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
         mean = np.sign(total) * ((2 * np.abs(total) + count) // (2 * count))
         low, high = qmath.clamp_bounds(lo, hi, sy, zy)
         return [np.clip(mean, low + zy, high + zy).astype(np.int8)]
-    acc = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow).sum(axis=(3, 4))
+    acc = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow).sum(axis=(3, 4), dtype=np.int64)
     scale = qmath.mean_scale(qmath.requant_scale(num=sx, den=sy), count)
-    return [qmath.requantize(acc, scale, *qmath.clamp_bounds(lo, hi, sy, zy), zy)]
+    to = g.tensors[op.outputs[0]].dtype
+    low, high = qmath.clamp_bounds(lo, hi, sy, zy, to)
+    return [integers(acc, x, op, g, scale, low, high, zy)]
 
 
 def lower(op: Op, g: Graph, target: Target) -> Op:

@@ -76,7 +76,7 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     a, b = xs
     assert a is not None and b is not None
     kind = op.attrs["kind"]
-    if a.dtype != np.int8:
+    if a.dtype not in (np.int8, np.int16) or g.tensors[op.outputs[0]].quant is None:
         y = _float(kind, a, b)
         return [
             np.clip(y, F(op.attrs["lo"]), F(op.attrs["hi"])).astype(a.dtype)
@@ -84,12 +84,14 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
             else y.astype(a.dtype)
         ]
     (sa, za), (sb, zb), (sy, zy) = (scale_zero(g, n) for n in (*op.inputs, *op.outputs))
-    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
+    to = g.tensors[op.outputs[0]].dtype
+    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy, to)
     if kind in ("add", "sub"):
         return [qmath.add(a, b, params(op, g), lo, hi, zy)]
     if kind == "mul":
         acc = (a.astype(np.int32) - za) * (b.astype(np.int32) - zb)
-        return [qmath.requantize(acc, qmath.requant_scale(num=sa * sb, den=sy), lo, hi, zy)]
+        scale = qmath.requant_scale(num=sa * sb, den=sy)
+        return [qmath.requantize_wide(acc, scale, lo, hi, zy, to)]
     y = np.minimum(a, b) if kind == "min" else np.maximum(a, b)
     return [np.clip(y.astype(np.int32), int(lo) + zy, int(hi) + zy).astype(np.int8)]
 

@@ -28,14 +28,16 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
     return [(need(xs, 0, "input").shape, op.attrs["to"])]
 
 
-def _mode(op: Op, g: Graph) -> str:
+def mode(op: Op, g: Graph) -> str:
     x, y = g.tensors[op.inputs[0]], g.tensors[op.outputs[0]]
     pair = (x.dtype, y.dtype)
-    if pair == ("f32", "i8") and y.quant is not None:
+    few = ("i8", "i16")
+    both = x.quant is not None and y.quant is not None
+    if x.dtype == "f32" and y.dtype in few and y.quant is not None:
         return "quantize"
-    if pair == ("i8", "f32") and x.quant is not None:
+    if y.dtype == "f32" and x.dtype in few and x.quant is not None:
         return "dequantize"
-    if pair == ("i8", "i8"):
+    if pair == ("i8", "i8") or (both and {*pair} <= {*few}):
         return "requantize"
     if pair in (("u8", "i8"), ("i8", "u8")) and x.quant is not None:
         return "shift"
@@ -55,37 +57,37 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     if quant is not None and wide and op.attrs["to"] == "f32":
         # a constant of a model quantized by others, which the passes take over
         return [quant.dequantize(x)]
-    match _mode(op, g):
+    to = g.tensors[op.outputs[0]].dtype
+    match mode(op, g):
         case "quantize":
-            return [qmath.quantize(x, *scale_zero(g, op.outputs[0]))]
+            return [qmath.quantize(x, *scale_zero(g, op.outputs[0]), to)]
         case "dequantize":
             return [qmath.dequantize(x, *scale_zero(g, op.inputs[0]))]
         case "requantize":
             s, zx, zy = requant(op, g)
-            return [
-                qmath.requantize(x.astype(np.int32) - zx, s, qmath.QMIN - zy, qmath.QMAX - zy, zy)
-            ]
+            lo, hi = (q - zy for q in qmath.LIMITS[to])
+            return [qmath.requantize_wide(x.astype(np.int32) - zx, s, lo, hi, zy, to)]
         case "shift":
             down = x.dtype == np.uint8
             return [
                 (x.astype(np.int32) + (-128 if down else 128)).astype(np.int8 if down else np.uint8)
             ]
-    to = NUMPY[op.attrs["to"]]
+    kind = NUMPY[op.attrs["to"]]
     if x.dtype == np.float32 and op.attrs["to"] != "bool":
-        info = np.iinfo(to)
+        info = np.iinfo(kind)
         top = float(min(info.max, 2**31 - 1))
         return [
             np.clip(
                 np.nan_to_num(np.trunc(x.astype(np.float64))), max(info.min, -(2.0**31)), top
-            ).astype(to)
+            ).astype(kind)
         ]
-    return [x.astype(to)]
+    return [x.astype(kind)]
 
 
 def lower(op: Op, g: Graph, target: Target) -> Op:
-    mode = _mode(op, g)
-    scale = requant(op, g)[0] if mode == "requantize" else 0.0
-    return op.with_(attrs=dict(op.attrs, mode=mode, scale=scale))
+    how = mode(op, g)
+    scale = requant(op, g)[0] if how == "requantize" else 0.0
+    return op.with_(attrs=dict(op.attrs, mode=how, scale=scale))
 
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:

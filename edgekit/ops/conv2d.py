@@ -78,14 +78,15 @@ def accumulate(x: Array, w: Array, op: Op, fill: Any, oh: int, ow: int) -> Array
 
 
 def int_parts(op: Op, g: Graph, w: Array) -> tuple[Array, float, float, int, int, Array]:
-    """(scale (o,), lo, hi, x zero, y zero, weight zero (o,) or ()) of an int8 linear-type op."""
+    """(scale (o,), lo, hi, x zero, y zero, weight zero (o,) or ()) of an integer linear-type op."""
     sx, zx = scale_zero(g, op.inputs[0])
     sy, zy = scale_zero(g, op.outputs[0])
     wq = g.tensors[op.inputs[1]].quant
     assert wq is not None
     n = g.tensors[op.outputs[0]].shape[-1]
     scale = qmath.requant_scale(num=sx * np.broadcast_to(wq.scale, (n,)).astype(np.float64), den=sy)
-    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy)
+    to = g.tensors[op.outputs[0]].dtype
+    lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy, to)
     return scale, lo, hi, zx, zy, wq.zero
 
 
@@ -100,12 +101,22 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
             np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)
         ]
     scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
-    # float64 holds every int32 sum exactly and multiplies through BLAS
+    # float64 holds every sum exactly and multiplies through BLAS
     wi = w.astype(np.float64) - wz.reshape(-1, 1, 1, 1)
     acc = np.rint(accumulate(x.astype(np.float64) - zx, wi, op, 0, oh, ow)).astype(np.int64)
     if b is not None:
         acc = acc + b
-    return [qmath.requantize(acc.astype(np.int32), scale, lo, hi, zy)]
+    return [integers(acc, x, op, g, scale, lo, hi, zy)]
+
+
+def integers(
+    acc: Array, x: Array, op: Op, g: Graph, scale: Array, lo: float, hi: float, zy: int
+) -> Array:
+    """Sums -> outputs: in 32 bits of int8 inputs, whatever they need of int16."""
+    if x.dtype == np.int16:
+        to = g.tensors[op.outputs[0]].dtype
+        return qmath.requantize_wide(acc, scale, lo, hi, zy, to)
+    return qmath.requantize(acc.astype(np.int32), scale, lo, hi, zy)
 
 
 def pack_int8(

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Target, Variant, pack_dw
 from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_graph, tflite
-from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, uniform_zero, windows
+from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, integers, uniform_zero, windows
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
@@ -43,10 +42,11 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
             np.clip(acc, np.float32(op.attrs["lo"]), np.float32(op.attrs["hi"])).astype(np.float32)
         ]
     scale, lo, hi, zx, zy, wz = int_parts(op, g, w)
-    taps = windows(x.astype(np.int32) - zx, op, kh, kw, 0, oh, ow)
-    acc = np.einsum("nhwijc,ijc->nhwc", taps, w.astype(np.int32) - wz)
+    wide: Any = np.int64 if x.dtype == np.int16 else np.int32
+    taps = windows(x.astype(wide) - zx, op, kh, kw, 0, oh, ow)
+    acc = np.einsum("nhwijc,ijc->nhwc", taps, w.astype(wide) - wz)
     acc = acc + b if b is not None else acc
-    return [qmath.requantize(acc.astype(np.int32), scale, lo, hi, zy)]
+    return [integers(acc, x, op, g, scale, lo, hi, zy)]
 
 
 def lower(op: Op, g: Graph, target: Target) -> Op:

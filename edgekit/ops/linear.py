@@ -21,6 +21,7 @@ from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph,
 from edgekit.ops.conv2d import (
     CLAMP,
     int_parts,
+    integers,
     pack_float,
     pack_int8,
     thin,
@@ -66,7 +67,7 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     scale, qlo, qhi, zx, zy, wz = int_parts(op, g, w)
     acc64 = (x.astype(np.float64) - zx) @ (w.astype(np.float64) - wz.reshape(-1, 1)).T
     acc = np.rint(acc64).astype(np.int64) + (b if b is not None else 0)
-    return [qmath.requantize(acc.astype(np.int32), scale, qlo, qhi, zy)]
+    return [integers(acc, x, op, g, scale, qlo, qhi, zy)]
 
 
 def _dynamic(x: Array, w: Array, b: Any, wq: QuantSpec) -> Array:

@@ -1,35 +1,44 @@
-"""int8 -> int8 by a table of 256 entries: every unary function of a quantized tensor, exact
-everywhere."""
+"""int8 -> int8 by a table of 256 entries, int16 -> int16 by one of 513 and a straight line between
+neighbours: every unary function of a quantized tensor, exact everywhere.
+
+int16: i, f = divmod(x + 32768, 128); y = t[i] + ((t[i + 1] - t[i]) * f + 64 >> 7).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.base import OpDef, TensorType, need, sample_graph
 from edgekit.ops.unary import function
+from edgekit.qmath import LIMITS
 
 
-def table_of(
-    kind: str, alpha: float, beta: float, x: QuantSpec, y: QuantSpec
-) -> npt.NDArray[np.int8]:
-    """int8 (256,): entry q + 128 = quantized f(real value of q), computed in double."""
-    real = (np.arange(-128, 128) - int(x.zero)) * float(x.scale)
+def table_of(kind: str, alpha: float, beta: float, x: QuantSpec, y: QuantSpec) -> Array:
+    """int8 (256,): entry q + 128 = quantized f(real value of q), computed in double; int16 (513,)
+    likewise of every 128th q."""
+    to = "i16" if x.bits == 16 else "i8"
+    points = np.arange(-32768, 32769, 128) if to == "i16" else np.arange(-128, 128)
+    real = (points - int(x.zero)) * float(x.scale)
     out = np.nan_to_num(function(kind, real, alpha, beta), nan=0.0, posinf=1e30, neginf=-1e30)
-    q = np.clip(np.rint(out / float(y.scale)) + int(y.zero), -128, 127)
-    return np.asarray(q.astype(np.int8))
+    q = np.clip(np.rint(out / float(y.scale)) + int(y.zero), *LIMITS[to])
+    return np.asarray(q.astype(NUMPY[to]))
 
 
 def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
-    return [(need(xs, 0, "input").shape, "i8")]
+    x = need(xs, 0, "input")
+    return [(x.shape, x.dtype)]
 
 
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     x, table = xs[0], xs[1]
     assert x is not None and table is not None
+    if x.dtype == np.int16:
+        i, f = np.divmod(x.astype(np.int32) + 32768, 128)
+        low, high = (table[k].astype(np.int32) for k in (i, i + 1))
+        return [(low + ((high - low) * f + 64 >> 7)).astype(np.int16)]
     return [table[x.astype(np.int32) + 128]]
 
 

@@ -55,7 +55,8 @@ def shape(op: Op, xs: Sequence[Tensor | None]) -> list[TensorType]:
         raise ModelError(f"axis {axes[-1]} of a tensor of rank {len(x.shape)}")
     if kind == "argmax" and len(axes) != 1:
         raise ModelError(f"argmax over {len(axes)} axes")
-    if x.dtype not in ("f32", "i8") or (x.dtype == "i8" and kind not in INT8):
+    known = {"f32": KINDS, "i8": INT8, "i16": ("mean", "sum")}
+    if kind not in known.get(x.dtype, ()):
         raise ModelError(f"{kind} of {x.dtype} is not supported")
     keep = [
         1 if i in axes else n
@@ -80,9 +81,14 @@ def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
         return [np.asarray(x.max(axis=axes) if kind == "max" else x.min(axis=axes)).reshape(out)]
     (sx, zx), (sy, zy) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
     scale = qmath.requant_scale(num=sx, den=sy)
-    acc = np.asarray((x.astype(np.int32) - zx).sum(axis=axes, dtype=np.int32)).reshape(out)
+    sums = np.int64 if x.dtype == np.int16 else np.int32
+    acc = np.asarray((x.astype(np.int32) - zx).sum(axis=axes, dtype=sums)).reshape(out)
     if kind == "mean":
         scale = qmath.mean_scale(scale, x.size // acc.size)
+    to = g.tensors[op.outputs[0]].dtype
+    if x.dtype == np.int16:
+        lo, hi = qmath.clamp_bounds(-np.inf, np.inf, 1.0, zy, to)
+        return [qmath.requantize_wide(acc, scale, lo, hi, zy, to)]
     return [qmath.requantize(acc, scale, qmath.QMIN - zy, qmath.QMAX - zy, zy)]
 
 

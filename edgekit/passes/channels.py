@@ -56,6 +56,8 @@ def _chain(g: Graph, op: Op, consumers: dict[str, list[Op]]) -> Chain | None:
     """The chain from `op` to its sink; None where its channels are used in any other way."""
     if op.attrs.get("groups", 1) != 1 or g.value(op.inputs[1]) is None:
         return None
+    if g.tensors[op.inputs[0]].dtype == "i16" or g.tensors[op.outputs[0]].dtype == "i16":
+        return None
     chain, at = Chain(op), op.outputs[0]
     while True:
         users = consumers.get(at, [])

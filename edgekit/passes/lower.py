@@ -6,7 +6,7 @@ from __future__ import annotations
 from edgekit import ops
 from edgekit.ir import Graph
 from edgekit.layout import Target
-from edgekit.ops import winograd
+from edgekit.ops import conv16, map16, winograd
 
 
 def lower(graph: Graph, target: Target) -> Graph:
@@ -17,7 +17,13 @@ def lower(graph: Graph, target: Target) -> Graph:
     """
     g = graph.copy()
     lowered = []
-    for op in (winograd.instead(o) if winograd.pays(o, g, target) else o for o in g.ops):
+    for op in g.ops:
+        if conv16.takes(op, g):
+            op = conv16.instead(op, g)
+        elif map16.takes(op, g):
+            op = map16.instead(op, g)
+        elif winograd.pays(op, g, target):
+            op = winograd.instead(op)
         definition = ops.get(op.type)
         lowered.append(definition.lower(op, g, target) if definition.lower else op)
     g.ops = lowered

@@ -190,6 +190,30 @@ typedef struct ek_attr_winograd {
 } ek_attr_winograd;
 _Static_assert(sizeof(ek_attr_winograd) == 16, "generated layout");
 
+typedef struct ek_attr_conv16 {
+    uint16_t stride[2]; /* rows, columns */
+    uint16_t dilation[2]; /* rows, columns */
+    uint16_t pad[4]; /* top, left, bottom, right */
+    uint16_t kernel[2]; /* rows, columns */
+    uint32_t groups; /* channel groups */
+    float lo; /* lower bound of the output, relative to the zero point */
+    float hi; /* upper bound, likewise */
+} ek_attr_conv16;
+_Static_assert(sizeof(ek_attr_conv16) == 32, "generated layout");
+
+typedef struct ek_attr_map16 {
+    uint32_t kind; /* (quantize, dequantize, requantize, add, mul, table) */
+    int32_t ma; /* add: multiplier of a */
+    int32_t mb; /* multiplier of b */
+    int32_t bias;
+    uint32_t shift; /* bits */
+    float scale; /* requantize: sx / sy; mul: sa * sb / sy */
+    float lo; /* add, mul: lower bound */
+    float hi; /* upper bound */
+} ek_attr_map16;
+enum { EK_MAP16_KIND_QUANTIZE, EK_MAP16_KIND_DEQUANTIZE, EK_MAP16_KIND_REQUANTIZE, EK_MAP16_KIND_ADD, EK_MAP16_KIND_MUL, EK_MAP16_KIND_TABLE, EK_MAP16_KIND_COUNT };
+_Static_assert(sizeof(ek_attr_map16) == 32, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -216,5 +240,7 @@ enum {
     EK_OP_LSTM = 23,
     EK_OP_GRU = 24,
     EK_OP_WINOGRAD = 25,
+    EK_OP_CONV16 = 26,
+    EK_OP_MAP16 = 27,
 };
 #endif

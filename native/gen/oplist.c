@@ -27,5 +27,7 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_lstm,
     &ek_op_gru,
     &ek_op_winograd,
+    &ek_op_conv16,
+    &ek_op_map16,
     0,
 };

@@ -27,6 +27,8 @@ extern const ek_op_def ek_op_conv_transpose2d;
 extern const ek_op_def ek_op_lstm;
 extern const ek_op_def ek_op_gru;
 extern const ek_op_def ek_op_winograd;
+extern const ek_op_def ek_op_conv16;
+extern const ek_op_def ek_op_map16;
 extern const ek_op_def *const ek_ops_all[];
 typedef struct ek_overlay {
     unsigned isa;

@@ -300,9 +300,11 @@ float ek_binary_f32(float a, float b, unsigned kind)
     }
 }
 
-/* (float)x by itself: cores of 32 bits would call a helper of the compiler */
-static float of_s64(int64_t x)
+float ek_s64_f32(int64_t x)
 {
+#if UINTPTR_MAX > 0xffffffffu
+    return (float)x;
+#else
     uint64_t u = x < 0 ? 0u - (uint64_t)x : (uint64_t)x;
     uint32_t lost = 0;
     float scale = 1.0f;
@@ -310,16 +312,17 @@ static float of_s64(int64_t x)
         lost |= (uint32_t)u & 1u;
     float y = (float)(int32_t)((uint32_t)u | lost) * scale; /* what was lost decides ties; the scale is a power of 2 */
     return x < 0 ? -y : y;
+#endif
 }
 
 float ek_norm_s8_scale(uint32_t n, int rms, float eps, int64_t square, int32_t *sum)
 {
     /* variance = (n * square - sum^2) / n^2 of the stored integers; the numerator is exact */
-    float count = (float)n, var = ek_div_f32(of_s64(square), count);
+    float count = (float)n, var = ek_div_f32(ek_s64_f32(square), count);
     if (rms)
         *sum = 0;
     else
-        var = ek_div_f32(ek_div_f32(of_s64((int64_t)n * square - (int64_t)*sum * *sum), count), count);
+        var = ek_div_f32(ek_div_f32(ek_s64_f32((int64_t)n * square - (int64_t)*sum * *sum), count), count);
     var += eps;
     EK_ROUND(var);
     float r = ek_div_f32(1.0f, ek_sqrt_f32(var));

@@ -68,6 +68,29 @@ typedef struct ek_dw {
     uint32_t room_bytes;
 } ek_dw;
 
+/* int16 rows by int8 weights, exact sums: blocks of EK_NR16 outputs, [bias][scale][k / EK_KR16][EK_NR16][EK_KR16], k rounded up
+ * to EK_KR16, to which rows are readable.  EK_CHUNK16 products fit 32 bits, with a bias below 2^30 too. */
+enum { EK_NR16 = 8, EK_KR16 = 2, EK_CHUNK16 = 256 };
+typedef struct ek_gemm16 {
+    const int16_t *a;    /* (m, k), row stride lda elements */
+    const uint8_t *w;
+    void *y;             /* (m, n) int16 or int8, row stride ldy elements */
+    ptrdiff_t lda, ldy;
+    uint32_t m, n, k;
+    uint32_t size;       /* bytes of an output: 2 or 1 */
+    float lo, hi;        /* relative to zero */
+    int32_t zero;
+} ek_gemm16;
+/* One pixel of a depthwise convolution: blocks of EK_NR16 channels, [bias][scale][count][EK_NR16]. */
+typedef struct ek_dw16 {
+    const int16_t *const *taps; /* `count` pixels of `channels` */
+    const uint8_t *w;
+    void *y;
+    uint32_t count, channels, size;
+    float lo, hi;
+    int32_t zero;
+} ek_dw16;
+
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
 /* A row of softmax in int8: 256 exponentials by distance from the largest, ops/softmax.c. */
@@ -122,6 +145,8 @@ typedef struct ek_kernels {
     void (*wino_in)(const float *const px[36], float *v, size_t plane, uint32_t channels);
     void (*wino_out)(const float *m, size_t plane, const float *bias, const ek_wino_out *o, float *y, uint32_t channels);
     uint8_t wino_lanes;                  /* 0: none */
+    void (*gemm_s16)(const ek_gemm16 *g);
+    void (*dw_s16)(const ek_dw16 *d);
     uint8_t isa[24];                     /* EK_ISA_* of each slot, by EK_K_* */
     /* layouts the gemm and depthwise kernels were written for; others are read by the portable ones */
     uint8_t s8_nr, s8_kr, s8_kr_too /* another they read; 0: none */, s8_encoding, s8_xoff, f32_nr, dw_s8_nr, dw_f32_nr;
@@ -137,7 +162,7 @@ enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
     EK_K_MAX_F32, EK_K_SUM_S8, EK_K_SUM_F32, EK_K_QUANTIZE, EK_K_DEQUANTIZE, EK_K_UNARY_F32, EK_K_BINARY_F32,
     EK_K_GEMM_SPARSE, EK_K_SOFTMAX_F32, EK_K_SOFTMAX_S8, EK_K_NORM_F32, EK_K_NORM_S8,
-    EK_K_COUNT, EK_K_NONE = 255
+    EK_K_GEMM_S16, EK_K_DW_S16, EK_K_COUNT, EK_K_NONE = 255
 };
 /* any of dw_f32; 3x3 of channels a multiple of 4 of dw_f32, of 8 and weights without a zero point of dw_s8: taps side by side,
  * windows 1 or 2 columns apart, at most one column outside at either end, two inside */

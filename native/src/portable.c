@@ -252,6 +252,62 @@ static void binary_f32(const float *a, const float *b, float *y, size_t n, unsig
         y[i] = ek_binary_f32(a[i], b[i], kind);
 }
 
+/* output i of a row, rounded once */
+static void store16(void *y, uint32_t i, uint32_t size, int64_t acc, float scale, float lo, float hi, int32_t zero)
+{
+    int32_t q = ek_rint_f32(ek_clamp_f32(ek_mul_f32(ek_s64_f32(acc), scale), lo, hi)) + zero;
+    if (size == 1)
+        ((int8_t *)y)[i] = (int8_t)q;
+    else
+        ((int16_t *)y)[i] = (int16_t)q;
+}
+
+void ek_gemm_s16_portable(const ek_gemm16 *g)
+{
+    const uint8_t *blk = g->w;
+    uint32_t kp = ek_up(g->k, EK_KR16);
+    for (uint32_t n0 = 0; n0 < g->n; n0 += EK_NR16, blk += EK_NR16 * (8 + (size_t)kp)) {
+        const int32_t *bias = (const int32_t *)(const void *)blk;
+        const float *scale = (const float *)(const void *)(blk + EK_NR16 * 4);
+        uint32_t n = ek_min_u32(EK_NR16, g->n - n0);
+        for (uint32_t m = 0; m < g->m; m++) {
+            const int16_t *a = g->a + (ptrdiff_t)m * g->lda;
+            const int8_t *w = (const int8_t *)(blk + EK_NR16 * 8);
+            int64_t acc[EK_NR16];
+            for (uint32_t j = 0; j < EK_NR16; j++)
+                acc[j] = bias[j];
+            for (uint32_t k = 0; k < kp;) {
+                int32_t sum[EK_NR16] = { 0 };
+                for (uint32_t end = ek_min_u32(k + EK_CHUNK16, kp); k < end; k += EK_KR16, w += EK_NR16 * EK_KR16)
+                    for (uint32_t j = 0; j < EK_NR16; j++)
+                        sum[j] += a[k] * w[j * 2] + a[k + 1] * w[j * 2 + 1];
+                for (uint32_t j = 0; j < EK_NR16; j++)
+                    acc[j] += sum[j];
+            }
+            uint8_t *y = (uint8_t *)g->y + ((ptrdiff_t)m * g->ldy + (ptrdiff_t)n0) * (ptrdiff_t)g->size;
+            for (uint32_t j = 0; j < n; j++)
+                store16(y, j, g->size, acc[j], scale[j], g->lo, g->hi, g->zero);
+        }
+    }
+}
+
+void ek_dw_s16_portable(const ek_dw16 *d)
+{
+    const uint8_t *blk = d->w;
+    for (uint32_t c = 0; c < d->channels; c += EK_NR16, blk += EK_NR16 * (8 + (size_t)d->count)) {
+        const int32_t *bias = (const int32_t *)(const void *)blk;
+        const float *scale = (const float *)(const void *)(blk + EK_NR16 * 4);
+        uint32_t n = ek_min_u32(EK_NR16, d->channels - c);
+        for (uint32_t j = 0; j < n; j++) {
+            const int8_t *w = (const int8_t *)(blk + EK_NR16 * 8) + j;
+            int64_t acc = bias[j];
+            for (uint32_t t = 0; t < d->count; t++)
+                acc += d->taps[t][c + j] * w[t * EK_NR16];
+            store16(d->y, c + j, d->size, acc, scale[j], d->lo, d->hi, d->zero);
+        }
+    }
+}
+
 #define FILL(slot, SLOT, fn) EK_SET(k, slot, SLOT, fn, EK_ISA_PORTABLE)
 
 void ek_kernels_portable(ek_kernels *k)
@@ -273,6 +329,8 @@ void ek_kernels_portable(ek_kernels *k)
     FILL(dequantize, DEQUANTIZE, dequantize);
     FILL(unary_f32, UNARY_F32, unary_f32);
     FILL(binary_f32, BINARY_F32, binary_f32);
+    FILL(gemm_s16, GEMM_S16, ek_gemm_s16_portable);
+    FILL(dw_s16, DW_S16, ek_dw_s16_portable);
     k->s8_xoff = EK_XOFF_ANY;
     k->tile_rows = 4;
 }

@@ -8,6 +8,7 @@
 void ek_dw_avx2(ek_kernels *k);
 void ek_elementwise_avx2(ek_kernels *k);
 void ek_winograd_avx2(ek_kernels *k);
+void ek_wide_avx2(ek_kernels *k);
 
 #define EK_AVX2 __attribute__((target("avx2,fma")))
 /* a vector that has been rounded to float32: hides it from contraction */

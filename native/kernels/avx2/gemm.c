@@ -186,6 +186,7 @@ void ek_kernels_avx2(ek_kernels *k)
     ek_dw_avx2(k);
     ek_elementwise_avx2(k);
     ek_winograd_avx2(k);
+    ek_wide_avx2(k);
 }
 #else
 typedef int ek_no_avx2; /* a translation unit must not be empty */
