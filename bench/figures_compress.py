@@ -194,10 +194,10 @@ def differing(q: Graph, inputs: list[dict[str, Array]]) -> dict[str, int]:
 
 @item("compress.exact", "0 integers differ between the simulator of these figures and the runtime")
 def exact() -> Outcome:
-    """Every int8 tensor, in numpy and natively, of the schemes these figures use."""
+    """Every int8 and int16 tensor, in numpy and natively, of the schemes these figures use."""
     schemes = {
         "w8a8": {"bits": 8}, "w4a8": {"bits": 4}, "w2a8": {"bits": 2},
-        "w4a4": {"bits": 4, "act_bits": 4},
+        "w4a4": {"bits": 4, "act_bits": 4}, "w8a16": {"act_bits": 16},
     }  # fmt: skip
     quick = Step("reconstruct", {"steps": 5})
     figure = {}

@@ -10,6 +10,7 @@ import pytest
 import tiny
 from conftest import need
 from edgekit_runtime import Session
+from edgekit_runtime.session import TensorInfo
 from package_cases import two_entries
 
 from edgekit import boards, check, contents, data, emulate, layers, package, pipeline
@@ -309,3 +310,15 @@ def test_signal_to_noise_of_known_noise() -> None:
     x = np.random.default_rng(0).normal(size=(50, 20))
     assert check.sqnr_db(x, x * 1.1) == pytest.approx(20.0)
     assert check.sqnr_db(x, x) is None
+
+
+def test_data_of_another_order_of_axes_are_refused() -> None:
+    """Images (h, w, c) have as many values as an input (c, h, w) wants."""
+    infos = [TensorInfo("x", (1, 3, 4, 5), np.dtype(np.float32), 0.0, 0)]
+    images = np.arange(120, dtype=np.float32).reshape(2, 4, 5, 3)
+    with pytest.raises(DataError, match="another order"):
+        next(data.feed(data.load({"x": images}), infos, {}))
+    turned = next(data.feed(data.load({"x": images}), infos, {"layout": "nchw"}))["x"]
+    assert np.array_equal(turned[0], images[0].transpose(2, 0, 1))
+    flat = next(data.feed(data.load({"x": images.reshape(2, 60)}), infos, {}))["x"]
+    assert np.array_equal(flat.reshape(-1), images[0].reshape(-1))
