@@ -92,10 +92,11 @@ def isa_of(board: Board) -> str | None:
 def predict(graph: Graph, board: Board) -> Estimate | None:
     """Estimate for a graph of `pipeline.build` (lowered or not) or of `contents.read` on a board.
 
-    None where no emulated core stands for the board's (x86 hosts, cores without DSP).
+    None where no emulated core stands for the board's (x86 hosts, cores without DSP), and of int16
+    activations, for which no rates are fitted.
     """
     isa = isa_of(board)
-    if isa is None:
+    if isa is None or any(_wide(op, graph) for op in graph.ops):
         return None
     core = table()["isas"][isa]
     hz = board.clock_mhz * 1e6 if board.clock_mhz else None
@@ -107,6 +108,12 @@ def predict(graph: Graph, board: Board) -> Estimate | None:
         cycles = n * rates["cycles"]
         found.append(OpTime(op.name, op.type, round(n), round(cycles), cycles / hz if hz else None))
     return Estimate(board.id, core["core"], core["model"], ERROR[core["model"]], tuple(found))
+
+
+def _wide(op: Op, g: Graph) -> bool:
+    """Whether an op multiplies int16 activations."""
+    weighs = op.type in ("conv16", "conv2d", "depthwise_conv2d", "linear")
+    return weighs and g.tensors[op.inputs[0]].dtype == "i16"
 
 
 def kind(op: Op, g: Graph) -> str:

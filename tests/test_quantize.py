@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgekit_runtime import Session
 
-from edgekit import boards, evaluate, pipeline
+from edgekit import boards, cost, evaluate, pipeline
 from edgekit.compress import calibrate, quantize
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
@@ -79,6 +79,7 @@ def test_int16_activations_lose_less_than_int8() -> None:
     kinds = {op.name: built.graph.tensors[op.outputs[0]].dtype for op in built.graph.ops}
     assert kinds.pop("logits/dequantize") == "f32" and set(kinds.values()) == {"i16"}
     assert {op.type for op in built.lowered.ops} >= {"conv16", "map16"}
+    assert cost.predict(built.lowered, boards.load("qemu_mps2_an386")) is None  # no rates: no guess
 
 
 @pytest.mark.parametrize("names", [["conv"], ["dw"], ["add"], ["act"], ["logits", "conv"]])
