@@ -146,9 +146,10 @@ static void unpack(const uint8_t *p, int8_t *w, size_t count, uint32_t bits, int
 }
 
 /* one group of a block as the block of a GEMM of its own: bias (0 but in the first), scales, weights */
-static const uint8_t *open_group(const ek_rows *r, const uint8_t *bias, const uint8_t *p, uint32_t nr, size_t count, uint8_t *room)
+static const uint8_t *open_group(const ek_rows *r, const uint8_t *bias, int first, const uint8_t *p, uint32_t nr, size_t count,
+                                 uint8_t *room)
 {
-    if (bias)
+    if (first)
         memcpy(room, bias, 4u * nr);
     else
         memset(room, 0, 4u * nr);
@@ -177,7 +178,7 @@ void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float
         p += 4u * g->nr;
         for (uint32_t k0 = 0, j = 0; k0 < g->k; k0 += r->group, j++) {
             one.k = ek_min_u32(r->group, g->k - k0);
-            p = open_group(r, k0 ? 0 : bias, p, g->nr, (size_t)ek_up(one.k, g->kr) * g->nr, room);
+            p = open_group(r, bias, !k0, p, g->nr, (size_t)ek_up(one.k, g->kr) * g->nr, room);
             one.a = (const int8_t *)g->a + k0;
             one.row_scale = g->row_scale + (size_t)j * r->tile;
             one.y = k0 ? sum : y;
