@@ -94,14 +94,16 @@ def _read(data: bytes) -> Contents:
         found.append(
             Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact)
         )
-    tables = _Tables(parts, package.strides(data))
+    placed = bool(package.required(data) & package.FEATURE_PLACED_SCRATCH)
+    tables = _Tables(parts, package.strides(data), placed)
+    sizes = zip(MEMORIES, mem, strict=True)
     meta = json.loads(parts.get("META", b"{}"))
     return Contents(
         version=f"{major}.{minor}",
         file_bytes=size,
         model_id=model_id.hex(),
         rollback=rollback,
-        memory=dict(zip(MEMORIES, (m * package.UNIT for m in mem))),
+        memory={k: 0 if placed and k == "scratch" else m * package.UNIT for k, m in sizes},
         sections=tuple(found),
         entries=tuple(tables.entry(i) for i in range(tables.count("ENTR"))),
         goldens=tables.count("GOLD"),
@@ -112,8 +114,8 @@ def _read(data: bytes) -> Contents:
 class _Tables:
     """The record tables of a package and how they refer to each other."""
 
-    def __init__(self, parts: dict[str, bytes], strides: dict[str, int]) -> None:
-        self.parts, self.strides = parts, strides
+    def __init__(self, parts: dict[str, bytes], strides: dict[str, int], placed: bool) -> None:
+        self.parts, self.strides, self.placed = parts, strides, placed
         self.defs = {(d.code, d.version): d for d in ops.table().values()}
 
     def count(self, kind: str) -> int:
@@ -237,7 +239,7 @@ class _Tables:
             g.ops.append(
                 Op(definition.name, self.op_name(i), operands[:n_in], operands[n_in:], attrs)
             )
-            scratch.append(work)
+            scratch.append((work & 0xFFFF) * package.UNIT if self.placed else work)
             attr_bytes.append(len(definition.pack(attrs)))
             exact.append(bool(flags & 1))
         return Entry(g.name, g, offsets, memory, tuple(scratch), tuple(attr_bytes), tuple(exact))

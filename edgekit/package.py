@@ -38,6 +38,7 @@ UNNAMED_OP, PLAIN_VARIANT = 20, 12  # strides of packages without names, without
 TENSOR, VARIANT, OP, ENTRY = "<IIBBBB", "<BBBBIII", "<HBBHHIIII", "<IIIIHH"
 FEATURE_ENCODED = 4  # required by encodings of weights
 FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
+FEATURE_PLACED_SCRATCH = 32  # required by scratch that lies in the arena
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 
 
@@ -169,13 +170,19 @@ class _Writer:
             index[name] = len(self.tens) // STRIDES["TENS"]
             self.tensor(t, *self.place(t, g, plan))
         op0 = len(self.ops) // STRIDES["OPS "]
-        for op, scratch in zip(g.ops, plan.scratch, strict=True):
-            self.op(op, g, plan, index, scratch)
+        for i, op in enumerate(g.ops):
+            self.op(op, g, plan, index, self.scratch(plan, i))
         refs = len(self.refs)
         self.refs += [index[n] for n in (*g.inputs, *g.outputs)]
         count = len(self.ops) // STRIDES["OPS "] - op0
         span = (op0, count, refs, len(g.inputs), len(g.outputs))
         self.entr += struct.pack(ENTRY, self.string(label), *span)
+
+    def scratch(self, plan: Plan, i: int) -> int:
+        """The field of op i that grants its scratch."""
+        if not self.required & FEATURE_PLACED_SCRATCH:
+            return plan.scratch[i]
+        return plan.scratch[i] // UNIT | plan.scratch_at[i] // UNIT << 16 if plan.scratch[i] else 0
 
     def op(self, op: Op, g: Graph, plan: Plan, index: dict[str, int], scratch: int) -> None:
         d = ops.get(op.type)
@@ -211,6 +218,12 @@ def write(
     Entries run one at a time, so their arenas share memory; states of equal name are one state.
     """
     w = _Writer()
+    plans = [p for _, _, p in entries]
+    scratch = max(p.scratch_bytes for p in plans)
+    if scratch and all(p.scratch_at or not p.scratch_bytes for p in plans):
+        w.required |= FEATURE_PLACED_SCRATCH
+    elif any(p.scratch_at for p in plans):
+        raise PackageError("entries differ in where their scratch lies", todo="plan them alike")
     for name, g, plan in entries:
         w.entry(name, g, plan)
     gold, gdat = _goldens(goldens or [])
@@ -235,8 +248,7 @@ def write(
         "GDAT": gdat,
         "META": json.dumps(meta, sort_keys=True, separators=(",", ":")).encode(),
     }
-    plans = [p for _, _, p in entries]
-    main, scratch = max(p.main_bytes for p in plans), max(p.scratch_bytes for p in plans)
+    main = max(p.main_bytes for p in plans)
     return _assemble(
         [(k, d) for k, d in sections.items() if d or k in ("REFS", "ATTR")],
         [0, main, 0, len(w.stat), scratch],
@@ -322,6 +334,11 @@ def _assemble(
     return header(crc) + bytes(table) + bytes(body)
 
 
+def required(data: bytes) -> int:
+    """Feature bits that a reader of the package must know."""
+    return int(struct.unpack_from("<I", data, 8)[0])
+
+
 def strides(data: bytes) -> dict[str, int]:
     """Name -> bytes of a record of every section, 0 where it is no table."""
     return {kind: stride for kind, _, stride, _ in _table(data)}
@@ -337,11 +354,10 @@ def reassemble(
 
     ``changed``: strides of sections whose records are others now.
     """
-    (required,) = struct.unpack_from("<I", data, 8)
     mem = [m * UNIT for m in struct.unpack_from("<5I", data, 32)]
     rollback, model_id = struct.unpack_from("<Q32s", data, 56)
     widths = strides(data) | (changed or {})
-    return _assemble(list(parts.items()), mem, model_id, rollback, required, widths, align)
+    return _assemble(list(parts.items()), mem, model_id, rollback, required(data), widths, align)
 
 
 def sections(data: bytes) -> dict[str, bytes]:

@@ -57,7 +57,7 @@ def fit(g: Graph, target: Target, budget: int) -> tuple[Graph, Plan, Patches] | 
             new = split(g, count, bands)
             if new is None:
                 continue
-            live = plan.live_set(plan.buffers(new), len(new.ops))
+            live = plan.floor(new, target)
             macs = _macs(new)
             if live < before.main_bytes and macs <= 2 * dense:
                 tried.append((macs, live, count, bands, new))

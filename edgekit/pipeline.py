@@ -206,7 +206,7 @@ def build(
     log += [patches.text()] if patches else []
     log.append(
         f"plan: arena {p.main_bytes} B (largest live set {p.live_bytes} B), "
-        f"scratch {p.scratch_bytes} B per thread"
+        f"scratch {p.scratch_bytes} B {'in it' if p.scratch_at else 'per thread'}"
     )
     source = Path(model) if isinstance(model, (str, Path)) else None
     meta = {
@@ -276,7 +276,8 @@ def _arena_of(board: boards.Board, p: plan.Plan) -> int | None:
     if not board.bare:
         return None
     bank = board.bank("main")
-    others = board.stack_kib * 1024 + SESSION_BYTES + p.scratch_bytes + p.state_bytes
+    scratch = 0 if p.scratch_at else p.scratch_bytes
+    others = board.stack_kib * 1024 + SESSION_BYTES + scratch + p.state_bytes
     return min(board.ram_bytes - others, bank.size_kib * 1024 if bank else board.ram_bytes)
 
 

@@ -1,13 +1,16 @@
 """The static memory plan: where every tensor lies, in exact bytes, before anything runs.
 
 Tensors that never live at the same time share memory.  An op marked `inplace` may write its output
-over an input that dies there.  Several orders of placement are tried, best fit first; the result is
-compared with the largest live set, which no plan of the same order of ops can beat.
+over an input that dies there.  Boards without a system run one op at a time, so there an op's
+scratch is placed in the arena like a tensor that lives for that op.  Several orders of
+placement are tried, best fit first; the result is compared with the largest live set, which no plan
+of the same order of ops can beat.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgekit import ops
@@ -16,6 +19,7 @@ from edgekit.ir import Graph
 from edgekit.layout import Target
 
 ALIGN = 16
+PLACED = 1 << 20  # bytes of an arena in which the format can place scratch
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Plan:
     """Offsets in bytes per tensor, sizes per memory kind, and what bounds them.
 
     `live_bytes` is the largest sum of bytes alive at one op: no plan for this order can be smaller.
+    `scratch_at`: where each op's scratch lies in the arena; empty where it is memory of its own.
     """
 
     offsets: dict[str, int]
@@ -42,6 +47,7 @@ class Plan:
     scratch: tuple[int, ...]  # per op, per thread
     live_bytes: int
     buffers: tuple[Buffer, ...]
+    scratch_at: tuple[int, ...] = ()
 
     @property
     def scratch_bytes(self) -> int:
@@ -182,8 +188,13 @@ def make(g: Graph, target: Target, *, keep: bool = False) -> Plan:
     `keep` gives every tensor its own place, so that all of them can be read after a run.
     """
     bufs = buffers(g, keep)
-    floor = live_set(bufs, len(g.ops))
-    top, at = arrange(bufs, floor)
+    scratch = tuple(scratches(g, target))
+    rooms = workspaces(scratch, target)
+    floor = live_set([*bufs, *rooms], len(g.ops))
+    top, at = arrange([*bufs, *rooms], floor)
+    if rooms and top > PLACED:
+        floor, rooms = live_set(bufs, len(g.ops)), []
+        top, at = arrange(bufs, floor)
     offsets = {n: at[b] for b in bufs for n in b.names}
     offsets |= {n: offsets[root(g, n)[0]] + root(g, n)[1] for n in g.views}
     state_offsets: dict[str, int] = {}
@@ -191,18 +202,37 @@ def make(g: Graph, target: Target, *, keep: bool = False) -> Plan:
     for n in g.states:
         state_offsets[n] = state
         state += up(g.tensors[n].nbytes)
-    scratch = []
-    for op in g.ops:
-        definition = ops.get(op.type)
-        scratch.append(up(definition.scratch(op, g, target)) if definition.scratch else 0)
-    plan = Plan(offsets, top, state_offsets, state, tuple(scratch), floor, tuple(bufs))
-    check(g, plan)
+    places = {b.first: at[b] for b in rooms}
+    scratch_at = tuple(places.get(i, 0) for i in range(len(g.ops))) if rooms else ()
+    plan = Plan(offsets, top, state_offsets, state, scratch, floor, tuple(bufs), scratch_at)
+    check(plan)
     return plan
 
 
-def check(g: Graph, plan: Plan) -> None:
-    """Asserts that no two buffers alive at one time overlap."""
+def scratches(g: Graph, target: Target) -> Iterator[int]:
+    """Bytes of scratch per op of a lowered graph and per thread."""
+    for op in g.ops:
+        definition = ops.get(op.type)
+        yield up(definition.scratch(op, g, target)) if definition.scratch else 0
+
+
+def workspaces(scratch: Sequence[int], target: Target) -> list[Buffer]:
+    """Scratch that lies in the arena, as buffers that live for their op; none on systems, which
+    may have threads."""
+    return [] if target.linux else [Buffer((), n, i, i) for i, n in enumerate(scratch) if n]
+
+
+def floor(g: Graph, target: Target) -> int:
+    """The largest live set of a lowered graph: what its arena needs at least (bytes)."""
+    rooms = workspaces(tuple(scratches(g, target)), target)
+    return live_set([*buffers(g), *rooms], len(g.ops))
+
+
+def check(plan: Plan) -> None:
+    """Asserts that no two buffers alive at one time overlap, scratch in the arena included."""
     blocks = [(plan.offsets[b.names[0]], b) for b in plan.buffers]
+    for i, (at, size) in enumerate(zip(plan.scratch_at, plan.scratch, strict=False)):
+        blocks += [(at, Buffer((f"scratch of op {i}",), size, i, i))] if size else []
     for i, (oa, a) in enumerate(blocks):
         for ob, b in blocks[i + 1 :]:
             apart = oa + a.bytes <= ob or ob + b.bytes <= oa

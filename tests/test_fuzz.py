@@ -53,6 +53,14 @@ def test_several_entries_and_state_survive_every_byte() -> None:
     assert result.mutants > 2500 and result.ran == result.opened > 0
 
 
+def test_scratch_in_the_arena_survives_every_byte() -> None:
+    subject = fuzz.Subject(
+        "bare", pipeline.package_graph(conv_net(), Target(tile_rows=4, linux=False)), 0
+    )
+    result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
+    assert result.ran == result.opened > 0
+
+
 @pytest.mark.parametrize("pattern", ["1:8", "blocks"])
 def test_sparse_weights_survive_every_byte(pattern: str) -> None:
     graph, _ = _sparse_case(pattern)

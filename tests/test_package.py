@@ -14,11 +14,12 @@ import pytest
 from edgekit_runtime import EdgeKitRuntimeError, Session, _native, verify
 from package_cases import START, accumulator, conv_net, int8_net, repaired, table, two_entries
 
-from edgekit import contents, evaluate, package, pipeline
+from edgekit import contents, evaluate, package, pipeline, plan
 from edgekit.embed.strip import strip
 from edgekit.errors import PackageError
 from edgekit.ir import Graph, Tensor
 from edgekit.layout import Target
+from edgekit.passes.lower import lower
 
 F = np.float32
 FACTOR = np.array([[2.0, 4.0, 8.0, 16.0]], F)
@@ -204,6 +205,52 @@ def test_outputs_that_partly_cover_an_input_are_refused() -> None:
         struct.pack_into("<H", bad, ops_at + 6, grant << 8)
         with pytest.raises(EdgeKitRuntimeError, match="op"):
             Session(repaired(bad))
+
+
+def placed_scratch() -> bytes:
+    """A package for a board, whose first op has scratch in the arena."""
+    data = pipeline.build(conv_net(), board="qemu_mps2_an386").data
+    assert package.required(data) & package.FEATURE_PLACED_SCRATCH
+    return data
+
+
+def test_scratch_in_the_arena_needs_no_memory_of_its_own_but_for_threads() -> None:
+    data = placed_scratch()
+    x = np.random.default_rng(0).normal(
+        size=contents.read(data).entries[0].graph.tensors["x"].shape
+    )
+    with Session(data) as one, Session(data, threads=2) as two:
+        assert one.memory["scratch"] == 0 < two.memory["scratch"]
+        assert one.memory["main"] == two.memory["main"]
+        got, want = one.run(x.astype(F)), two.run(x.astype(F))
+        assert all(np.array_equal(got[n], want[n]) for n in want)
+        assert one.selftest() == 1
+
+
+def test_scratch_over_an_operand_or_past_the_arena_is_refused() -> None:
+    data = placed_scratch()
+    at, _, _ = table(data, "OPS ")
+    (grant,) = struct.unpack_from("<I", data, at + 16)
+    (main,) = struct.unpack_from("<I", data, 36)
+    entry = contents.read(data).entries[0]
+    over = [
+        entry.offsets[n] // 16
+        for n in (entry.graph.ops[0].inputs[0], entry.graph.ops[0].outputs[0])
+    ]
+    for place in (*over, main):
+        bad = bytearray(data)
+        struct.pack_into("<I", bad, at + 16, grant & 0xFFFF | place << 16)
+        with pytest.raises(EdgeKitRuntimeError, match="op"):
+            Session(repaired(bad))
+
+
+def test_entries_must_agree_on_where_scratch_lies() -> None:
+    plans = []
+    for target in (Target(linux=False), Target()):
+        low = lower(conv_net(), target)
+        plans.append(("one" if target.linux else "two", low, plan.make(low, target)))
+    with pytest.raises(PackageError, match="scratch"):
+        package.write(plans, meta={})
 
 
 # ---- damage ----

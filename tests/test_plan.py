@@ -122,6 +122,39 @@ def test_random_graphs_compute_the_right_values_in_the_planned_memory(g: Graph, 
             assert np.array_equal(s.tensor(o), want[o]), o
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 12), st.integers(1, 3), st.booleans()), min_size=1, max_size=5
+    )
+)
+def test_scratch_of_boards_is_placed_apart_from_what_its_op_uses(
+    layers: list[tuple[int, int, bool]],
+) -> None:
+    """Random convolutions, whose scratch lies in the arena: same values as with one of its own."""
+    g, rng = Graph("convs"), np.random.default_rng(len(layers))
+    y = g.inputs = [g.add_tensor(Tensor("x", (1, 9, 8, 5)))]
+    for i, (o, k, again) in enumerate(layers):
+        w = rng.normal(size=(o, k, k, g.tensors[y[0]].shape[3])).astype(F)
+        g.add_tensor(Tensor(f"w{i}", w.shape, "f32", w))
+        pad = (k // 2, k // 2, (k - 1) // 2, (k - 1) // 2)
+        z = g.emit("conv2d", [y[0], f"w{i}"], {"pad": pad}, name=f"t{i}")
+        y = [g.emit("binary", [z, z], {"kind": "add"}, name=f"s{i}") if again else z]
+    g.outputs = y
+    x = rng.normal(size=(1, 9, 8, 5)).astype(F)
+    bare = Target(tile_rows=4, linux=False)
+    low = lower(g, bare)
+    p = plan.make(low, bare)
+    rooms = plan.workspaces(p.scratch, bare)
+    blocks = {b: p.offsets[b.names[0]] for b in p.buffers}
+    assert_apart(blocks | {r: p.scratch_at[r.first] for r in rooms}, p.main_bytes)
+    assert p.live_bytes == plan.floor(low, bare) <= p.main_bytes <= limit(p.live_bytes)
+    with Session(pipeline.package_graph(g, bare), isa=[]) as s:
+        assert s.memory["scratch"] == 0 and s.memory["main"] == p.main_bytes
+        want = evaluate.run(g, {"x": x})[y[0]]
+        assert np.allclose(s.run(x)[y[0]], want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+
+
 def chain(length: int, inputs_again: bool = False) -> Graph:
     g = Graph("chain")
     g.inputs = [g.add_tensor(Tensor("x", (1, 64)))]

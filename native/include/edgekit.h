@@ -95,7 +95,7 @@ enum {
     EK_MEM_MAIN = 1,    /* the arena: activations, inputs, outputs */
     EK_MEM_FAST = 2,    /* tensors the board file put into its fast bank */
     EK_MEM_STATE = 3,   /* persists between runs */
-    EK_MEM_SCRATCH = 4, /* working space of one op, once per thread */
+    EK_MEM_SCRATCH = 4, /* working space of one op, once per thread; 0 where one thread's lies in MAIN */
     EK_MEM_KINDS = 5
 };
 #define EK_ALIGN_MEMORY 16u  /* of every memory pointer; 64 is faster on hosted systems */

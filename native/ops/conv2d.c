@@ -79,7 +79,7 @@ static int check(const ek_ctx *c)
         || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
     int nothing = direct(&v) && v.k % v.rows.deep == 0;
-    return c->rec->scratch >= (nothing ? 0 : (uint64_t)v.kp * elem_of(&v)) + v.rows.room;
+    return c->granted >= (nothing ? 0 : (uint64_t)v.kp * elem_of(&v)) + v.rows.room;
 }
 
 /* n bytes, or by words of which the last may be more; no call for what is short */
@@ -258,7 +258,7 @@ static uint32_t band_of(conv *v)
     v->copied = pad || a->pad[0] || a->pad[1] || a->pad[2] || a->pad[3];
     if (!windows(v) || v->groups != 1 || a->dilation[1] != 1 || (v->run % v->rows.deep && v->k > v->c->k->odd_k))
         return 0;
-    uint64_t row = (uint64_t)band_cols(v) * v->ci * elem_of(v), room = v->copied ? v->c->rec->scratch - v->rows.room : BAND_ITEMS * elem_of(v);
+    uint64_t row = (uint64_t)band_cols(v) * v->ci * elem_of(v), room = v->copied ? v->c->granted - v->rows.room : BAND_ITEMS * elem_of(v);
     while (n > !v->copied && band_rows(v, n) * row + pad * elem_of(v) > room)
         n--;
     if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */

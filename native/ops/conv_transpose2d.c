@@ -56,7 +56,7 @@ static int check(const ek_ctx *c)
         || v.x.dims[0] != v.y.dims[0] || !length_ok(v.x.dims[1], v.y.dims[1], a, 0)
         || !length_ok(v.x.dims[2], v.y.dims[2], a, 1))
         return 0;
-    return c->rec->scratch >= (uint64_t)v.kp * v.elem;
+    return c->granted >= (uint64_t)v.kp * v.elem;
 }
 
 /* The next tap at or after *i of output index o (padding added) that meets an input: its input index; or -1, the tap

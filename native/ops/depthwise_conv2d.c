@@ -52,7 +52,7 @@ static int check(const ek_ctx *c)
         || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
     int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
-    return !padded || c->rec->scratch >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * elem_of(&v);
+    return !padded || c->granted >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * elem_of(&v);
 }
 
 /* one output pixel at a border: as many blocks of channels at a time as scratch holds the taps of */
@@ -60,7 +60,7 @@ static void border(const dwconv *v, const uint8_t *base, uint8_t *y, uint32_t oy
 {
     const ek_attr_depthwise_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t taps = (uint32_t)a->kernel[0] * a->kernel[1], nr = v->d.nr, most = v->c->rec->scratch / (taps * elem_of(v));
+    uint32_t taps = (uint32_t)a->kernel[0] * a->kernel[1], nr = v->d.nr, most = v->c->granted / (taps * elem_of(v));
     size_t block = (size_t)nr * (elem_of(v) == 1 ? 8 + taps : 4 + 4 * taps);
     most = most < d[3] ? most / nr * nr : d[3];
     for (uint32_t c0 = 0; c0 < d[3]; c0 += most) {
@@ -199,7 +199,7 @@ static uint32_t band_of(const dwconv *v)
     uint64_t row = (uint64_t)band_cols(v) * v->x.dims[3] * elem_of(v);
     if (!v->c->k->dw_rows || v->fn == ek_dw_s8_portable || v->fn == ek_dw_f32_portable)
         return 0;
-    while (v->padded && n && (uint64_t)band_rows(v, n) * row > v->c->rec->scratch)
+    while (v->padded && n && (uint64_t)band_rows(v, n) * row > v->c->granted)
         n--;
     if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */
         n = ek_min_u32(n, (oh + v->c->threads - 1) / v->c->threads);
@@ -261,7 +261,7 @@ static int in_image(const dwconv *v)
     k.left = a->pad[1];
     k.fill = v->x.zero;
     k.room = ek_scratch(v->c, 0);
-    k.room_bytes = v->c->rec->scratch;
+    k.room_bytes = v->c->granted;
     for (uint32_t b = 0; b < d[0]; b++) {
         k.x = v->x.data + (size_t)b * d[1] * d[2] * d[3];
         k.y = v->y.data + (size_t)b * o[1] * o[2] * d[3];

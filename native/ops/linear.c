@@ -53,7 +53,7 @@ static int check(const ek_ctx *c)
     const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
     if (!setup(c, &v) || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero) || (uint64_t)v.m * v.n != v.y.count)
         return 0;
-    return c->rec->scratch >= (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u);
+    return c->granted >= (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u);
 }
 
 /* symmetric int8 of one row: q = round(x * (127 / max|x|)), returns max|x| / 127 */
@@ -125,7 +125,7 @@ static int run(const ek_ctx *c)
     v.wide = EK_WIDE && v.k == v.kp && v.m > 1 && ek_takes_pairs(c, &v.rows, ek_wide_bytes(v.k));
     v.rows.tile = v.wide ? v.m : ek_tile_rows(c, &v.rows, row, v.m);
     while (v.dynamic && v.rows.tile > 1
-           && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->rec->scratch)
+           && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->granted)
         v.rows.tile--;
     uint32_t tiles = (v.m + v.rows.tile - 1) / v.rows.tile;
     v.part = v.n;

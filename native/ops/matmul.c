@@ -34,7 +34,7 @@ static void setup_packed(mm *v)
     v->xoff = s8 && k->s8_xoff != EK_XOFF_ANY ? k->s8_xoff : 0;
     v->kp = ek_up(v->k, v->kr);
     v->block = s8 ? (size_t)v->nr * (8 + v->kp) : (size_t)v->nr * 4 * (1 + v->k);
-    uint64_t copy = v->kp != v->k ? COPY_ROWS * (uint64_t)v->kp : 0, room = v->c->rec->scratch;
+    uint64_t copy = v->kp != v->k ? COPY_ROWS * (uint64_t)v->kp : 0, room = v->c->granted;
     if (room < copy + ALIGN + v->block)
         return;
     uint32_t blocks = (v->n - 1) / v->nr + 1, most = (uint32_t)ek_div_u64(room - copy - ALIGN, (uint32_t)v->block);

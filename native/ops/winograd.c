@@ -75,10 +75,10 @@ static int setup(const ek_ctx *c, wino *v)
     v->down = (v->y.dims[1] + 3) / 4;
     v->across = (v->y.dims[2] + 3) / 4;
     uint64_t fixed = ALIGN + 8 * 36 * SKEW + 4 * (uint64_t)v->ci, each = 36 * 4 * (uint64_t)(v->ci + v->panel);
-    if (c->rec->scratch < fixed + each)
+    if (c->granted < fixed + each)
         return 0;
     v->tiles = v->y.dims[0] * v->down * v->across;
-    v->block = (uint32_t)ek_div_u64(c->rec->scratch - fixed, (uint32_t)each);
+    v->block = (uint32_t)ek_div_u64(c->granted - fixed, (uint32_t)each);
     uint32_t blocks = (v->tiles - 1) / v->block + 1, threads = c->threads;
     blocks = ek_min_u32((blocks + threads - 1) / threads * threads, v->tiles); /* as many for every thread */
     v->block = (v->tiles - 1) / blocks + 1;

@@ -19,7 +19,8 @@ enum {
     EK_FEATURE_ENCODED = 4,  /* constants in an encoding other than EK_ENC_PLAIN */
     EK_FEATURE_EXTERNAL = 8, /* ops that another engine computes, EK_OP_EXTERNAL */
     EK_FEATURE_PACKED_BITS = 16, /* packed weights of type i4 or i2 */
-    EK_FEATURES = EK_FEATURE_ENCODED | EK_FEATURE_PACKED_BITS /* those this build knows */
+    EK_FEATURE_PLACED_SCRATCH = 32, /* ek_op_rec.scratch says where in MAIN it lies when there is one thread */
+    EK_FEATURES = EK_FEATURE_ENCODED | EK_FEATURE_PACKED_BITS | EK_FEATURE_PLACED_SCRATCH /* those this build knows */
 };
 
 typedef struct ek_header {
@@ -84,7 +85,7 @@ typedef struct ek_op_rec {
     uint16_t flags;     /* bit 0: exact; bit 8 + k: input k (0..7) lies where an output lies */
     uint32_t refs;      /* first index in REFS: inputs, then outputs */
     uint32_t attr;      /* offset in ATTR of the op's structure, multiple of 4; ops may share one */
-    uint32_t scratch;   /* bytes granted, per thread */
+    uint32_t scratch;   /* bytes granted, per thread; EK_FEATURE_PLACED_SCRATCH: in EK_UNIT, plus its place in MAIN << 16 */
     uint32_t name;      /* offset in STRS; absent in packages without names: read it with ek_op_name */
 } ek_op_rec;
 enum { EK_OP_EXACT = 1, EK_OP_GRANT0 = 256 };

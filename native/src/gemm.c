@@ -217,7 +217,7 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
 {
     uint32_t t = c->k->tile_rows * (r->room ? 2u : 1u); /* more rows share what was unpacked */
     if (row_bytes)
-        t = ek_min_u32(t, (c->rec->scratch - r->room) / row_bytes);
+        t = ek_min_u32(t, (c->granted - r->room) / row_bytes);
     else
         t *= 4; /* nothing is copied: larger tiles cost only balance between threads */
     return t ? ek_min_u32(t, rows ? rows : 1) : 1;
@@ -225,7 +225,7 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
 
 int ek_takes_pairs(const ek_ctx *c, const ek_rows *r, uint32_t bytes)
 {
-    return r->widen && c->rec->scratch - r->room >= bytes;
+    return r->widen && c->granted - r->room >= bytes;
 }
 
 unsigned ek_rows_slot(const ek_ctx *c, const ek_rows *r)

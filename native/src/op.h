@@ -27,7 +27,8 @@ typedef struct ek_ctx {
     const ek_op_rec *rec;
     const void *attr;
     const ek_kernels *k;
-    uint8_t *scratch;          /* rec->scratch bytes for thread 0, the next for thread 1, ... */
+    uint8_t *scratch;          /* `granted` bytes for thread 0, the next for thread 1, ... */
+    uint32_t granted;
     uint32_t threads;
 } ek_ctx;
 
@@ -52,7 +53,7 @@ uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v);
 /* Calls fn(arg, tile, thread) for all tiles, by the port's threads where there are any. */
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles);
 
-static inline uint8_t *ek_scratch(const ek_ctx *c, unsigned thread) { return c->scratch + (size_t)thread * c->rec->scratch; }
+static inline uint8_t *ek_scratch(const ek_ctx *c, unsigned thread) { return c->scratch + (size_t)thread * c->granted; }
 
 /* ---- checks ----------------------------------------------------------------------------------- */
 uint32_t ek_dtype_bytes(uint32_t dtype); /* 0 for packed and sub-byte types */

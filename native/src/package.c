@@ -49,12 +49,9 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
     for (int i = 0; i < EK_MEM_KINDS; i++)
         bytes[i] = (size_t)h->mem[i] * EK_UNIT;
     bytes[EK_MEM_SESSION] = (sizeof(ek_session) + EK_ALIGN_MEMORY - 1) / EK_ALIGN_MEMORY * EK_ALIGN_MEMORY;
-    if (threads > 1) {
-        if (bytes[EK_MEM_SCRATCH] > 0x7fffffffu / threads) /* would wrap where size_t has 32 bits */
-            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH);
-        bytes[EK_MEM_SCRATCH] *= threads;
-    }
-    return EK_OK;
+    uint64_t scratch = (uint64_t)bytes[EK_MEM_SCRATCH] * (threads > 1 ? threads : !(h->required & EK_FEATURE_PLACED_SCRATCH));
+    bytes[EK_MEM_SCRATCH] = (size_t)scratch;
+    return scratch > 0x7fffffffu ? EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH) : EK_OK; /* would wrap in 32 bits */
 }
 
 static int table_of(ek_table *t, const ek_section *s, const uint8_t *base, size_t record)
@@ -269,30 +266,44 @@ static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_o
     return 1;
 }
 
-static int overlap(const ek_package *p, const ek_tensor_rec *a, const ek_tensor_rec *b)
+/* Whether a tensor lies in some bytes of a memory: their ends are below 2^31, see tensor_ok and header_of. */
+static int overlap(const ek_package *p, const ek_tensor_rec *t, uint32_t kind, uint32_t at, uint32_t bytes)
 {
-    uint64_t a0 = (uint64_t)a->offset * EK_UNIT, b0 = (uint64_t)b->offset * EK_UNIT;
-    return ek_kind(a) == ek_kind(b) && ek_kind(a) != EK_KIND_CONST && a0 < b0 + ek_tensor_bytes(p, b)
-           && b0 < a0 + ek_tensor_bytes(p, a);
+    uint32_t first = t->offset * EK_UNIT;
+    return ek_kind(t) == kind && first < at + bytes && at < first + ek_tensor_bytes(p, t);
 }
 
-/* Operands lie apart, save that an output may begin where an input begins to which the op grants it. */
+/* Operands and scratch that has a place in MAIN lie apart, save that an output may begin where an input begins to which the
+ * op grants it. */
 static int apart(const ek_package *p, const ek_op_rec *o)
 {
-    for (uint32_t i = 0; i < o->outputs; i++) {
+    uint32_t bytes, at = ek_scratch_at(p, o, &bytes), kind = EK_KIND_MAIN;
+    if (bytes > p->header->mem[EK_MEM_SCRATCH] * EK_UNIT || bytes % EK_UNIT)
+        return 0;
+    if (!(p->header->required & EK_FEATURE_PLACED_SCRATCH))
+        bytes = 0;
+    else if (at + bytes > p->header->mem[EK_MEM_MAIN] * EK_UNIT)
+        return 0;
+    for (uint32_t i = o->outputs;;) { /* scratch and all operands, then the last output and those before it */
+        for (uint32_t j = 0; j < o->inputs + i; j++) {
+            uint32_t q = ek_operand(p, o->refs + j);
+            if (q == EK_NONE || !bytes || !overlap(p, ek_tensor_get(p, q), kind, at, bytes))
+                continue;
+            if (i == o->outputs || j >= o->inputs || j >= 8 || !(o->flags & (uint32_t)EK_OP_GRANT0 << j)
+                || ek_tensor_get(p, q)->offset * EK_UNIT != at)
+                return 0;
+        }
+        if (!i--)
+            return 1;
         uint32_t r = ek_operand(p, o->refs + o->inputs + i);
+        bytes = 0;
         if (r == EK_NONE)
             continue;
         const ek_tensor_rec *y = ek_tensor_get(p, r);
-        for (uint32_t j = 0; j < (uint32_t)o->inputs + i; j++) {
-            uint32_t q = ek_operand(p, o->refs + j);
-            if (q == EK_NONE || !overlap(p, ek_tensor_get(p, q), y))
-                continue;
-            if (j >= o->inputs || j >= 8 || !(o->flags & (uint32_t)EK_OP_GRANT0 << j) || ek_tensor_get(p, q)->offset != y->offset)
-                return 0;
-        }
+        bytes = ek_tensor_bytes(p, y);
+        kind = ek_kind(y);
+        at = y->offset * EK_UNIT;
     }
-    return 1;
 }
 
 static int op_ok(const ek_package *p, const ek_op_rec *o)
@@ -300,8 +311,6 @@ static int op_ok(const ek_package *p, const ek_op_rec *o)
     if ((uint32_t)o->inputs + o->outputs > EK_OPERANDS_MAX || o->outputs > EK_OUTPUTS_MAX)
         return 0;
     if (o->attr % 4 || o->attr > p->attr_bytes || (p->ops.stride >= sizeof *o && o->name >= p->strs_bytes))
-        return 0;
-    if (o->scratch > (uint64_t)p->header->mem[EK_MEM_SCRATCH] * EK_UNIT || o->scratch % EK_UNIT)
         return 0;
     if (!refs_ok(p, o->refs, (uint32_t)o->inputs + o->outputs, 1))
         return 0;

@@ -42,7 +42,7 @@ int ek_rnn_scratch(const ek_ctx *c, ek_rnn *r, uint32_t depth)
     uint64_t fixed = align16(n) + align16((uint64_t)r->u * 4) + align16((uint64_t)r->up * r->elem);
     uint64_t row = r->kp == r->k ? 0 : (uint64_t)r->kp * r->elem;
     r->block = ek_min_u32(r->time, 64);
-    while (r->block && fixed + align16(r->block * 4u) + align16(r->block * n) + align16(r->block * row) > c->rec->scratch)
+    while (r->block && fixed + align16(r->block * 4u) + align16(r->block * n) + align16(r->block * row) > c->granted)
         r->block--;
     if (!r->block || !c->scratch)
         return r->block != 0;

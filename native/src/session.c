@@ -31,7 +31,9 @@ const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r)
 
 ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r)
 {
-    ek_ctx c = { s, r, s->p.attr + r->attr, &s->k, (uint8_t *)s->cfg.mem[EK_MEM_SCRATCH], s->cfg.threads };
+    ek_ctx c = { .s = s, .rec = r, .attr = s->p.attr + r->attr, .k = &s->k, .threads = s->cfg.threads };
+    uint32_t at = ek_scratch_at(&s->p, r, &c.granted);
+    c.scratch = (uint8_t *)s->cfg.mem[EK_MEM_SCRATCH] + (s->cfg.threads > 1 ? 0 : at);
     return c;
 }
 
@@ -153,6 +155,8 @@ ek_status ek_open(ek_session **out, const ek_config *cfg)
     memset(s, 0, sizeof *s);
     s->cfg = *cfg;
     s->cfg.threads = cfg->threads ? cfg->threads : 1;
+    if (!need[EK_MEM_SCRATCH])
+        s->cfg.mem[EK_MEM_SCRATCH] = cfg->mem[EK_MEM_MAIN]; /* it has a place there */
     ek_kernels_portable(&s->k);
     uint32_t have = ek_cpu() & cfg->cpu_mask;
     for (unsigned i = 0; ek_overlays[i].isa; i++)

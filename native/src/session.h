@@ -31,6 +31,13 @@ static inline const ek_tensor_rec *ek_tensor_get(const ek_package *p, uint32_t i
 static inline const ek_op_rec *ek_op_get(const ek_package *p, uint32_t i) { return (const ek_op_rec *)ek_record(&p->ops, i); }
 static inline const ek_entry_rec *ek_entry_get(const ek_package *p, uint32_t i) { return (const ek_entry_rec *)ek_record(&p->entries, i); }
 static inline uint32_t ek_kind(const ek_tensor_rec *t) { return t->place & EK_KIND_MASK; }
+/* Where in MAIN an op's scratch lies and its bytes; 0 and all bytes where it has a memory of its own. */
+static inline uint32_t ek_scratch_at(const ek_package *p, const ek_op_rec *o, uint32_t *bytes)
+{
+    int placed = (p->header->required & EK_FEATURE_PLACED_SCRATCH) != 0;
+    *bytes = placed ? (o->scratch & 0xffff) * EK_UNIT : o->scratch;
+    return placed ? (o->scratch >> 16) * EK_UNIT : 0;
+}
 /* index of a tensor, EK_NONE: absent */
 static inline uint32_t ek_operand(const ek_package *p, uint32_t i)
 {
