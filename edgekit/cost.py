@@ -120,7 +120,7 @@ def kind(op: Op, g: Graph) -> str:
     """Which rates an op goes by: its type, its form, its precision."""
     x = g.tensors[next(n for n in op.inputs if n)]
     name = op.type
-    if name == "conv2d":
+    if name in ("conv2d", "conv2d_add"):
         kernel = op.attrs["kernel"] or g.tensors[op.inputs[1]].shape[1:3]
         point = tuple(kernel) == (1, 1) and tuple(op.attrs["stride"]) == (1, 1)
         name = "pointwise" if point else "conv2d"
@@ -131,7 +131,7 @@ def kind(op: Op, g: Graph) -> str:
 
 def _bits(op: Op, g: Graph) -> str:
     """Suffix of packed weights below 8 bits."""
-    if op.type not in ("conv2d", "linear"):
+    if op.type not in ("conv2d", "conv2d_add", "linear"):
         return ""
     w = g.tensors[op.inputs[1]]
     narrow = {v.dtype for v in w.variants} & {"i4", "i2"}

@@ -300,7 +300,7 @@ def macs(op: Op, g: Graph) -> int:
     return int(g.tensors[op.outputs[0]].size * int(np.prod(kernel)) * depth)
 
 
-def _quant_case(
+def quant_case(
     rng: np.random.Generator,
     x: tuple[int, ...],
     w: tuple[int, ...],
@@ -362,20 +362,20 @@ SPARSE = ("pointwise_deep", (1, 5, 4, 128), (37, 1, 1, 128), {"lo": 0.0})
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(1)
     for label, x, w, attrs in CASES:
-        yield ("i8_" + label, *_quant_case(rng, x, w, 0, attrs))
+        yield ("i8_" + label, *quant_case(rng, x, w, 0, attrs))
         for bits in (4, 2):
-            yield (f"w{bits}_" + label, *_quant_case(rng, x, w, 0, attrs, bits))
+            yield (f"w{bits}_" + label, *quant_case(rng, x, w, 0, attrs, bits))
     for pattern in ("1:4", "1:8", "blocks"):
         for label, x, w, attrs in (SPARSE, *(c for c in CASES if c[0] in ("pointwise", "wide_k"))):
-            case = _quant_case(rng, x, w, 0, attrs, pattern=pattern)
+            case = quant_case(rng, x, w, 0, attrs, pattern=pattern)
             yield (f"{pattern}_{label}".replace(":", "of"), *case)
     yield (
         "i8_weight_zero",
-        *_quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),
+        *quant_case(rng, (1, 5, 6, 9), (11, 3, 3, 9), 7, {"pad": (1, 1, 1, 1)}),
     )
     rgb = {"pad": (0, 0, 1, 1), "stride": (2, 2)}
-    yield "i8_weight_zero_rgb", *_quant_case(rng, (1, 16, 14, 3), (20, 3, 3, 3), 5, rgb)
-    yield ("i8_weight_zero_1x1", *_quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {}))
+    yield "i8_weight_zero_rgb", *quant_case(rng, (1, 16, 14, 3), (20, 3, 3, 3), 5, rgb)
+    yield ("i8_weight_zero_1x1", *quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {}))
     for label, x, w, attrs in CASES:
         tensors = {
             "x": Tensor("x", x),

@@ -6,16 +6,17 @@ from __future__ import annotations
 from edgekit import ops
 from edgekit.ir import Graph
 from edgekit.layout import Target
-from edgekit.ops import conv16, map16, winograd
+from edgekit.ops import conv2d_add, conv16, map16, winograd
 
 
 def lower(graph: Graph, target: Target) -> Graph:
     """Rewrites every op into its runtime form for the target's ISAs.
 
     Weights become packed tensors, one variant per layout those ISAs read; bounds, zero points and
-    requantization constants become attributes.  The input graph is not changed.
+    requantization constants become attributes; on boards an
+    addition is part of the convolution before it.  The input graph is not changed.
     """
-    g = graph.copy()
+    g = graph.copy() if target.linux else conv2d_add.fuse(graph)
     lowered = []
     for op in g.ops:
         if conv16.takes(op, g):

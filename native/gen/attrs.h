@@ -214,6 +214,27 @@ typedef struct ek_attr_map16 {
 enum { EK_MAP16_KIND_QUANTIZE, EK_MAP16_KIND_DEQUANTIZE, EK_MAP16_KIND_REQUANTIZE, EK_MAP16_KIND_ADD, EK_MAP16_KIND_MUL, EK_MAP16_KIND_TABLE, EK_MAP16_KIND_COUNT };
 _Static_assert(sizeof(ek_attr_map16) == 32, "generated layout");
 
+typedef struct ek_attr_conv2d_add {
+    uint16_t stride[2]; /* rows, columns */
+    uint16_t dilation[2]; /* rows, columns */
+    uint16_t pad[4]; /* top, left, bottom, right */
+    uint16_t kernel[2]; /* rows, columns */
+    uint32_t groups; /* channel groups */
+    float lo; /* lower bound of the output; int8: relative to the zero point */
+    float hi; /* upper bound of the output; int8: relative to the zero point */
+    int32_t w_zero; /* weight zero point */
+    uint32_t run; /* inputs of a kernel row in packed weights */
+    float sum_lo; /* lower bound of the sum, relative to its zero point */
+    float sum_hi; /* upper bound */
+    int32_t zero; /* zero point of the convolution's outputs */
+    int32_t mc; /* multiplier of the convolution's outputs */
+    int32_t mr; /* multiplier of the other operand */
+    int32_t bias;
+    uint32_t shift; /* bits */
+    uint32_t stage; /* bytes of scratch for outputs before the sum */
+} ek_attr_conv2d_add;
+_Static_assert(sizeof(ek_attr_conv2d_add) == 72, "generated layout");
+
 enum {
     EK_OP_CONV2D = 1,
     EK_OP_DEPTHWISE_CONV2D = 2,
@@ -242,5 +263,6 @@ enum {
     EK_OP_WINOGRAD = 25,
     EK_OP_CONV16 = 26,
     EK_OP_MAP16 = 27,
+    EK_OP_CONV2D_ADD = 28,
 };
 #endif

@@ -29,5 +29,6 @@ const ek_op_def *const ek_ops_all[] = {
     &ek_op_winograd,
     &ek_op_conv16,
     &ek_op_map16,
+    &ek_op_conv2d_add,
     0,
 };

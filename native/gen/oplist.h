@@ -29,6 +29,7 @@ extern const ek_op_def ek_op_gru;
 extern const ek_op_def ek_op_winograd;
 extern const ek_op_def ek_op_conv16;
 extern const ek_op_def ek_op_map16;
+extern const ek_op_def ek_op_conv2d_add;
 extern const ek_op_def *const ek_ops_all[];
 typedef struct ek_overlay {
     unsigned isa;

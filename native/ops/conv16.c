@@ -90,7 +90,7 @@ static int check(const ek_ctx *c)
         return 0;
     int bounds = v.y.dtype == EK_I8 ? ek_bounds_ok(a->lo, a->hi, v.y.zero)
                                     : !v.y.zero && a->lo >= -32768.0f && a->hi <= 32767.0f && a->lo <= a->hi;
-    return bounds && c->rec->scratch >= scratch_of(&v);
+    return bounds && c->granted >= scratch_of(&v);
 }
 
 /* the inputs (kh, kw, ci) of group gi of output pixel (b, oy, ox), zeros up to kp */
@@ -168,7 +168,7 @@ static int run(const ek_ctx *c)
         return 1;
     }
     uint32_t pixels = v.out[0] * v.out[1] * v.out[2];
-    v.tile = ek_min_u32(pixels, v.direct ? 64 : c->rec->scratch / (v.kp * 2));
+    v.tile = ek_min_u32(pixels, v.direct ? 64 : c->granted / (v.kp * 2));
     ek_for(c, tile, &v, (pixels - 1) / v.tile + 1);
     return 1;
 }

@@ -61,9 +61,15 @@ static int setup(const ek_ctx *c, conv *v)
         return 0;
     v->k = (uint32_t)k;
     v->elem = v->x.dtype == EK_F32 ? 4 : 1;
+    if (c->after)
+        v->y.zero = c->after->zero;
     if (!ek_rows_setup(c, &v->rows, 1, v->x.dtype, &v->y, v->out_group, v->k, v->groups)
         || v->rows.dynamic)
         return 0;
+    if (c->after) {
+        v->rows.after = c->after;
+        v->rows.room += c->after->bytes;
+    }
     v->kp = ek_up(v->k, v->rows.deep);
     v->rows.g.lo = a->lo;
     v->rows.g.hi = a->hi;
@@ -284,7 +290,7 @@ static __attribute__((noinline)) int in_bands(conv *v)
     uint32_t x0 = v->x0, x1 = v->x1 - (v->x1 - x0) % 2; /* kernels take rows by two */
     uint32_t last = (v->y1 - 1) * a->stride[0] - a->pad[0] + (a->kernel[0] - 1u) * a->dilation[0] + 1; /* input row, counted from 1 */
     size_t line = (size_t)d[2] * v->ci;
-    if (!(EK_WIDE ? v->wide : windows(v) && !v->rows.room) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->run > line)
+    if (!(EK_WIDE ? v->wide : windows(v) && v->rows.bits >= 8) || v->run % v->rows.g.kr || v->y0 == v->y1 || v->run > line)
         return 0;
     uint32_t y1 = v->y1 - (last == d[1] && v->run > a->kernel[1] * v->ci); /* nothing may be read past the tensor */
     uint32_t tile = v->wide ? 2 : ek_tile_rows(v->c, &v->rows, v->kp * elem_of(v), pixels);

@@ -86,6 +86,7 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
         return 0;
     const uint8_t *w = is_float ? ek_packed(c, i, EK_ENC_PLAIN, c->k->f32_nr, 1, 0, &v) : packed_s8(c, i, &v);
     r->group = 0;
+    r->after = 0;
     r->widen = 0;
     if (!w && is_float)
         w = dense_s8(c, i, 0, &v);
@@ -196,7 +197,11 @@ void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float
 
 void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room)
 {
-    if (!EK_NARROW || !r->room) {
+    if (r->after) {
+        r->after->fn(r->after, r, g, room);
+        return;
+    }
+    if (!EK_NARROW || r->bits >= 8) {
         r->fn(g);
         return;
     }

@@ -3,6 +3,14 @@
 #define EK_GEMM_H
 #include "op.h"
 
+struct ek_rows;
+/* Takes the rows of a tile in place of their GEMM, which it runs into `bytes` of scratch before those of the tile. */
+typedef struct ek_after {
+    void (*fn)(const struct ek_after *after, const struct ek_rows *r, const ek_gemm *g, uint8_t *room);
+    uint32_t bytes;              /* a multiple of 16 */
+    int32_t zero;                /* zero point of what the GEMM makes */
+} ek_after;
+
 typedef struct ek_rows {
     ek_gemm g;                   /* w, n, k, layout, zero filled; lo, hi, w_zero, a, y, m are the op's */
     void (*fn)(const ek_gemm *g);
@@ -15,6 +23,7 @@ typedef struct ek_rows {
     uint32_t group;              /* inputs that share a scale (EK_ENC_GROUPS), else 0: rows are quantized by group, too */
     uint32_t room;               /* bytes of scratch it needs for that, a multiple of 16; else 0 */
     size_t group_bytes;          /* of one group's blocks */
+    const ek_after *after;       /* NULL: outputs go to g->y */
 } ek_rows;
 
 /* Packed operand `i` as the weights of `groups` GEMMs of n outputs and k inputs: checks that its chosen variant

@@ -29,6 +29,7 @@ typedef struct ek_ctx {
     const ek_kernels *k;
     uint8_t *scratch;          /* `granted` bytes for thread 0, the next for thread 1, ... */
     uint32_t granted;
+    const struct ek_after *after; /* what a convolution inside another op does with its outputs, see gemm.h */
     uint32_t threads;
 } ek_ctx;
 
