@@ -47,7 +47,7 @@ def kinds(session: Session, found: Contents) -> list[str]:
     for op, (written, g) in zip(session.ops(), every, strict=True):
         slot = names[op.kernel] if op.kernel < len(names) else ""
         more = zero if op.type == "depthwise_conv2d" else ""
-        if op.type in ("conv2d", "linear"):
+        if op.type in ("conv2d", "conv2d_add", "linear"):
             more = bits + zero + ("/rest" if _rest(written, g) else "")
         said.append(f"{op.type}/{slot}{more}")
     return list(dict.fromkeys(said))
