@@ -17,7 +17,7 @@ from edgekit.ir import Graph, Op, Tensor
 from edgekit.layout import Target
 from edgekit.plan import ALIGN, Plan
 
-WINDOWS = ("conv2d", "depthwise_conv2d", "max_pool2d")
+WINDOWS = ("conv2d", "conv2d_add", "depthwise_conv2d", "max_pool2d")
 ROWWISE = ("unary", "lut", "cast", "binary")
 BANDS = (2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28)
 MOST = 1.25  # times the multiply-accumulates, unless nothing else fits
@@ -103,7 +103,8 @@ def _bands_well(op: Op, g: Graph) -> bool:
     activations = [g.tensors[n] for n in op.inputs if n and g.tensors[n].data is None]
     activations = [t for t in activations if t.dtype != "packed"]
     if op.type in WINDOWS:
-        return len(activations) == 1 and len(activations[0].shape) == 4
+        same = all(t.shape == y.shape for t in activations[1:])  # conv2d_add's other operand
+        return len(activations[0].shape) == 4 and same
     same = all(t.shape[:3] == y.shape[:3] for t in activations)
     return op.type in ROWWISE and same and all(_flat(g.tensors[n]) for n in op.inputs if n)
 
@@ -113,10 +114,10 @@ def _flat(t: Tensor) -> bool:
     return t.data is None or len(t.shape) < 3 or t.shape[-3] == 1
 
 
-def _wanted(op: Op, height: int, rows: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(first row, end, padding above, below) of an operand with `height` rows for some rows of the
+def _wanted(op: Op, k: int, height: int, rows: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(first row, end, padding above, below) of operand k with `height` rows for some rows of the
     output."""
-    if op.type not in WINDOWS:
+    if op.type not in WINDOWS or k:
         return (*rows, 0, 0)
     a = op.attrs
     span = (int(a["kernel"][0]) - 1) * int(a["dilation"][0]) + 1
@@ -153,9 +154,9 @@ def _band(g: Graph, new: Graph, count: int, band: int, rows: tuple[int, int]) ->
     for op in reversed(g.ops[:count]):
         if op.outputs[0] not in need:
             continue
-        for n in op.inputs:
+        for k, n in enumerate(op.inputs):
             if n and g.tensors[n].data is None and g.tensors[n].dtype != "packed":
-                lo, hi, *_ = _wanted(op, g.tensors[n].shape[1], need[op.outputs[0]])
+                lo, hi, *_ = _wanted(op, k, g.tensors[n].shape[1], need[op.outputs[0]])
                 if lo >= hi:
                     return False  # padding alone
                 old = need.get(n, (lo, hi))
@@ -167,17 +168,17 @@ def _band(g: Graph, new: Graph, count: int, band: int, rows: tuple[int, int]) ->
             continue
         attrs = dict(op.attrs)
         inputs = []
-        for n in op.inputs:
+        for k, n in enumerate(op.inputs):
             t = g.tensors.get(n)
             if t is None or t.data is not None or t.dtype == "packed":
                 inputs.append(n)
                 continue
-            lo, hi, above, below = _wanted(op, t.shape[1], need[out])
+            lo, hi, above, below = _wanted(op, k, t.shape[1], need[out])
             name = _view(new, t, *held[n], (lo, hi))
             if name is None:
                 return False
             inputs.append(name)
-            if op.type in WINDOWS:
+            if op.type in WINDOWS and not k:
                 pad = op.attrs["pad"]
                 attrs["pad"] = (above, pad[1], below, pad[3])
         whole, lo, hi = g.tensors[out], *need[out]

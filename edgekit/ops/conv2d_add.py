@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -113,8 +114,10 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     pairs = any(la.pairs for la in target.s8())
     stage = conv2d.up16(max(2 * n, 64 if pairs else STAGE))
     sums = {"mc": mc, "mr": mr, "bias": bias, "shift": shift, "stage": stage}
-    sums |= {"sum_lo": lo, "sum_hi": hi}
-    return op.with_(inputs=(*conv.inputs, op.inputs[3]), attrs={**op.attrs, **conv.attrs, **sums})
+    bounds = {"sum_lo": lo, "sum_hi": hi}
+    return op.with_(
+        inputs=(*conv.inputs, op.inputs[3]), attrs={**op.attrs, **conv.attrs, **sums, **bounds}
+    )
 
 
 def scratch(op: Op, g: Graph, target: Target) -> int:
@@ -127,7 +130,7 @@ def macs(op: Op, g: Graph) -> int:
     return conv2d.macs(as_conv(op).with_(outputs=op.outputs), g)
 
 
-CASES = (
+CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], int], ...] = (
     ("3x3", (1, 9, 7, 16), (16, 3, 3, 16), {"pad": (1, 1, 1, 1), "lo": 0.0, "sum_lo": 0.0}, 8),
     ("odd", (2, 5, 6, 5), (7, 3, 2, 5), {"pad": (1, 0, 1, 1), "sum_lo": -2.0, "sum_hi": 3.0}, 8),
     ("pointwise", (1, 5, 9, 32), (64, 1, 1, 32), {}, 8),
