@@ -138,12 +138,6 @@ def plane_bytes(op: Op, g: Graph) -> int:
         return 0
     stride = a["stride"][0 if oh > ow else 1]
     return int(12 * (-(-max(oh, ow) // 2) * stride + 1)) if stride <= 2 else 0
-    usual = scratch(op, g, target)
-    if oh <= ow or usual != plane_bytes(op, g) or not plane_bytes(op, g, short=True):
-        return int(usual)
-    w = g.tensors[op.inputs[1]]
-    taps = w.shape[1] * min(w.shape[0], max(v.layout.nr for v in w.variants))
-    return int(max(taps, plane_bytes(op, g, short=True)))
 
 
 def macs(op: Op, g: Graph) -> int:
