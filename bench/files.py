@@ -100,14 +100,18 @@ def _lower(module: nn.Module, x: torch.Tensor, path: Path, calibration: Any) -> 
 
 
 def _tool(command: list[str], path: Path) -> None:
-    """Runs a converter; Unavailable where it leaves no file."""
+    """Runs a converter; Unavailable where it leaves no file.  A slow one is not tried again."""
+    late = path.with_name(f"{path.name}.late")
+    if late.exists():
+        raise Unavailable(late.read_text())
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=TOOL_S,
             env=venvs.environment(False), cwd=path.parent, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise Unavailable(f"{Path(command[0]).name} takes more than {TOOL_S} s") from None
+        late.write_text(f"{Path(command[1]).name} takes more than {TOOL_S} s")
+        raise Unavailable(late.read_text()) from None
     if done.returncode != 0 or not path.exists():
         said = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no message"]
         raise Unavailable(f"{Path(command[0]).name} failed: {said[-1][:160]}")

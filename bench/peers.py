@@ -7,14 +7,15 @@ the runtime alone.  Requests on stdin, one answer each on stdout, whatever libra
 stderr:
 
     {"do": "open", "path": "m.onnx", "threads": 1, "precision": "int8"}  -> {"label", "ran"}
-    {"do": "time", "count": 100}                                         -> {"us": [...]}
+    {"do": "time", "count": 100}                                -> {"us": [...], "call_us": 5.0}
     {"do": "cpu", "count": 100}           processor time of the process  -> {"us": [...]}
     {"do": "ops"}             EdgeKit alone, traced       -> {"ops": [[name, type, isa, us], ...]}
     {"do": "close"}                                                      -> {}
 
 Microseconds are those of the inference alone.  EdgeKit, OpenVINO: timed inside the runtime, C to C.
-The others: timed around the Python call, less the smallest time of the same call that does next to
-nothing (`call_us`): a one-node model where one can be made, else another method of the same object.
+The others: timed around the Python call; who asks takes off the smallest time of the same call that
+does next to nothing (`call_us`, measured at every turn: once alone it may have been disturbed): a
+one-node model where one can be made, else another method of the same object.
 Processor time is all threads' and always around the Python call.
 """
 
@@ -31,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-CALLS = 3000  # of the call that does nothing
+CALLS = 300  # of the call that does nothing, each turn
 
 
 def smallest_us(call: Callable[[], object], count: int = CALLS) -> float:
@@ -64,11 +65,15 @@ class Runtime:
 
     label = ""
     ran = ""
-    call_us = 0.0  # of the Python call, taken off every time
+    nothing: Callable[[], object] | None = None  # the Python call alone; None: it is not timed
 
     def time(self, count: int) -> list[float]:
         """Microseconds of each of `count` inferences."""
-        return [max(t - self.call_us, 0.0) for t in stopwatch(self.execute, count)]
+        return stopwatch(self.execute, count)
+
+    def call_us(self) -> float:
+        """Microseconds of the Python call."""
+        return smallest_us(self.nothing) if self.nothing else 0.0
 
     def execute(self) -> object:
         """One inference with the inputs as they are."""
@@ -117,7 +122,7 @@ class OnnxRuntime(Runtime):
         ort = importlib.import_module("onnxruntime")
         self._ort, self._threads = ort, threads
         self.execute = self._bound(path)  # type: ignore[method-assign]
-        self.call_us = smallest_us(self._bound(_trivial_onnx()))
+        self.nothing = self._bound(_trivial_onnx())
         self.label = f"onnxruntime {ort.__version__}"
         self.ran = "QDQ model, u8 x s8" if precision == "int8" else "float32"
 
@@ -149,7 +154,7 @@ class LiteRT(Runtime):
             self._interpreter.set_tensor(d["index"], made(tuple(d["shape"]), d["dtype"]))
         inner = self._interpreter._interpreter
         self.execute = inner.Invoke  # type: ignore[method-assign]
-        self.call_us = smallest_us(inner.InputIndices)
+        self.nothing = inner.InputIndices
         self.label = f"LiteRT {_version('ai-edge-litert')}"
         self.ran = f"{precision}, XNNPACK"
 
@@ -204,7 +209,7 @@ class Ncnn(Runtime):
         self._net.load_param(path)
         self._net.load_model(str(Path(path).with_suffix(".bin")))
         self._input = ncnn.Mat(made(shape, np.float32)[0])
-        self.call_us = smallest_us(self._begin)
+        self.nothing = self._begin
         self.label = f"ncnn {_version('ncnn')}"
         self.ran = "float32, bf16 and fp16 off"
 
@@ -229,7 +234,7 @@ class Mnn(Runtime):
             x = made(tuple(tensor.getShape()), np.float32)
             kind = mnn.Tensor_DimensionType_Caffe
             tensor.copyFrom(mnn.Tensor(x.shape, mnn.Halide_Type_Float, x, kind))
-        self.call_us = smallest_us(lambda: self._interpreter.getSessionInfo(self._session, 2))
+        self.nothing = lambda: self._interpreter.getSessionInfo(self._session, 2)
         self.label = f"MNN {_version('MNN')}"
         self.ran = f"{precision}, precision high"
 
@@ -251,8 +256,8 @@ class ExecuTorch(Runtime):
         self._method = self._program.load_method("forward")
         self.execute = lambda: self._method.execute([x])  # type: ignore[method-assign]
         trivial = runtime.Runtime.get().load_program(str(Path(path).parent / "trivial.pte"))
-        nothing, one = trivial.load_method("forward"), torch.zeros(1)
-        self.call_us = smallest_us(lambda: nothing.execute([one]))
+        empty, one = trivial.load_method("forward"), torch.zeros(1)
+        self.nothing = lambda: empty.execute([one])
         self.label = f"ExecuTorch {_version('executorch')}"
         self.ran = f"{precision}, XNNPACK"
 
@@ -294,14 +299,14 @@ def answer(state: dict[str, Any], name: str, request: dict[str, Any]) -> dict[st
             args = (request["path"], request["threads"], request["precision"])
             state["open"] = RUNTIMES[name](*args)
             runtime = state["open"]
-            return {"label": runtime.label, "ran": runtime.ran, "call_us": runtime.call_us}
+            return {"label": runtime.label, "ran": runtime.ran}
         case "time":
-            return {"us": state["open"].time(request["count"])}
+            runtime = state["open"]
+            return {"us": runtime.time(request["count"]), "call_us": runtime.call_us()}
         case "cpu":
             runtime = state["open"]
             clock = time.process_time_ns
-            us = stopwatch(runtime.execute, request["count"], clock)
-            return {"us": [max(t - runtime.call_us, 0.0) for t in us]}
+            return {"us": stopwatch(runtime.execute, request["count"], clock)}
         case "ops":
             return {"ops": state["open"].ops()}
         case "close":

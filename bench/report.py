@@ -173,7 +173,14 @@ def speedup(facts: dict[str, Any]) -> list[str]:
         if threads == 1 and (net, precision, 2) in times
     ]
     head = ["model", "precision", "1 thread, us", "2 threads, us", "times faster"]
-    return ["## Two threads", "", *table(head, rows), ""] if rows else []
+    if not rows:
+        return []
+    most = ", ".join(f"{net} {r:.2f}" for net, r in facts.get("ceiling", {}).items())
+    note = (
+        "What two processors of this machine can give, measured in the same run as twice the time "
+        f"of one process over that of two at once, int8 on one thread each: {most}."
+    )
+    return ["## Two threads", "", *table(head, rows), "", *([note, ""] if most else [])]
 
 
 def slowest(facts: dict[str, Any]) -> list[str]:

@@ -40,6 +40,7 @@ TURN_S = 0.04
 WARM = 3
 PILOT = 5
 LONG_US = 1000
+CEILING = ("IC", "MobileNetV2", "ResNet-18")  # in one cache, and not
 Paths = dict[str, Path]
 Times = dict[str, Any]
 
@@ -66,12 +67,21 @@ class Child:
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """The answer to a request; RuntimeError with the runtime's words where it failed."""
-        assert self.process.stdin is not None and self.process.stdout is not None
+        self.send(**request)
+        return self.answer()
+
+    def send(self, **request: Any) -> None:
+        """Asks without waiting."""
+        assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass
+
+    def answer(self) -> dict[str, Any]:
+        """The answer to what was asked last; RuntimeError as `ask`."""
+        assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             code = self.process.wait()
@@ -140,7 +150,8 @@ def merged(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     here = {(r["net"], r["precision"], r["threads"]) for r in facts["results"]}
     before = json.loads(path.read_text())["results"]
     kept = [r for r in before if (r["net"], r["precision"], r["threads"]) not in here]
-    return {**facts, "results": facts["results"] + kept}
+    ceiling = facts.get("ceiling", json.loads(path.read_text()).get("ceiling", {}))
+    return {**facts, "results": facts["results"] + kept, "ceiling": ceiling}
 
 
 def macs(paths: Paths) -> int | None:
@@ -163,18 +174,44 @@ def interleave(children: Sequence[Child], alone: bool) -> tuple[Times, Times]:
         counts[child.name] = int(np.clip(TURN_S * 1e6 / max(pilot, 1.0), 3, 2000))
     taken: dict[str, list[Any]] = {c.name: [] for c in children}
     cpu: dict[str, list[Any]] = {c.name: [] for c in children}
+    call = {c.name: float("inf") for c in children}
     for r in range(ROUNDS):
         for k in range(len(children)):
             child = children[(k + r) % len(children)]
-            us = child.ask(do="time", count=WARM + counts[child.name])["us"]
-            taken[child.name].append(us[WARM:])
+            told = child.ask(do="time", count=WARM + counts[child.name])
+            taken[child.name].append(told["us"][WARM:])
+            call[child.name] = min(call[child.name], told["call_us"])
             if alone:
                 cpu[child.name].append(child.ask(do="cpu", count=counts[child.name])["us"])
-    return _joined(taken), _joined(cpu) if alone else {}
+    return _joined(taken, call), _joined(cpu, call) if alone else {}
 
 
-def _joined(parts: dict[str, list[Any]]) -> Times:
-    return {name: np.concatenate(p) for name, p in parts.items()}
+def _joined(parts: dict[str, list[Any]], call: dict[str, float]) -> Times:
+    """All turns, less the Python call."""
+    return {name: np.maximum(np.concatenate(p) - call[name], 0.0) for name, p in parts.items()}
+
+
+def ceiling(path: Path) -> float:
+    """How much faster two processors are than one: a network on one thread, in one process and two.
+
+    2 where they share nothing; less where they are threads of one core or share its caches.
+    """
+    two = [Child("edgekit"), Child("edgekit")]
+    alone, both = [], []
+    try:
+        for child in two:
+            child.ask(do="open", path=str(path), threads=1, precision="int8")
+        pilot = float(np.min(two[0].ask(do="time", count=PILOT)["us"]))
+        count = int(np.clip(TURN_S * 1e6 / pilot, 3, 2000))
+        for _ in range(ROUNDS):
+            alone.append(min(two[0].ask(do="time", count=count)["us"]))
+            for child in two:
+                child.send(do="time", count=count)
+            both.append(max(min(child.answer()["us"]) for child in two))
+    finally:
+        for child in two:
+            child.stop()
+    return 2 * min(alone) / min(both)
 
 
 def machine() -> dict[str, str]:
@@ -221,6 +258,16 @@ def main() -> int:
     began = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is measured is still written
     try:
+        for net in wanted if args.threads != "1" else []:
+            if (net.name, "int8") in ready and net.name in CEILING:
+                facts.setdefault("ceiling", {})[net.name] = ceiling(
+                    ready[net.name, "int8"][0]["edgekit"]
+                )
+        told = ", ".join(f"{k} {v:.2f}" for k, v in facts.get("ceiling", {}).items())
+        print(
+            f"two processors are at most so many times as fast as one: {told}" if told else "",
+            flush=True,
+        )
         for threads in map(int, args.threads.split(",")):
             for precision in precisions:
                 for net in wanted:

@@ -833,6 +833,23 @@ static void test_add_s8(const ek_kernels *k, const ek_kernels *ref)
     same_bytes("add_s8", in_place ? "in place" : "apart", y, want, n);
 }
 
+/* no portable kernel: the rule is ek_requant */
+static void test_mul_s8(const ek_kernels *k)
+{
+    size_t n = range(1, 200), rows = range(1, 20), count = n * rows;
+    uint8_t *a = buffer(0, count), *b = buffer(1, n), *y = buffer(2, count), *want = buffer(3, count);
+    ek_mul_s8 p = { .a_zero = (int32_t)range(0, 255) - 128, .b_zero = (int32_t)range(0, 255) - 128, .scale = uniform(1e-5f, 0.1f) };
+    if (!k->mul_s8)
+        return;
+    bounds(&p.lo, &p.hi, &p.zero);
+    fill_s8(a, count, !(rnd() & 7));
+    fill_s8(b, n, !(rnd() & 7));
+    for (size_t i = 0; i < count; i++)
+        want[i] = (uint8_t)ek_requant(((int8_t)a[i] - p.a_zero) * ((int8_t)b[i % n] - p.b_zero), p.scale, p.lo, p.hi, p.zero);
+    k->mul_s8((const int8_t *)a, (const int8_t *)b, (int8_t *)y, n, rows, &p);
+    same_bytes("mul_s8", rows > 1 ? "rows" : "one row", y, want, count);
+}
+
 static void test_bytes(const ek_kernels *k, const ek_kernels *ref)
 {
     size_t n = range(0, 300);
@@ -863,6 +880,15 @@ static void test_bytes(const ek_kernels *k, const ek_kernels *ref)
     ref->sum_s8((int32_t *)(void *)sum_want, (int8_t *)x, n);
     k->sum_s8((int32_t *)(void *)sum, (int8_t *)x, n);
     same_bytes("sum_s8", "", sum, sum_want, 4 * n);
+    if (k->sum_rows_s8) {
+        size_t rows = range(0, 600), step = range(0, 40);
+        x = buffer(0, rows ? (rows - 1) * step + n : 0);
+        fill_s8(x, rows ? (rows - 1) * step + n : 0, !(rnd() & 7));
+        for (size_t r = 0; r < rows; r++)
+            ref->sum_s8((int32_t *)(void *)sum_want, (int8_t *)x + r * step, n);
+        k->sum_rows_s8((int32_t *)(void *)sum, (int8_t *)x, n, rows, step);
+        same_bytes("sum_rows_s8", "", sum, sum_want, 4 * n);
+    }
 }
 
 static void test_floats(const ek_kernels *k, const ek_kernels *ref)
@@ -969,6 +995,7 @@ static void test_table(const ek_kernels *k, const ek_kernels *ref, unsigned tria
         test_dw_edges(k, 0);
         test_dw_edges(k, 1);
         test_add_s8(k, ref);
+        test_mul_s8(k);
         test_bytes(k, ref);
         test_floats(k, ref);
         test_unary(k, ref);

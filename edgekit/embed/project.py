@@ -66,6 +66,7 @@ def project(data: bytes, board: Board, name: str, hooks: Sequence[Path] = ()) ->
         "package": str(len(data)),
         "session32": str(session32),
         "session64": str(session64),
+        "count": str(sum(len(e.graph.ops) for e in found.entries)),
         **{k: str(-(-memory.get(k, 0) // 16) * 16) for k in ("main", "fast", "state", "scratch")},
         "ops": "".join(f"    &ek_op_{t},\n" for t in op_types(found)),
         "slots": f"{slots:#x}",

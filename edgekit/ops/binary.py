@@ -110,6 +110,10 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     return op.with_(attrs=attrs)
 
 
+# rows that meet one row, of less than a vector, of some, of more than a kernel repeats
+ROWS = (((2, 3, 19), (19,)), ((72,), (33, 72)), ((3, 4100), (4100,)))
+
+
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(5)
     shapes = (
@@ -142,6 +146,16 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             )
             ints = [np.asarray(rng.integers(-128, 128, s)).astype(np.int8) for s in (sa, sb)]
             yield f"i8_{kind}_{len(sa)}{len(sb)}_{i}", g, {"a": ints[0], "b": ints[1]}
+    for sa, sb in ROWS:
+        tensors = {
+            "a": Tensor("a", sa, "i8", None, QuantSpec.per_tensor(0.05, -3)),
+            "b": Tensor("b", sb, "i8", None, QuantSpec.per_tensor(0.031, 9)),
+        }
+        qy = QuantSpec.per_tensor(0.08, 4)
+        attrs = {"kind": "mul", "lo": -4.0, "hi": 6.0}
+        g = sample_graph("binary", tensors, attrs, out_quant=qy, dtype="i8")
+        ints = [rng.integers(-128, 128, s).astype(np.int8) for s in (sa, sb)]
+        yield f"i8_mul_rows_{sa[-1]}_{len(sa)}{len(sb)}", g, {"a": ints[0], "b": ints[1]}
 
 
 def int8(op: Op) -> str:

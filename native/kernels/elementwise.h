@@ -6,6 +6,7 @@
  *   ek_widen   (const int8_t *p, vi out[4]): EK_VB int8 to int32
  *   ek_narrow  (const vi in[4], int8_t *p): back; values lie within int8
  *   ek_vsqrt   (vf): correctly rounded
+ *   EK_SUM64   where it has add_chunk and mul_chunk of its own
  *   EK_VROUND  (vf): hides a rounded value from contraction; where it is defined, rows of softmax and norms are made too
  * with the types vf and vi (float, int32_t) it declares.  The functions are those of fmath.c, both sides of a branch and a select. */
 #ifndef EK_ELEMENTWISE_H
@@ -291,6 +292,7 @@ static EK_V void sum_s8(int32_t *acc, const int8_t *x, size_t n)
         acc[i] += x[i];
 }
 
+#ifndef EK_SUM64
 EK_INLINE EK_V void add_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_add_s8 *p)
 {
     const vi lo = (vi){ 0 } + p->lo, hi = (vi){ 0 } + p->hi;
@@ -305,9 +307,11 @@ EK_INLINE EK_V void add_chunk(const int8_t *a, const int8_t *b, int8_t *y, const
     }
     ek_narrow(u, y);
 }
+#endif
 
-static EK_V void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *p)
+static EK_V void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, const ek_add_s8 *of)
 {
+    const ek_add_s8 own = *of, *p = &own; /* y may lie over *of, for all that a compiler knows */
     for (; n >= BYTES; n -= BYTES, a += BYTES, b += BYTES, y += BYTES)
         add_chunk(a, b, y, p);
     if (n) {
@@ -316,6 +320,47 @@ static EK_V void add_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, c
         memcpy(part[1], b, n);
         add_chunk(part[0], part[1], part[0], p);
         memcpy(y, part[0], n);
+    }
+}
+
+#ifndef EK_SUM64
+EK_INLINE EK_V void mul_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_mul_s8 *p)
+{
+    const vf lo = all(p->lo), hi = all(p->hi);
+    vi u[4], v[4];
+    ek_widen(a, u);
+    ek_widen(b, v);
+    EK_UNROLL for (int j = 0; j < 4; j++)
+        u[j] = rint_int(clamp(to_float((u[j] - p->a_zero) * (v[j] - p->b_zero)) * p->scale, lo, hi)) + p->zero;
+    ek_narrow(u, y);
+}
+#endif
+
+/* All rows are one run: b is repeated until every part of it that meets a vector lies in one piece. */
+static EK_V void mul_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, size_t rows, const ek_mul_s8 *p)
+{
+    enum { ROW = 4096 };
+    int8_t again[ROW + BYTES];
+    const ek_mul_s8 q = *p;
+    for (; rows > 1 && n > ROW; rows--, a += n, y += n)
+        mul_s8(a, b, y, n, 1, &q);
+    size_t all_of = n * rows, at = 0, i = 0;
+    if (rows > 1) {
+        for (size_t j = 0; j < n + BYTES; j++)
+            again[j] = j < n ? b[j] : again[j - n];
+        b = again;
+    }
+    for (; i + BYTES <= all_of; i += BYTES) {
+        mul_chunk(a + i, b + at, y + i, &q);
+        at += rows > 1 ? BYTES % n : BYTES;
+        at -= rows > 1 && at >= n ? n : 0;
+    }
+    if (i < all_of) {
+        int8_t part[2][BYTES] = { { 0 } };
+        memcpy(part[0], a + i, all_of - i);
+        memcpy(part[1], b + at, all_of - i);
+        mul_chunk(part[0], part[1], part[0], &q);
+        memcpy(y + i, part[0], all_of - i);
     }
 }
 
@@ -513,6 +558,7 @@ static void set_elementwise(ek_kernels *k)
     EK_SET(k, norm_s8, NORM_S8, norm_s8, EK_VISA);
 #endif
     EK_SET(k, add_s8, ADD_S8, add_s8, EK_VISA);
+    EK_SET(k, mul_s8, MUL_S8, mul_s8, EK_VISA);
     EK_SET(k, max_s8, MAX_S8, max_s8, EK_VISA);
     EK_SET(k, max_f32, MAX_F32, max_f32, EK_VISA);
     EK_SET(k, sum_s8, SUM_S8, sum_s8, EK_VISA);

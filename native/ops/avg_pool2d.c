@@ -53,7 +53,10 @@ static void mean_s8(const pool *v, const window *w, int8_t *y)
         uint32_t n = ek_min_u32(CHUNK, ch - c0);
         for (uint32_t i = 0; i < n; i++)
             acc[i] = start;
-        for (uint32_t i = 0; i < w->rows; i++)
+        int whole = EK_BANDS && v->c->k->sum_rows_s8;
+        for (uint32_t i = 0; whole && i < w->rows; i++)
+            v->c->k->sum_rows_s8(acc, (const int8_t *)(w->x + i * w->dy + c0), n, w->cols, w->dx);
+        for (uint32_t i = 0; !whole && i < w->rows; i++)
             for (uint32_t j = 0; j < w->cols; j++)
                 v->c->k->sum_s8(acc, (const int8_t *)(w->x + i * w->dy + j * w->dx + c0), n);
         for (uint32_t i = 0; i < n && !away; i++)

@@ -11,6 +11,7 @@ typedef struct bin {
     uint32_t step[2][EK_MAX_RANK];    /* elements to move per index; 0: broadcast */
     uint32_t rank;
 } bin;
+EK_KEEPS(bin);
 
 /* strides of both operands over y's axes; neighbouring axes with one pattern are folded into one */
 static int setup(const ek_ctx *c, bin *v)
@@ -54,19 +55,16 @@ static int setup(const ek_ctx *c, bin *v)
     return 1;
 }
 
-static int check(const ek_ctx *c)
+static int valid(const bin *v)
 {
-    bin v;
-    if (!setup(c, &v))
-        return 0;
-    const ek_attr_binary *a = v.a;
-    uint32_t t = v.y.dtype;
-    if (v.in[0].dtype != t || v.in[1].dtype != t || a->kind >= EK_BINARY_KIND_COUNT)
+    const ek_attr_binary *a = v->a;
+    uint32_t t = v->y.dtype;
+    if (v->in[0].dtype != t || v->in[1].dtype != t || a->kind >= EK_BINARY_KIND_COUNT)
         return 0;
     if (t == EK_F32)
         return a->lo <= a->hi;
-    if (t != EK_I8 || !ek_quant_ok(&v.in[0]) || !ek_quant_ok(&v.in[1]) || !ek_quant_ok(&v.y)
-        || !ek_bounds_ok(a->lo, a->hi, v.y.zero))
+    if (t != EK_I8 || !ek_quant_ok(&v->in[0]) || !ek_quant_ok(&v->in[1]) || !ek_quant_ok(&v->y)
+        || !ek_bounds_ok(a->lo, a->hi, v->y.zero))
         return 0;
     switch (a->kind) {
     case EK_BINARY_KIND_ADD:
@@ -78,6 +76,15 @@ static int check(const ek_ctx *c)
     case EK_BINARY_KIND_MAX: return 1;
     default: return 0;
     }
+}
+
+static int check(const ek_ctx *c)
+{
+    bin v;
+    if (!setup(c, &v) || !valid(&v))
+        return 0;
+    ek_keep(c, &v, sizeof v);
+    return 1;
 }
 
 static int8_t one_s8(const bin *v, int8_t x, int8_t z)
@@ -106,6 +113,21 @@ static void row_s8(const bin *v, const int8_t *x, const int8_t *z, int8_t *y, ui
         y[i] = one_s8(v, x[i * sx], z[i * sz]);
 }
 
+/* int8 products of equal shapes, or of rows and one row that meets each; 0: others, or the CPU has no kernel */
+static int products(const bin *v)
+{
+    const ek_attr_binary *a = v->a;
+    if (!v->c->k->mul_s8 || v->y.dtype != EK_I8 || a->kind != EK_BINARY_KIND_MUL || v->rank > 2 || !v->step[0][0] || !v->step[1][0])
+        return 0;
+    int swap = v->rank == 2 && !v->step[0][1]; /* of two axes, one operand lacks the outer one: they would be one otherwise */
+    const ek_view *x = &v->in[swap], *z = &v->in[!swap];
+    if (v->rank == 2 && v->step[!swap][1])
+        return 0;
+    ek_mul_s8 p = { x->zero, z->zero, a->scale, a->lo, a->hi, v->y.zero };
+    v->c->k->mul_s8((const int8_t *)x->data, (const int8_t *)z->data, (int8_t *)v->y.data, v->dims[0], v->rank == 2 ? v->dims[1] : 1, &p);
+    return 1;
+}
+
 static void row_f32(const bin *v, const float *x, const float *z, float *y, uint32_t n, uint32_t sx, uint32_t sz)
 {
     const ek_attr_binary *a = v->a;
@@ -128,25 +150,27 @@ static void row_f32(const bin *v, const float *x, const float *z, float *y, uint
 
 static int run(const ek_ctx *c)
 {
-    bin v;
-    if (!setup(c, &v))
+    bin own, *v = (bin *)ek_kept(c);
+    if (!v && !setup(c, v = &own))
         return 0;
-    uint32_t n = v.dims[0], index[EK_MAX_RANK] = { 0 };
+    if (products(v))
+        return 1;
+    uint32_t n = v->dims[0], index[EK_MAX_RANK] = { 0 };
     size_t at[2] = { 0, 0 };
-    for (uint32_t done = 0; done < v.y.count; done += n) {
-        if (v.y.dtype == EK_I8)
-            row_s8(&v, (const int8_t *)v.in[0].data + at[0], (const int8_t *)v.in[1].data + at[1],
-                   (int8_t *)v.y.data + done, n, v.step[0][0], v.step[1][0]);
+    for (uint32_t done = 0; done < v->y.count; done += n) {
+        if (v->y.dtype == EK_I8)
+            row_s8(v, (const int8_t *)v->in[0].data + at[0], (const int8_t *)v->in[1].data + at[1],
+                   (int8_t *)v->y.data + done, n, v->step[0][0], v->step[1][0]);
         else
-            row_f32(&v, (const float *)(const void *)v.in[0].data + at[0], (const float *)(const void *)v.in[1].data + at[1],
-                    (float *)(void *)v.y.data + done, n, v.step[0][0], v.step[1][0]);
-        for (uint32_t r = 1; r < v.rank; r++) {
-            at[0] += v.step[0][r];
-            at[1] += v.step[1][r];
-            if (++index[r] < v.dims[r])
+            row_f32(v, (const float *)(const void *)v->in[0].data + at[0], (const float *)(const void *)v->in[1].data + at[1],
+                    (float *)(void *)v->y.data + done, n, v->step[0][0], v->step[1][0]);
+        for (uint32_t r = 1; r < v->rank; r++) {
+            at[0] += v->step[0][r];
+            at[1] += v->step[1][r];
+            if (++index[r] < v->dims[r])
                 break;
-            at[0] -= (size_t)v.step[0][r] * v.dims[r];
-            at[1] -= (size_t)v.step[1][r] * v.dims[r];
+            at[0] -= (size_t)v->step[0][r] * v->dims[r];
+            at[1] -= (size_t)v->step[1][r] * v->dims[r];
             index[r] = 0;
         }
     }
@@ -159,6 +183,8 @@ static unsigned kernel(const ek_ctx *c)
     ek_view y = ek_out(c, 0);
     if (y.dtype == EK_F32)
         return EK_K_BINARY_F32;
+    if (a->kind == EK_BINARY_KIND_MUL)
+        return EK_K_MUL_S8;
     return a->kind == EK_BINARY_KIND_ADD || a->kind == EK_BINARY_KIND_SUB ? EK_K_ADD_S8 : EK_K_NONE;
 }
 

@@ -18,8 +18,10 @@ typedef struct conv {
     uint32_t band;     /* output rows of a band; 0: no windows */
     int copied;        /* bands are padded copies */
     int wide;          /* rows are widened, in pairs */
+    uint32_t tiles;
     uint32_t y0, y1, x0, x1; /* output pixels whose inputs are whole runs inside the image */
 } conv;
+EK_KEEPS(conv);
 
 /* bytes of an element: 1 in builds without float kernels */
 static inline uint32_t elem_of(const conv *v) { return EK_USES(GEMM_F32) ? v->elem : 1; }
@@ -75,17 +77,6 @@ static int setup(const ek_ctx *c, conv *v)
     v->rows.g.hi = a->hi;
     v->rows.g.w_zero = elem_of(v) == 1 ? a->w_zero : 0;
     return 1;
-}
-
-static int check(const ek_ctx *c)
-{
-    conv v;
-    const ek_attr_conv2d *a = (const ek_attr_conv2d *)c->attr;
-    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
-        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
-        return 0;
-    int nothing = direct(&v) && v.k % v.rows.deep == 0;
-    return c->granted >= (nothing ? 0 : (uint64_t)v.kp * elem_of(&v)) + v.rows.room;
 }
 
 /* n bytes, or by words of which the last may be more; no call for what is short */
@@ -275,12 +266,12 @@ static uint32_t band_of(conv *v)
 /* 1: done in bands */
 static int in_bands(conv *v)
 {
-    v->band = band_of(v);
     if (v->band)
         ek_for(v->c, band, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
     return v->band != 0;
 }
 #else
+static uint32_t band_of(conv *v) { (void)v; return 0; }
 /* 1: done, the windows inside the image read where they lie.  Its locals are no part of what other ways need of the stack. */
 static __attribute__((noinline)) int in_bands(conv *v)
 {
@@ -331,22 +322,49 @@ static void find_inside(conv *v)
     ek_inside(v->x.dims[2], v->y.dims[2], a->kernel[1], a->stride[1], 1, a->pad[1], &v->x0, &v->x1);
 }
 
-static int run(const ek_ctx *c)
+/* how the pixels are shared out; needs the scratch that `check` asks for */
+static void plan(conv *v)
+{
+    const ek_ctx *c = v->c;
+    uint32_t pixels = v->y.dims[0] * v->y.dims[1] * v->y.dims[2];
+    v->rows.in_place = direct(v);
+    v->wide = EK_WIDE && v->run % 4 == 0 && pixels > 1
+              && ek_takes_pairs(c, &v->rows, ek_wide_bytes(v->kp) + (v->rows.in_place ? 0 : v->kp));
+    find_inside(v);
+    v->band = v->rows.in_place ? 0 : band_of(v);
+    if (v->wide)
+        v->rows.tile = !v->rows.in_place ? 2 : c->threads > 1 ? ek_min_u32(pixels, 32) : pixels;
+    else
+        v->rows.tile = ek_tile_rows(c, &v->rows, v->rows.in_place ? 0 : v->kp * elem_of(v), pixels);
+    v->tiles = (pixels + v->rows.tile - 1) / v->rows.tile;
+}
+
+static int check(const ek_ctx *c)
 {
     conv v;
-    if (!setup(c, &v))
+    const ek_attr_conv2d *a = (const ek_attr_conv2d *)c->attr;
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
+        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
-    uint32_t pixels = v.y.dims[0] * v.y.dims[1] * v.y.dims[2];
-    v.rows.in_place = direct(&v);
-    v.wide = EK_WIDE && v.run % 4 == 0 && pixels > 1 && ek_takes_pairs(c, &v.rows, ek_wide_bytes(v.kp) + (v.rows.in_place ? 0 : v.kp));
-    find_inside(&v);
-    if (!v.rows.in_place && in_bands(&v))
-        return 1;
-    if (v.wide)
-        v.rows.tile = !v.rows.in_place ? 2 : c->threads > 1 ? ek_min_u32(pixels, 32) : pixels;
-    else
-        v.rows.tile = ek_tile_rows(c, &v.rows, v.rows.in_place ? 0 : v.kp * elem_of(&v), pixels);
-    ek_for(c, tile, &v, (pixels + v.rows.tile - 1) / v.rows.tile);
+    int nothing = direct(&v) && v.k % v.rows.deep == 0;
+    if (c->granted < (nothing ? 0 : (uint64_t)v.kp * elem_of(&v)) + v.rows.room)
+        return 0;
+    if (EK_KEEP)
+        plan(&v);
+    ek_keep(c, &v, sizeof v);
+    return 1;
+}
+
+static int run(const ek_ctx *c)
+{
+    conv own, *v = (conv *)ek_kept(c);
+    if (!v) {
+        if (!setup(c, v = &own))
+            return 0;
+        plan(v);
+    }
+    if (v->rows.in_place || !in_bands(v))
+        ek_for(c, tile, v, v->tiles);
     return 1;
 }
 

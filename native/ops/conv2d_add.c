@@ -47,6 +47,9 @@ static void setup(const ek_ctx *c, sum *v, ek_ctx *conv)
     v->p = (ek_add_s8){ a->mc, a->mr, a->bias, a->shift, (int32_t)a->sum_lo, (int32_t)a->sum_hi, v->y.zero };
     *conv = *c;
     conv->after = &v->after;
+#if EK_KEEP
+    conv->kept = 0; /* it would keep `after`, which lives for this call */
+#endif
 }
 
 static int check(const ek_ctx *c)

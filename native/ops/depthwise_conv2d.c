@@ -13,8 +13,9 @@ typedef struct dwconv {
     void (*fn)(const ek_dw *d);
     uint32_t elem;
     uint32_t band; /* output rows of a tile; 0: one row at a time */
-    int padded;
+    int padded, edges; /* edges: the kernel knows them, nothing is padded */
 } dwconv;
+EK_KEEPS(dwconv);
 
 /* bytes of an element: 1 in builds without float kernels */
 static inline uint32_t elem_of(const dwconv *v) { return EK_USES(DW_F32) ? v->elem : 1; }
@@ -42,17 +43,6 @@ static int setup(const ek_ctx *c, dwconv *v)
     else
         v->fn = is_float ? (EK_USES(DW_F32) ? ek_dw_f32_portable : 0) : EK_USES(DW_S8) && EK_FOREIGN ? ek_dw_s8_portable : 0;
     return v->fn != 0;
-}
-
-static int check(const ek_ctx *c)
-{
-    dwconv v;
-    const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
-    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
-        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
-        return 0;
-    int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
-    return !padded || c->granted >= (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * elem_of(&v);
 }
 
 /* one output pixel at a border: as many blocks of channels at a time as scratch holds the taps of */
@@ -222,22 +212,27 @@ static int knows_edges(const dwconv *v)
            && (v->y.dims[2] - 1) * a->stride[1] + 2 - a->pad[1] <= d[2];
 }
 
-/* 1: done in bands */
-static int in_bands(dwconv *v)
+/* how rows are shared out */
+static void plan(dwconv *v)
 {
     uint32_t oh = v->y.dims[1];
     v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
-    if (knows_edges(v)) {
+    v->edges = knows_edges(v);
+    if (v->edges)
         v->band = v->c->threads > 1 ? (oh + 4 * v->c->threads - 1) / (4 * v->c->threads) : oh;
-        ek_for(v->c, edge_tile, v, v->y.dims[0] * ((oh + v->band - 1) / v->band));
-        return 1;
-    }
-    v->band = band_of(v);
+    else
+        v->band = band_of(v);
+}
+
+/* 1: done in bands */
+static int in_bands(dwconv *v)
+{
     if (v->band)
-        ek_for(v->c, band_tile, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
+        ek_for(v->c, v->edges ? edge_tile : band_tile, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
     return v->band != 0;
 }
 #else
+static void plan(dwconv *v) { (void)v; }
 static int in_bands(dwconv *v) { (void)v; return 0; }
 #endif
 
@@ -271,13 +266,32 @@ static int in_image(const dwconv *v)
     return 1;
 }
 
-static int run(const ek_ctx *c)
+static int check(const ek_ctx *c)
 {
     dwconv v;
-    if (!setup(c, &v))
+    const ek_attr_depthwise_conv2d *a = (const ek_attr_depthwise_conv2d *)c->attr;
+    if (!setup(c, &v) || !ek_window_ok(&v.x, &v.y, a->stride, a->dilation, a->pad, a->kernel)
+        || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero))
         return 0;
-    if (!in_image(&v) && !in_bands(&v))
-        ek_for(c, row_tile, &v, v.y.dims[0] * v.y.dims[1]);
+    int padded = a->pad[0] | a->pad[1] | a->pad[2] | a->pad[3];
+    if (padded && c->granted < (uint64_t)a->kernel[0] * a->kernel[1] * ek_min_u32(v.d.nr, v.d.channels) * elem_of(&v))
+        return 0;
+    if (EK_KEEP)
+        plan(&v);
+    ek_keep(c, &v, sizeof v);
+    return 1;
+}
+
+static int run(const ek_ctx *c)
+{
+    dwconv own, *v = (dwconv *)ek_kept(c);
+    if (!v) {
+        if (!setup(c, v = &own))
+            return 0;
+        plan(v);
+    }
+    if (!in_image(v) && !in_bands(v))
+        ek_for(c, row_tile, v, v->y.dims[0] * v->y.dims[1]);
     return 1;
 }
 

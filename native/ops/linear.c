@@ -7,13 +7,16 @@ enum { SHARED = 65536 }; /* weights that pay for sharing them among threads */
 
 typedef struct linear {
     const ek_ctx *c;
-    ek_view x, y;    /* (m, k), (m, n) with leading axes folded */
+    int one;         /* all is one call of rows.fn with rows.g as it is */
     ek_rows rows;
+    ek_view x, y;    /* (m, k), (m, n) with leading axes folded */
     uint32_t m, k, kp, n, elem;
     uint32_t floats; /* dynamic: beside the int8 of a row, the scales of its groups and their sums */
     int dynamic, wide;
     uint32_t part;   /* outputs of a tile, whole blocks: where all rows are one tile, threads share the outputs; else n */
+    uint32_t parts, tiles;
 } linear;
+EK_KEEPS(linear);
 
 /* bytes of an element: 1 in builds without float kernels */
 static inline uint32_t elem_of(const linear *v) { return EK_USES(GEMM_F32) || EK_USES(GEMM_DYN) ? v->elem : 1; }
@@ -47,13 +50,44 @@ static uint32_t row_bytes(const linear *v)
     return v->dynamic ? v->kp + 4 * v->floats : v->k == v->kp ? 0 : v->kp * elem_of(v);
 }
 
+/* setup and how the rows and outputs are shared out; its scratch is enough */
+static void plan(linear *v)
+{
+    const ek_ctx *c = v->c;
+    v->wide = EK_WIDE && v->k == v->kp && v->m > 1 && ek_takes_pairs(c, &v->rows, ek_wide_bytes(v->k));
+    v->rows.tile = v->wide ? v->m : ek_tile_rows(c, &v->rows, row_bytes(v), v->m);
+    while (v->dynamic && v->rows.tile > 1
+           && v->rows.tile * v->kp + ek_up(v->rows.tile * 4 * v->floats, 16) + v->rows.room > c->granted)
+        v->rows.tile--;
+    uint32_t tiles = (v->m + v->rows.tile - 1) / v->rows.tile;
+    v->part = v->n;
+#if EK_BANDS /* more than one thread */
+    int plain = v->rows.fn == c->k->gemm_s8 || v->rows.fn == c->k->gemm_f32;
+    if (tiles == 1 && c->threads > 1 && plain && !v->dynamic && !v->rows.room && (uint64_t)v->k * v->n >= SHARED)
+        v->part = ek_up((v->n - 1) / (2 * c->threads) + 1, v->rows.g.nr);
+#endif
+    v->parts = (v->n + v->part - 1) / v->part;
+    v->tiles = tiles * v->parts;
+    v->one = v->tiles == 1 && !v->dynamic && !v->wide && v->k == v->kp && !v->rows.room;
+    v->rows.g.m = v->m;
+    v->rows.g.a = v->x.data;
+    v->rows.g.y = v->y.data;
+    v->rows.g.lda = (ptrdiff_t)v->k;
+    v->rows.g.ldy = (ptrdiff_t)v->n;
+}
+
 static int check(const ek_ctx *c)
 {
     linear v;
     const ek_attr_linear *a = (const ek_attr_linear *)c->attr;
     if (!setup(c, &v) || !ek_ends_ok(&v.x, &v.y, a->lo, a->hi, a->w_zero) || (uint64_t)v.m * v.n != v.y.count)
         return 0;
-    return c->granted >= (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u);
+    if (c->granted < (uint64_t)row_bytes(&v) + v.rows.room + (v.dynamic ? 16u : 0u))
+        return 0;
+    if (EK_KEEP)
+        plan(&v);
+    ek_keep(c, &v, sizeof v);
+    return 1;
 }
 
 /* symmetric int8 of one row: q = round(x * (127 / max|x|)), returns max|x| / 127 */
@@ -74,8 +108,7 @@ static float quantize_row(const float *x, int8_t *q, uint32_t k, uint32_t kp)
 static void tile(void *arg, unsigned t, unsigned thread)
 {
     const linear *v = (const linear *)arg;
-    uint32_t parts = (v->n + v->part - 1) / v->part, n0 = t % parts * v->part;
-    uint32_t m0 = t / parts * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
+    uint32_t n0 = t % v->parts * v->part, m0 = t / v->parts * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     const uint8_t *x = v->x.data + (size_t)m0 * v->k * elem_of(v);
     ek_gemm g = v->rows.g;
@@ -83,9 +116,7 @@ static void tile(void *arg, unsigned t, unsigned thread)
     g.n = ek_min_u32(v->part, v->n - n0);
     g.w += (size_t)(n0 / g.nr) * g.nr * (elem_of(v) == 4 ? 4 + 4 * (size_t)v->k : 8 + (size_t)ek_up(v->k, g.kr));
     g.y = v->y.data + ((size_t)m0 * v->n + n0) * elem_of(v);
-    g.ldy = (ptrdiff_t)v->n;
     g.a = x;
-    g.lda = (ptrdiff_t)v->k;
     if (EK_WIDE && v->wide) {
         g.wide = (uint32_t *)(void *)s;
     } else if (EK_USES(GEMM_DYN) && v->dynamic) {
@@ -118,23 +149,16 @@ static void tile(void *arg, unsigned t, unsigned thread)
 
 static int run(const ek_ctx *c)
 {
-    linear v;
-    if (!setup(c, &v))
-        return 0;
-    uint32_t row = row_bytes(&v);
-    v.wide = EK_WIDE && v.k == v.kp && v.m > 1 && ek_takes_pairs(c, &v.rows, ek_wide_bytes(v.k));
-    v.rows.tile = v.wide ? v.m : ek_tile_rows(c, &v.rows, row, v.m);
-    while (v.dynamic && v.rows.tile > 1
-           && v.rows.tile * v.kp + ek_up(v.rows.tile * 4 * v.floats, 16) + v.rows.room > c->granted)
-        v.rows.tile--;
-    uint32_t tiles = (v.m + v.rows.tile - 1) / v.rows.tile;
-    v.part = v.n;
-#if EK_BANDS /* more than one thread */
-    int plain = v.rows.fn == c->k->gemm_s8 || v.rows.fn == c->k->gemm_f32;
-    if (tiles == 1 && c->threads > 1 && plain && !v.dynamic && !v.rows.room && (uint64_t)v.k * v.n >= SHARED)
-        v.part = ek_up((v.n - 1) / (2 * c->threads) + 1, v.rows.g.nr);
-#endif
-    ek_for(c, tile, &v, tiles * ((v.n + v.part - 1) / v.part));
+    linear own, *v = (linear *)ek_kept(c);
+    if (!v) {
+        if (!setup(c, v = &own))
+            return 0;
+        plan(v);
+    }
+    if (v->one)
+        v->rows.fn(&v->rows.g);
+    else
+        ek_for(c, tile, v, v->tiles);
     return 1;
 }
 

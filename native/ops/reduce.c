@@ -185,7 +185,12 @@ static void tile(void *arg, unsigned i, unsigned thread)
         uint32_t chunks = (v->run - 1) / CHUNK + 1, c0 = i % chunks * CHUNK, n = ek_min_u32(CHUNK, v->run - c0);
         const uint8_t *x = v->x.data + (place(&v->kept, i / chunks) + c0) * v->elem;
         start(v, &t, x, n);
-        for (uint32_t r = 0; r < v->gone.count; r++)
+        uint32_t r = 0;
+        if (EK_BANDS && v->elem == 1 && v->a->kind <= EK_REDUCE_KIND_SUM && v->gone.rank == 1 && v->c->k->sum_rows_s8) {
+            v->c->k->sum_rows_s8(t.i, (const int8_t *)x, n, v->gone.count, v->gone.step[0]);
+            r = v->gone.count;
+        }
+        for (; r < v->gone.count; r++)
             across(v, &t, x + place(&v->gone, r) * v->elem, n);
         finish(v, &t, v->y.data + ((size_t)(i / chunks) * v->run + c0) * v->elem, n);
         return;

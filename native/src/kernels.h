@@ -93,6 +93,8 @@ typedef struct ek_dw16 {
 
 typedef struct ek_add_s8 { int32_t ma, mb, bias; uint32_t shift; int32_t lo, hi, zero; } ek_add_s8;
 
+typedef struct ek_mul_s8 { int32_t a_zero, b_zero; float scale, lo, hi; int32_t zero; } ek_mul_s8;
+
 /* A row of softmax in int8: 256 exponentials by distance from the largest, ops/softmax.c. */
 typedef struct ek_softmax { const uint32_t *table; uint32_t n; float scale; int32_t zero; } ek_softmax;
 /* A row of layer_norm; gamma and beta may be NULL in float.  int8: eps is of the stored integers, the zero points. */
@@ -128,10 +130,14 @@ typedef struct ek_kernels {
     void (*max_f32)(float *acc, const float *x, size_t n);
     void (*sum_s8)(int32_t *acc, const int8_t *x, size_t n);   /* acc += x */
     void (*sum_f32)(float *acc, const float *x, size_t n);
+    /* acc += x of `rows` rows of n, `step` elements apart.  NULL: callers take sum_s8 row by row; so do builds with EK_BANDS 0 */
+    void (*sum_rows_s8)(int32_t *acc, const int8_t *x, size_t n, size_t rows, size_t step);
     void (*quantize)(const float *x, int8_t *y, size_t n, float scale, int32_t zero);
     void (*dequantize)(const int8_t *x, float *y, size_t n, float scale, int32_t zero);
     void (*unary_f32)(const float *x, float *y, size_t n, unsigned kind, float alpha, float beta);
     void (*binary_f32)(const float *a, const float *b, float *y, size_t n, unsigned kind); /* equal shapes */
+    /* y = a b over `rows` rows of n, b one row for all of them.  NULL: ops/binary.c has a loop of its own */
+    void (*mul_s8)(const int8_t *a, const int8_t *b, int8_t *y, size_t n, size_t rows, const ek_mul_s8 *p);
     /* Widens n int8 (a multiple of 4) as gemm_s8 likes them: word i of x goes to y[4 i] and y[4 i + 2].
      * Returns their sum.  NULL: the kernels take int8 alone. */
     int32_t (*widen)(const int8_t *x, uint32_t n, uint32_t *y);
@@ -162,7 +168,7 @@ enum {
     EK_K_GEMM_S8, EK_K_GEMM_DYN, EK_K_GEMM_F32, EK_K_DW_S8, EK_K_DW_F32, EK_K_ADD_S8, EK_K_LUT_S8, EK_K_MAX_S8,
     EK_K_MAX_F32, EK_K_SUM_S8, EK_K_SUM_F32, EK_K_QUANTIZE, EK_K_DEQUANTIZE, EK_K_UNARY_F32, EK_K_BINARY_F32,
     EK_K_GEMM_SPARSE, EK_K_SOFTMAX_F32, EK_K_SOFTMAX_S8, EK_K_NORM_F32, EK_K_NORM_S8,
-    EK_K_GEMM_S16, EK_K_DW_S16, EK_K_COUNT, EK_K_NONE = 255
+    EK_K_GEMM_S16, EK_K_DW_S16, EK_K_MUL_S8, EK_K_COUNT, EK_K_NONE = 255
 };
 /* any of dw_f32; 3x3 of channels a multiple of 4 of dw_f32, of 8 and weights without a zero point of dw_s8: taps side by side,
  * windows 1 or 2 columns apart, at most one column outside at either end, two inside */

@@ -10,9 +10,17 @@
 #include "kernels.h"
 #include "qmath.h"
 
+/* Bytes of the session in which an op keeps what its `check` found, so that runs need not find it again.  0 on 32-bit targets, which have
+ * no memory for it. */
+#if UINTPTR_MAX > 0xffffffffu
+#define EK_KEEP 512
+#else
+#define EK_KEEP 0
+#endif
+
 /* An operand: where it lies now and what the package says of it. */
 typedef struct ek_view {
-    uint8_t *data;             /* NULL: absent, or in `check` */
+    uint8_t *data;             /* NULL: absent or packed */
     const ek_tensor_rec *rec;  /* NULL: absent */
     const uint32_t *dims;
     uint32_t rank, dtype, bytes;
@@ -31,6 +39,9 @@ typedef struct ek_ctx {
     uint32_t granted;
     const struct ek_after *after; /* what a convolution inside another op does with its outputs, see gemm.h */
     uint32_t threads;
+#if EK_KEEP
+    void *kept;                /* EK_KEEP bytes, aligned to 16; NULL: a convolution inside another op */
+#endif
 } ek_ctx;
 
 struct ek_op_def {
@@ -53,6 +64,28 @@ const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigne
 uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v);
 /* Calls fn(arg, tile, thread) for all tiles, by the port's threads where there are any. */
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles);
+
+/* `check` leaves in *v, of at most EK_KEEP bytes, what `run` will ask ek_kept for.  NULL: nothing is kept here. */
+static inline void ek_keep(const ek_ctx *c, const void *v, size_t bytes)
+{
+#if EK_KEEP
+    if (c->kept)
+        __builtin_memcpy(c->kept, v, bytes);
+#else
+    (void)c, (void)v, (void)bytes;
+#endif
+}
+#define EK_KEEPS(type) _Static_assert(!EK_KEEP || sizeof(type) <= EK_KEEP, "an op keeps more than its slot holds")
+
+static inline void *ek_kept(const ek_ctx *c)
+{
+#if EK_KEEP
+    return c->kept;
+#else
+    (void)c;
+    return 0;
+#endif
+}
 
 static inline uint8_t *ek_scratch(const ek_ctx *c, unsigned thread) { return c->scratch + (size_t)thread * c->granted; }
 

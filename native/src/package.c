@@ -38,6 +38,16 @@ static const ek_header *header_of(const void *pkg, size_t len, ek_status *e)
     return h;
 }
 
+/* ops of a package of which only the header and the section table are known to be right */
+static size_t ops_of(const ek_header *h)
+{
+    const ek_section *s = (const ek_section *)(const void *)(h + 1);
+    for (uint32_t i = 0; EK_KEEP && i < h->sections; i++)
+        if (s[i].kind == EK_SECT_OPS_ && s[i].stride && s[i].bytes <= h->file_bytes)
+            return (size_t)(s[i].bytes / s[i].stride);
+    return 0;
+}
+
 ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t bytes[EK_MEM_KINDS])
 {
     ek_status e;
@@ -48,7 +58,7 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
         return EK_ERR_ARGUMENT;
     for (int i = 0; i < EK_MEM_KINDS; i++)
         bytes[i] = (size_t)h->mem[i] * EK_UNIT;
-    bytes[EK_MEM_SESSION] = (sizeof(ek_session) + EK_ALIGN_MEMORY - 1) / EK_ALIGN_MEMORY * EK_ALIGN_MEMORY;
+    bytes[EK_MEM_SESSION] = EK_SESSION_BYTES(ops_of(h));
     uint64_t scratch = (uint64_t)bytes[EK_MEM_SCRATCH] * (threads > 1 ? threads : !(h->required & EK_FEATURE_PLACED_SCRATCH));
     bytes[EK_MEM_SCRATCH] = (size_t)scratch;
     return scratch > 0x7fffffffu ? EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH) : EK_OK; /* would wrap in 32 bits */

@@ -17,24 +17,31 @@ ek_status ek_fail(const ek_session *s, ek_status e)
     return e;
 }
 
-static const ek_op_def *const *ops_of(const ek_session *s) { return s->cfg.ops ? s->cfg.ops : every_op; }
-
-static int defines(const ek_op_def *d, const ek_op_rec *r) { return d->code == r->code && d->version == r->version; }
-
-const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r)
+static void find_op(ek_session *s, uint32_t op, ek_slot *o)
 {
-    const ek_op_def *const *list = ops_of(s);
-    while (!defines(*list, r)) /* one does: ek_open has looked */
+    const ek_op_rec *r = ek_op_get(&s->p, op);
+    const ek_op_def *const *list = s->cfg.ops ? s->cfg.ops : every_op;
+    while (*list && ((*list)->code != r->code || (*list)->version != r->version))
         list++;
-    return *list;
+    o->def = *list;
+    o->c = (ek_ctx){ .s = s, .rec = r, .attr = s->p.attr + r->attr, .k = &s->k, .threads = s->cfg.threads };
+    uint32_t at = ek_scratch_at(&s->p, r, &o->c.granted);
+    o->c.scratch = (uint8_t *)s->cfg.mem[EK_MEM_SCRATCH] + (s->cfg.threads > 1 ? 0 : at);
+#if EK_KEEP
+    o->c.kept = o->kept;
+#endif
 }
 
-ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r)
+/* where op number `op` is kept, else `own` */
+static ek_slot *slot_of(ek_session *s, uint32_t op, ek_slot *own)
 {
-    ek_ctx c = { .s = s, .rec = r, .attr = s->p.attr + r->attr, .k = &s->k, .threads = s->cfg.threads };
-    uint32_t at = ek_scratch_at(&s->p, r, &c.granted);
-    c.scratch = (uint8_t *)s->cfg.mem[EK_MEM_SCRATCH] + (s->cfg.threads > 1 ? 0 : at);
-    return c;
+#if EK_KEEP
+    (void)own;
+    return (ek_slot *)(void *)((uint8_t *)s + EK_SESSION_BYTES(0)) + op;
+#else
+    (void)s, (void)op;
+    return own;
+#endif
 }
 
 static uint8_t *tensor_data(const ek_session *s, const ek_tensor_rec *t)
@@ -118,18 +125,17 @@ static ek_status check_ops(ek_session *s)
 {
     for (uint32_t i = 0; i < s->p.ops.count; i++) {
         const ek_op_rec *r = ek_op_get(&s->p, i);
-        const ek_op_def *const *list = ops_of(s), *d;
-        while (*list && !defines(*list, r))
-            list++;
-        if (!(d = *list))
+        ek_slot own, *o = slot_of(s, i, &own);
+        find_op(s, i, o);
+        const ek_op_def *d = o->def;
+        if (!d)
             return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
         if ((uint64_t)r->attr + d->attr_bytes > s->p.attr_bytes || r->inputs < d->min_in || (d->max_in != 255 && r->inputs > d->max_in)
             || r->outputs < d->min_out || (d->max_out != 255 && r->outputs > d->max_out))
             return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
-        ek_ctx c = ek_ctx_of(s, r);
-        if (!d->check(&c))
+        if (!d->check(&o->c))
             return EK_STATUS(EK_ERR_OP, EK_AT_OP, i);
-        unsigned slot = d->kernel ? d->kernel(&c) : EK_K_NONE;
+        unsigned slot = d->kernel ? d->kernel(&o->c) : EK_K_NONE;
         if (slot < EK_K_COUNT && !(EK_SLOTS >> slot & 1u))
             return EK_STATUS(EK_ERR_OP_MISSING, EK_AT_OP, i);
     }
@@ -191,10 +197,11 @@ ek_status ek_run(ek_session *s, unsigned entry)
         return EK_ERR_ARGUMENT;
     const ek_entry_rec *e = ek_entry_get(&s->p, entry);
     for (uint32_t i = e->op0; i < e->op0 + e->ops; i++) {
-        const ek_op_rec *r = ek_op_get(&s->p, i);
-        ek_ctx c = ek_ctx_of(s, r);
+        ek_slot own, *o = slot_of(s, i, &own);
+        if (!EK_KEEP)
+            find_op(s, i, o);
         uint64_t t0 = s->cfg.trace && s->cfg.clock ? s->cfg.clock(s->cfg.ctx) : 0;
-        if (!ek_op_def_of(s, r)->run(&c))
+        if (!o->def->run(&o->c))
             return ek_fail(s, EK_STATUS(EK_ERR_VALUE, EK_AT_OP, i));
         if (s->cfg.trace)
             s->cfg.trace(s->cfg.ctx, i, t0, s->cfg.clock ? s->cfg.clock(s->cfg.ctx) : 0);
@@ -311,10 +318,12 @@ ek_status ek_op(ek_session *s, uint32_t op, ek_op_info *info)
 {
     if (!s || !info || op >= s->p.ops.count)
         return EK_ERR_ARGUMENT;
-    const ek_op_rec *r = ek_op_get(&s->p, op);
-    const ek_op_def *d = ek_op_def_of(s, r);
-    ek_ctx c = ek_ctx_of(s, r);
-    unsigned slot = d->kernel ? d->kernel(&c) : EK_K_NONE;
+    ek_slot own, *o = slot_of(s, op, &own);
+    if (!EK_KEEP)
+        find_op(s, op, o);
+    const ek_op_rec *r = o->c.rec;
+    const ek_op_def *d = o->def;
+    unsigned slot = d->kernel ? d->kernel(&o->c) : EK_K_NONE;
     memset(info, 0, sizeof *info);
     info->name = ek_op_name(&s->p, op);
     info->type = d->name;

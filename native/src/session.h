@@ -22,6 +22,17 @@ struct ek_session {
     ek_kernels k;
 };
 
+/* An op as ek_run calls it. */
+typedef struct ek_slot {
+    const ek_op_def *def; /* NULL: this build has no such op */
+    ek_ctx c;
+#if EK_KEEP
+    _Alignas(16) uint8_t kept[EK_KEEP];
+#endif
+} ek_slot;
+/* Bytes of EK_MEM_SESSION: after the session lies a slot for each of its ops, where they keep something. */
+#define EK_SESSION_BYTES(ops) ((sizeof(ek_session) + 15) / 16 * 16 + (EK_KEEP ? (size_t)(ops) * sizeof(ek_slot) : 0))
+
 /* Reads header and sections; every table's bytes lie inside the package afterwards. */
 ek_status ek_package_read(ek_package *p, const void *pkg, size_t len);
 /* Checks every record against every other: nothing in the tables can point outside. */
@@ -54,7 +65,5 @@ uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v);
 /* names: "" in packages without them */
 const char *ek_tensor_name(const ek_package *p, uint32_t tensor);
 const char *ek_op_name(const ek_package *p, uint32_t op);
-const ek_op_def *ek_op_def_of(const ek_session *s, const ek_op_rec *r);
-ek_ctx ek_ctx_of(ek_session *s, const ek_op_rec *r);
 ek_status ek_fail(const ek_session *s, ek_status e);
 #endif

@@ -135,7 +135,7 @@ EK_INLINE EK_AVX512 int foldable(const uint8_t *w, size_t stride, uint32_t block
 }
 
 /* the `blocks` blocks from p on, `stride` bytes apart */
-static EK_AVX512 void load_lanes(const ek_dw *d, const uint8_t *p, size_t stride, uint32_t blocks, lanes *o)
+static EK_AVX512 void load_lanes(const ek_dw *d, const ptrdiff_t *at, const uint8_t *p, size_t stride, uint32_t blocks, lanes *o)
 {
     uint32_t px = 4 / blocks;
     const __m512i ones = _mm512_set1_epi8(1);
@@ -153,7 +153,7 @@ static EK_AVX512 void load_lanes(const ek_dw *d, const uint8_t *p, size_t stride
         for (uint32_t i = 0; i < 4; i++) {
             uint32_t tap = first + (i < left ? i : left - 1);
             t[i] = i < left ? _mm512_sub_epi8(of_blocks(w + tap * 16u, stride, blocks), z) : _mm512_setzero_si512();
-            o->at[g * 4 + i] = (ptrdiff_t)(tap / d->kw) * d->dy + (ptrdiff_t)(tap % d->kw) * d->dx;
+            o->at[g * 4 + i] = at[tap];
         }
         if (o->pair)
             o->at[g * 4 + 3] += d->dx; /* the second pixel's last column */
@@ -297,7 +297,7 @@ static EK_AVX512 void dw_s8(const ek_dw *d)
             pixels_of(d, w, taps, at, c0);
             continue;
         }
-        load_lanes(d, w, stride, done, &b);
+        load_lanes(d, at, w, stride, done, &b);
         if (px == 1)
             units_of(d, &b, c0, 0xffff, 1, FULL);
         else if (px == 2)

@@ -22,6 +22,78 @@ EK_INLINE EK_V void ek_narrow(const vi in[4], int8_t *p)
 
 EK_INLINE EK_V vf ek_vsqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
 
+/* four vectors of 16 or two of 32 were made by unpacking within 128-bit lanes: their bytes in order */
+EK_INLINE EK_V __m512i in_order(__m512i v)
+{
+    return _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);
+}
+
+EK_INLINE EK_V __m512i half_of(const int8_t *p, int i)
+{
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p + 32 * i)));
+}
+
+/* pairs of int16 times 22-bit multipliers in two halves, for products of 16 bits */
+EK_INLINE EK_V void add_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_add_s8 *p)
+{
+    const __m512i m0 = _mm512_set1_epi32((p->ma & 2047) | (p->mb & 2047) << 16);
+    const __m512i m1 = _mm512_set1_epi32((int32_t)(((uint32_t)(p->ma >> 11) & 0xffff) | (uint32_t)(p->mb >> 11) << 16));
+    const __m512i bias = _mm512_set1_epi32(p->bias), zero = _mm512_set1_epi16((int16_t)p->zero);
+    const __m128i shift = _mm_cvtsi32_si128((int)p->shift);
+    __m512i s[2];
+    EK_UNROLL for (int i = 0; i < 2; i++) {
+        __m512i x = half_of(a, i), z = half_of(b, i);
+        __m512i v[2] = { _mm512_unpacklo_epi16(x, z), _mm512_unpackhi_epi16(x, z) };
+        EK_UNROLL for (int j = 0; j < 2; j++) {
+            __m512i high = _mm512_slli_epi32(_mm512_madd_epi16(v[j], m1), 11);
+            v[j] = _mm512_sra_epi32(_mm512_add_epi32(_mm512_dpwssd_epi32(bias, v[j], m0), high), shift);
+        }
+        s[i] = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
+    }
+    __m512i r = in_order(_mm512_packs_epi16(s[0], s[1]));
+    r = _mm512_min_epi8(_mm512_max_epi8(r, _mm512_set1_epi8((char)(p->lo + p->zero))), _mm512_set1_epi8((char)(p->hi + p->zero)));
+    _mm512_storeu_si512(y, r);
+}
+
+EK_INLINE EK_V void mul_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_mul_s8 *p)
+{
+    const __m512i za = _mm512_set1_epi16((int16_t)p->a_zero), zb = _mm512_set1_epi16((int16_t)p->b_zero);
+    const __m512 scale = _mm512_set1_ps(p->scale);
+    const ek_finish512 f = ek_finish512_of(p->lo, p->hi, p->zero);
+    __m512i v[4];
+    EK_UNROLL for (int i = 0; i < 2; i++) {
+        __m512i x = _mm512_sub_epi16(half_of(a, i), za), z = _mm512_sub_epi16(half_of(b, i), zb);
+        __m512i lo = _mm512_mullo_epi16(x, z), hi = _mm512_mulhi_epi16(x, z);
+        v[2 * i] = ek_scaled512(&f, _mm512_unpacklo_epi16(lo, hi), scale);
+        v[2 * i + 1] = ek_scaled512(&f, _mm512_unpackhi_epi16(lo, hi), scale);
+    }
+    _mm512_storeu_si512(y, in_order(ek_narrow512(&f, v[0], v[1], v[2], v[3])));
+}
+
+/* 32 channels in int16, which hold 255 rows */
+static EK_V void sum_rows_s8(int32_t *acc, const int8_t *x, size_t n, size_t rows, size_t step)
+{
+    for (size_t c = 0; c < n; c += 32) {
+        uint32_t left = n - c < 32 ? (uint32_t)(n - c) : 32;
+        __mmask32 m = left < 32 ? ((__mmask32)1 << left) - 1 : ~(__mmask32)0;
+        const int8_t *p = x + c;
+        __mmask16 low = (__mmask16)m, high = (__mmask16)(m >> 16);
+        __m512i a = _mm512_maskz_loadu_epi32(low, acc + c), b = _mm512_maskz_loadu_epi32(high, acc + c + 16);
+        for (size_t r = rows, now; r; r -= now) {
+            __m512i s[2] = { _mm512_setzero_si512(), _mm512_setzero_si512() };
+            now = r < 255 ? r : 255;
+            for (size_t i = 0; i < now; i++, p += step)
+                s[i & 1] = _mm512_add_epi16(s[i & 1], _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(m, p)));
+            s[0] = _mm512_add_epi16(s[0], s[1]);
+            a = _mm512_add_epi32(a, _mm512_cvtepi16_epi32(_mm512_castsi512_si256(s[0])));
+            b = _mm512_add_epi32(b, _mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(s[0], 1)));
+        }
+        _mm512_mask_storeu_epi32(acc + c, low, a);
+        _mm512_mask_storeu_epi32(acc + c + 16, high, b);
+    }
+}
+
+#define EK_SUM64
 #define EK_VROUND(x) EK_ROUND512(x)
 #include "../elementwise.h"
 
@@ -97,6 +169,7 @@ static EK_V void softmax_s8(const int8_t *x, int8_t *y, const ek_softmax *p)
 void ek_elementwise_avx512vnni(ek_kernels *k)
 {
     set_elementwise(k);
+    k->sum_rows_s8 = sum_rows_s8;
     EK_SET(k, softmax_s8, SOFTMAX_S8, softmax_s8, EK_VISA);
     EK_SET(k, lut_s8, LUT_S8, lut_s8, EK_VISA);
 }

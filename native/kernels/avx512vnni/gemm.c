@@ -168,10 +168,9 @@ EK_INLINE EK_AVX512 void store64(int8_t *y, __m512i v, uint32_t left, const unsi
         ek_store16_s8(y + 32, _mm512_extracti32x4_epi32(v, 2), left - 32);
 }
 
-EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum, const unsigned mr, const unsigned nb)
+/* the sums of mr rows and nb blocks, rounded and stored */
+EK_INLINE EK_AVX512 void finish_s8(const ek_gemm *g, const tile *t, __m512i acc[ROWS][BLOCKS], const unsigned mr, const unsigned nb)
 {
-    __m512i acc[ROWS][BLOCKS];
-    tile_acc(t, acc, sum, 1, mr, nb);
     if (t->adj)
         EK_UNROLL for (unsigned r = 0; r < mr; r++)
             EK_UNROLL for (unsigned b = 0; b < nb; b++)
@@ -218,6 +217,53 @@ EK_INLINE EK_AVX512 void tile_dyn(const ek_gemm *g, const tile *t, const unsigne
             ek_store16_f32((float *)(void *)(t->y + (ptrdiff_t)r * t->ldy) + b * 16u, v, t->left - b * 16u);
         }
     }
+}
+
+EK_INLINE EK_AVX512 void tile_s8(const ek_gemm *g, const tile *t, const int sum, const unsigned mr, const unsigned nb)
+{
+    __m512i acc[ROWS][BLOCKS];
+    tile_acc(t, acc, sum, 1, mr, nb);
+    finish_s8(g, t, acc, mr, nb);
+}
+
+/* ROWS neighbouring windows of three columns one pixel of `step` channels apart, one block of outputs: an input is spread
+ * once for the three windows that it is part of. */
+static EK_OWN void slide(const ek_gemm *g, const tile *t, uint32_t step)
+{
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    __m512i acc[ROWS][BLOCKS];
+    EK_UNROLL for (unsigned r = 0; r < ROWS; r++)
+        acc[r][0] = _mm512_loadu_si512(t->w);
+    const uint8_t *w = t->w + 128;
+    const int8_t *a = t->a[0];
+    for (uint32_t k = 0; k < t->k; k += t->segment, a += t->gap + 2 * (ptrdiff_t)step, w += 32 * step)
+        for (uint32_t i = 0; i < step; i += 4, a += 4, w += 64) {
+            __m512i wv[3];
+            EK_UNROLL for (unsigned j = 0; j < 3; j++)
+                wv[j] = _mm512_loadu_si512(w + j * 16 * step);
+            EK_UNROLL for (unsigned q = 0; q < ROWS + 2; q++) {
+                __m512i x = _mm512_xor_si512(_mm512_set1_epi32(ek_load_s32(a + q * step)), flip);
+                EK_UNROLL for (unsigned j = 0; j < 3; j++)
+                    if (q >= j && q - j < ROWS)
+                        acc[q - j][0] = _mm512_dpbusd_epi32(acc[q - j][0], x, wv[j]);
+            }
+        }
+    finish_s8(g, t, acc, ROWS, 1);
+}
+
+/* m rows of such windows; the last ones of a line are taken from its end */
+static EK_AVX512 void sliding(const ek_gemm *g, const tile *of, const cursor *c, uint32_t m)
+{
+    tile t = *of;
+    const int8_t *line = c->row;
+    for (; m >= c->width; m -= c->width, line += c->jump, t.y += (ptrdiff_t)c->width * t.ldy)
+        for (uint32_t x = 0; x < c->width; x += ROWS) {
+            tile now = t;
+            uint32_t at = c->width - x < ROWS ? c->width - ROWS : x;
+            now.a[0] = line + at * c->lda;
+            now.y += (ptrdiff_t)at * t.ldy;
+            slide(g, &now, (uint32_t)c->lda);
+        }
 }
 
 enum { S8, S8_SUM, DYN }; /* S8_SUM: xoff 0 */
@@ -273,6 +319,8 @@ EK_INLINE EK_AVX512 void blocks(const ek_gemm *g, tile t, const cursor *c, uint3
             rows_8x3(g, &t, c, m);
         else if (kind == S8 && nb == 2)
             rows_8x2(g, &t, c, m);
+        else if (kind == S8 && t.segment == 3 * c->lda && c->lda % 4 == 0 && c->width >= ROWS && !c->x && m % c->width == 0 && !t.adj)
+            sliding(g, &t, c, m);
         else if (kind == S8)
             rows_8x1(g, &t, c, m);
         else if (nb == 2)
@@ -306,9 +354,65 @@ EK_INLINE EK_AVX512 void gemm(const ek_gemm *g, const int kind)
     }
 }
 
+/* One row, nb blocks.  A single block's inputs are summed in four parts: one would wait for its own last product. */
+EK_INLINE EK_AVX512 void blocks_of_row(const ek_gemm *g, const uint8_t *head, int8_t *y, uint32_t left, const unsigned nb)
+{
+    const __m512i flip = _mm512_set1_epi8((char)0x80);
+    const size_t block = ek_block_s8(16, 4, g->k);
+    const unsigned parts = nb == 1 ? 4 : nb == 2 ? 2 : 1;
+    const int8_t *a = (const int8_t *)g->a, *end = a + g->k;
+    const uint8_t *w = head + 128;
+    __m512i acc[BLOCKS], more[BLOCKS];
+    EK_UNROLL for (unsigned b = 0; b < nb * parts; b++)
+        acc[b] = b < nb ? _mm512_loadu_si512(head + b * block) : _mm512_setzero_si512();
+    for (; end - a >= 4 * (ptrdiff_t)parts; a += 4 * parts, w += 64 * parts)
+        EK_UNROLL for (unsigned p = 0; p < parts; p++) {
+            __m512i x = _mm512_xor_si512(_mm512_set1_epi32(ek_load_s32(a + 4 * p)), flip);
+            EK_UNROLL for (unsigned b = 0; b < nb; b++)
+                acc[p * nb + b] = _mm512_dpbusd_epi32(acc[p * nb + b], x, _mm512_loadu_si512(w + p * 64 + b * block));
+        }
+    for (; a < end; a += 4, w += 64) {
+        __m512i x = _mm512_xor_si512(_mm512_set1_epi32(ek_load_s32(a)), flip);
+        EK_UNROLL for (unsigned b = 0; b < nb; b++)
+            acc[b] = _mm512_dpbusd_epi32(acc[b], x, _mm512_loadu_si512(w + b * block));
+    }
+    const ek_finish512 f = ek_finish512_of(g->lo, g->hi, g->zero);
+    EK_UNROLL for (unsigned b = 0; b < nb; b++) {
+        EK_UNROLL for (unsigned p = 1; p < parts; p++)
+            acc[b] = _mm512_add_epi32(acc[b], acc[p * nb + b]);
+        more[b] = ek_scaled512(&f, acc[b], _mm512_loadu_ps(head + b * block + 64));
+    }
+    __m512i v = narrow(&f, more[0], more[1 % nb], more[2 % nb], more[3 % nb]);
+    if (nb > 2)
+        store64(y, v, left, nb);
+    else if (nb == 2)
+        store32(y, _mm512_castsi512_si256(v), left);
+    else
+        ek_store16_s8(y, _mm512_castsi512_si128(v), left);
+}
+
+/* m is 1, xoff 128 and w_zero 0: weights are read once, whatever is set up shows */
+static EK_OWN void row_s8(const ek_gemm *g)
+{
+    const size_t block = ek_block_s8(16, 4, g->k);
+    const uint8_t *w = g->w;
+    int8_t *y = (int8_t *)g->y;
+    uint32_t left = g->n;
+    for (; left > 48; left = left > 64 ? left - 64 : 0, y += 64, w += 4 * block)
+        blocks_of_row(g, w, y, left, 4);
+    if (left > 32)
+        blocks_of_row(g, w, y, left, 3);
+    else if (left > 16)
+        blocks_of_row(g, w, y, left, 2);
+    else if (left)
+        blocks_of_row(g, w, y, left, 1);
+}
+
 static EK_AVX512 void gemm_s8(const ek_gemm *g)
 {
-    if (g->xoff)
+    if (g->m == 1 && g->xoff && !g->w_zero && !g->segment)
+        row_s8(g);
+    else if (g->xoff)
         gemm(g, S8);
     else
         gemm(g, S8_SUM);
