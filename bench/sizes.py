@@ -60,8 +60,10 @@ def measured(board: Board, only: set[str], old: dict[str, Any]) -> dict[str, Any
     before = old["kinds"].items() if only else ()
     kinds = {k: v | {"pieces": old["always"] | v["pieces"]} for k, v in before}
     session = 0
-    few = packages(board, 1)
-    for kind, data in packages(board).items():
+    few, many = packages(board, 1), packages(board)
+    if only - set(many):
+        raise SystemExit(f"{board.id}: no samples of {', '.join(sorted(only - set(many)))}")
+    for kind, data in many.items():
         if only and kind not in only:
             continue
         try:

@@ -16,8 +16,9 @@ import tiny
 from conftest import ROOT, need, need_program
 from edgekit_runtime import Session
 
-from edgekit import boards, cli, embed, emulate, pipeline, toolchain
+from edgekit import boards, cli, embed, emulate, ops, package, pipeline, plan, toolchain
 from edgekit.errors import EdgeKitError
+from edgekit.passes.lower import lower
 
 SLOW = pytest.mark.slow
 LIBC = {"memcpy", "memset", "memmove", "memcmp"}
@@ -435,3 +436,14 @@ def test_nothing_is_left_when_a_project_cannot_be_written(tmp_path: Path) -> Non
     with pytest.raises(EdgeKitError, match="not a folder"):
         embed.write(embed.project(data, board, "file"), file, "")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_op_brings_what_it_calls(tmp_path: Path) -> None:
+    """A residual without a plain convolution: conv2d_add's C calls conv2d's."""
+    board = boards.load("qemu_mps2_an386")
+    need(emulate.missing(board))
+    g = next(g for label, g, _ in ops.get("conv2d_add").samples() if label == "i8_3x3_input")
+    target = pipeline.target_of(board)
+    low = lower(g, target)
+    data = package.write([("e", low, plan.make(low, target))], meta={})
+    assert embed.measure(embed.project(data, board, "net")).engine > 0

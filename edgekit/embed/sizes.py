@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def core_of(board: Board) -> str:
 
 def kinds(session: Session, found: Contents) -> list[str]:
     """Kinds of op in a package: type, kernel slot; whether weights have 4 or 2 bits or zero points;
-    whether the last block of outputs is a part of one, which kernels treat by themselves."""
+    whether the last block of outputs is a part of one, and whether a linear op has more than one
+    row, which kernels treat by themselves."""
     names = slot_names()
     bits, zero = "/narrow" if narrow(found) else "", "/zero" if zeros(found) else ""
     said = []
@@ -49,6 +51,7 @@ def kinds(session: Session, found: Contents) -> list[str]:
         more = zero if op.type == "depthwise_conv2d" else ""
         if op.type in ("conv2d", "conv2d_add", "linear"):
             more = bits + zero + ("/rest" if _rest(written, g) else "")
+            more += "/rows" if op.type == "linear" and _rows(written, g) > 1 else ""
         said.append(f"{op.type}/{slot}{more}")
     return list(dict.fromkeys(said))
 
@@ -57,6 +60,22 @@ def _rest(op: Op, g: Graph) -> bool:
     """Whether the outputs of each group are no whole blocks of the weights."""
     n = g.tensors[op.outputs[0]].shape[-1] // int(op.attrs.get("groups", 1))
     return any(n % v.layout.nr for v in g.tensors[op.inputs[1]].variants)
+
+
+def _rows(op: Op, g: Graph) -> int:
+    y = g.tensors[op.outputs[0]]
+    return y.size // y.shape[-1]
+
+
+def _known(kind: str, known: Iterable[str]) -> str:
+    """The kind itself, else the one that needs no less: with a rest, more rows or both; else ""."""
+    plain = [p for p in kind.split("/") if p not in ("rest", "rows")]
+    own = [p for p in ("rest", "rows") if p in kind.split("/")]
+    for more in ([], ["rest"], ["rows"], ["rest", "rows"]):
+        found = "/".join(plain + [p for p in ("rest", "rows") if p in own + more])
+        if found in known:
+            return found
+    return ""
 
 
 def predict(data: bytes, board: Board) -> Footprint | str:
@@ -71,11 +90,10 @@ def predict(data: bytes, board: Board) -> Footprint | str:
     found = contents.read(small)
     with Session(small, isa=[]) as s:
         wanted, memory = kinds(s, found), dict(s.memory)
-    # whole blocks need no more than whole blocks and a rest
-    wanted = [k if k in core["kinds"] else f"{k}/rest" for k in wanted]
-    unknown = [k.removesuffix("/rest") for k in wanted if k not in core["kinds"]]
+    unknown = [k for k in wanted if not _known(k, core["kinds"])]
     if unknown:
         return f"no link of {', '.join(unknown)} is in the table"
+    wanted = [_known(k, core["kinds"]) for k in wanted]
     memory["session"] = core["session"]
     pieces: dict[str, int] = dict(core["always"])
     for kind in wanted:

@@ -70,6 +70,7 @@ class OpDef:
     "free" (every operand and the output have scales of their own), "same" (all share one), "same0"
     (operand 0 and the output share one), "lut", "softmax", or "" (stays float).
     `inplace`: inputs whose memory output 0 may take over when they die here.
+    `calls`: ops whose C this op's calls, so that a build with it needs them too.
     """
 
     name: str
@@ -85,6 +86,7 @@ class OpDef:
         not any(g.tensors[n].dtype == "f32" for n in (*op.inputs, *op.outputs) if n)
     )
     inplace: tuple[int, ...] = ()
+    calls: tuple[str, ...] = ()
     macs: Callable[[Op, Graph], int] = lambda op, g: 0
     int8: Callable[[Op], str] = lambda op: ""
 

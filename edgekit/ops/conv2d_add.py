@@ -141,8 +141,8 @@ CASES: tuple[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any], int], 
 
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
-    """The other operand dies in the op, or is read again after it."""
-    for again in (False, True):
+    """The other operand dies in the op, is read again after it, or is the graph's input."""
+    for way in ("", "_kept", "_input"):
         rng = np.random.default_rng(43)
         for label, x, w, attrs, bits in CASES:
             g, fed = conv2d.quant_case(
@@ -155,17 +155,19 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             scale, zero = scale_zero(g, y.name)
             sums = {k: v for k, v in attrs.items() if k[:4] == "sum_"}
             g.tensors[y.name] = replace(y, quant=QuantSpec.per_tensor(0.6, 11))
-            held = g.emit("reshape", [r], {"shape": y.shape}, name="held")  # inputs stay
-            g.tensors[held] = replace(g.tensors[held], quant=quant)
+            held = r
+            if way != "_input":  # which stays
+                held = g.emit("reshape", [r], {"shape": y.shape}, name="held")
+                g.tensors[held] = replace(g.tensors[held], quant=quant)
             joint = {**conv.attrs, **sums, "scale": scale, "zero": zero}
             op = conv.with_(type="conv2d_add", inputs=(*conv.inputs, held), attrs=OP.fill(joint))
-            g.ops = [g.ops[-1], op]
-            if again:
+            g.ops = [*g.ops[1:], op]
+            if way == "_kept":
                 kept = g.emit("reshape", [held], {"shape": y.shape}, name="kept")
                 g.tensors[kept] = replace(g.tensors[kept], quant=quant)
                 g.outputs = [y.name, kept]
             fed["r"] = rng.integers(-128, 128, y.shape).astype(np.int8)
-            yield f"i8_{label}{'_kept' * again}", g, fed
+            yield f"i8_{label}{way}", g, fed
 
 
 OP = OpDef(
@@ -190,4 +192,5 @@ OP = OpDef(
     scratch=scratch,
     macs=macs,
     inplace=(2,),
+    calls=("conv2d",),
 )

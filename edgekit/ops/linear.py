@@ -162,6 +162,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
     rng = np.random.default_rng(3)
     for m, k, n, wz, bits, *pattern in (
         (1, 640, 80, 0, 8),
+        (1, 8, 64, 0, 8),
         (1, 640, 128, 0, 8, "1:8"),
         (19, 200, 45, 0, 8, "1:4"),
         (11, 100, 21, 0, 8, "blocks"),
