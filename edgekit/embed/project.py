@@ -285,7 +285,8 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     """(core, kernels): the runtime's C files below edgekit/ that this model and board need."""
     native = paths.data("native")
     src = [f"edgekit/src/{p.name}" for p in sorted(native.glob("src/*.c"))]
-    types = [t for t in op_types(found) if t not in _own_types(found)]
+    own = _own_types(found)
+    types = [t for t in op_types(found) if t not in own]
     called = [c for t in types for c in ops.get(t).calls]
     mine = [f"edgekit/ops/{t}.c" for t in dict.fromkeys([*types, *called])]
     kernels = [
