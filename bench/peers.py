@@ -206,8 +206,9 @@ class Ncnn(Runtime):
         options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
         options.use_bf16_storage = False
         shape = tuple(json.loads(Path(path).with_suffix(".json").read_text())["shape"])
-        self._net.load_param(path)
-        self._net.load_model(str(Path(path).with_suffix(".bin")))
+        weights = str(Path(path).with_suffix(".bin"))
+        if self._net.load_param(path) or self._net.load_model(weights):
+            raise ValueError("it does not load the network its pnnx wrote (a layer it lacks)")
         self._input = ncnn.Mat(made(shape, np.float32)[0])
         self.nothing = self._begin
         self.label = f"ncnn {_version('ncnn')}"
