@@ -9,12 +9,13 @@ from figures import Outcome, Skip, item, model
 from edgekit import boards, embed, emulate, patchwise, pipeline
 
 BOARDS = ("qemu_mps2_an386", "qemu_mps3_an547")
-# TFLite Micro with CMSIS-NN: share of its flash (code + model), its arena and stack on M4 and M55
+# TFLite Micro with CMSIS-NN: share of its flash (code + model), its arena and stack on M4 and M55;
+# what memory may be, session and scratch included, without the stack
 PEERS = {
-    "kws_ref_model": (0.40 * (91152 + 53936), (22820 + 1236, 27300 + 1236)),
-    "pretrainedResnet_quant": (0.60 * (84664 + 98496), (54996 + 1236, 54996 + 1236)),
-    "vww_96_int8": (0.50 * (91152 + 333288), (100708 + 1236, 100708 + 1236)),
-    "ad01_int8": (0.95 * (36904 + 276976), (2580 + 748, 5172 + 748)),
+    "kws_ref_model": (0.40 * (91152 + 53936), (22820 + 1236, 27300 + 1236), 16700),
+    "pretrainedResnet_quant": (0.60 * (84664 + 98496), (54996 + 1236, 54996 + 1236), 34000),
+    "vww_96_int8": (0.50 * (91152 + 333288), (100708 + 1236, 100708 + 1236), 56000),
+    "ad01_int8": (0.95 * (36904 + 276976), (2580 + 748, 5172 + 748), 1600),
 }
 BESIDE = 24 * 1024  # bytes of flash that are no weights, biases or scales
 
@@ -28,23 +29,28 @@ def _board(name: str) -> boards.Board:
 
 
 @item(
-    "embed.size", "flash <= weights + biases + 24 KB and a share of TFLM's, RAM <= TFLM's, linked"
+    "embed.size",
+    "flash <= weights + biases + 24 KB, a share of TFLM's; RAM <= TFLM's, memory <= a bar",
 )
 def size() -> Outcome:
     figure: dict[str, Any] = {}
     holds = True
     for i, name in enumerate(BOARDS):
         board = _board(name)
-        for file, (flash, ram) in PEERS.items():
+        for file, (flash, ram, most) in PEERS.items():
             built = pipeline.build(model(f"{file}.tflite"), board=board)
             f = embed.measure(embed.project(built.data, board, file))
-            good = f.flash - f.weights <= BESIDE and f.flash <= flash and f.ram <= ram[i]
+            memory = sum(f.memory.values())
+            good = f.flash - f.weights <= BESIDE and f.flash <= flash
+            good = good and f.ram <= ram[i] and memory <= most
             figure[f"{file} {name}"] = {
                 "flash": f.flash,
                 "beside": f.flash - f.weights,
                 "bar": round(flash),
                 "ram": f.ram,
                 "ram_bar": ram[i],
+                "memory": memory,
+                "memory_bar": most,
                 "code": f.code,
                 "holds": good,
             }
