@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from edgekit import (
 )
 from edgekit.compress import groups
 from edgekit.ir import Array, Graph
+from edgekit.passes.channels import remove_constant_channels
 from edgekit.recipe import Material, Run, Step
 
 CALIBRATION = 256
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
+PHONE = "phone_i8mm"  # its float packages hold no transformed weights to look good against
 FEW_BITS = Step("quantize", {"bits": 4})
 
 
@@ -39,7 +42,7 @@ def graph_of(name: str) -> Graph:
     return passes.simplify_all(frontends.load(model(name)))[0]
 
 
-def cifar(name: str, test: int | None = None) -> Run:
+def cifar(name: str, test: int | None = None, board: str = "host") -> Run:
     """Calibrated on 256 training images, tested on the 10,000 others."""
     file, spec = RESNETS[name]
     g = graph_of(file)
@@ -47,14 +50,14 @@ def cifar(name: str, test: int | None = None) -> Run:
     x, y = samples.jpeg_cifar("test", test)
     infos = data.input_infos(g)
     parts = [list(data.feed(d, infos, spec)) for d in (cal, data.load({"x": x}))]
-    return Run(g, Material(parts[0], parts[1], y, name), boards.load("host"))
+    return Run(g, Material(parts[0], parts[1], y, name), boards.load(board))
 
 
-def small(name: str, spec: dict[str, Any], x: Any, y: Any) -> Run:
+def small(name: str, spec: dict[str, Any], x: Any, y: Any, board: str = "host") -> Run:
     """Half of the calibration images are not tested; the rest of the set is."""
     g = graph_of(name)
     material = recipe.material({"x": x, "y": y}, g, spec, calibration=CALIBRATION // 2)
-    return Run(g, material, boards.load("host"))
+    return Run(g, material, boards.load(board))
 
 
 def loss(run: Run, steps: tuple[Step, ...]) -> dict[str, Any]:
@@ -86,18 +89,25 @@ def learn(seed: int, **settings: Any) -> Step:
     return Step("reconstruct", {"seed": seed, **settings})
 
 
-def vww() -> Run:
+def vww(board: str = "host") -> Run:
     z = samples.npz("vww_rgb96.npz")
-    return small("vww_96_float.tflite", {"scale": 1 / 255}, z["x"], z["y"])
+    return small("vww_96_float.tflite", {"scale": 1 / 255}, z["x"], z["y"], board)
 
 
 def kws() -> Run:
     return small("kws_ref_model_float32.tflite", {}, *samples.kws())
 
 
-def mbnet128() -> Run:
+def mbnet128(board: str = "host") -> Run:
     spec = {"resize": [128, 128], "scale": 1 / 127.5, "mean": 1.0}
-    return small("mbnet128_0.25_f.tflite", spec, *samples.imagenet())
+    return small("mbnet128_0.25_f.tflite", spec, *samples.imagenet(), board)
+
+
+def spectra() -> Run:
+    """The autoencoder of anomaly detection, for a phone, calibrated on 1,024 normal windows."""
+    g = graph_of("ad01_fp32.tflite")
+    cal = [{g.inputs[0]: row[None]} for row in samples.ad_windows(1024, label=0)]
+    return Run(g, Material(cal, cal[:8], None, "ad"), boards.load(PHONE))
 
 
 def seeds(run: Run, steps: tuple[Step, ...], **settings: Any) -> dict[str, Any]:
@@ -130,9 +140,7 @@ for _name, _most in (("resnet8", 180), ("resnet20", 180), ("resnet56", 900)):
 def ad() -> Outcome:
     """The autoencoder's ends hold 62 % of its weights, so INT4's size needs them; the two layers at
     its neck hold 1 % and keep 8 bits.  A window of two gives the better SQNR in calibration."""
-    g, z = graph_of("ad01_fp32.tflite"), samples.npz("ad_spectra.npz")
-    cal = [{g.inputs[0]: row[None]} for row in samples.ad_windows(1024, label=0)]
-    run = Run(g, Material(cal, cal[:8], None, "ad"), boards.load("phone_i8mm"))
+    run, z = spectra(), samples.npz("ad_spectra.npz")
     weights = {op.name: run.graph.tensors[op.inputs[1]].size
                for op in run.graph.ops if op.type == "linear"}  # fmt: skip
     neck = {n: 8 for n, size in weights.items() if size <= 1024}
@@ -209,30 +217,27 @@ def exact() -> Outcome:
     return Outcome(figure, all(f["differ"] == 0 < f["integers"] for f in figure.values()))
 
 
-SIZED = {
-    "resnet8": (*RESNETS["resnet8"],),
-    "resnet20": (*RESNETS["resnet20"],),
-    "resnet56": (*RESNETS["resnet56"],),
-    "vww": ("vww_96_float.tflite", {"scale": 1 / 255}),
-    "ad": ("ad01_fp32.tflite", {}),
-    "mbnet128": ("mbnet128_0.25_f.tflite", {"scale": 1 / 127.5, "mean": 1.0}),
+SIZED: dict[str, Callable[[], Run]] = {
+    "resnet8": lambda: cifar("resnet8", 8, PHONE),
+    "resnet20": lambda: cifar("resnet20", 8, PHONE),
+    "resnet56": lambda: cifar("resnet56", 8, PHONE),
+    "vww": lambda: vww(PHONE),
+    "ad": spectra,
+    "mbnet128": lambda: mbnet128(PHONE),
 }
 
 
 @item("compress.size", "whole files against our float package: INT8 <= 26 %, INT4 <= 14 %")
 def size() -> Outcome:
-    """For a phone, whose float package has no transformed weights (Winograd) to look good against.
-    Weights alone decide the sizes, so made inputs calibrate.  INT4: first and last layers of more
-    than a tenth of the weights too.  `constants`: bias and scale of every output channel."""
+    """Calibrated on real data, which decides what channels are constant.  INT4: first and last
+    layers of more than a tenth of the weights too.  `constants`: bias and scale of every output
+    channel."""
     figure, holds = {}, True
-    for name, (file, _) in SIZED.items():
-        g = graph_of(file)
-        rng = np.random.default_rng(0)
-        few = [{n: rng.normal(size=g.tensors[n].shape).astype(np.float32) for n in g.inputs}]
-        run = Run(g, Material(few * 8, few, None, name), boards.load("phone_i8mm"))
+    for name, make in SIZED.items():
+        run = make()
         row: dict[str, Any] = {"float_bytes": run.float_bytes}
         for bits, bar in ((8, 26.0), (4, 14.0)):
-            q, entries = run.run((Step("quantize", {"bits": bits, "samples": 1}),))
+            q, entries = run.run((Step("quantize", {"bits": bits}),))
             share = points(entries[-1].package_bytes / run.float_bytes)
             row[f"int{bits}"] = {"share": share} | parts_of(q, run)
             holds = holds and (share <= bar or run.float_bytes < 300_000)
@@ -243,7 +248,7 @@ def size() -> Outcome:
 def parts_of(q: Graph, run: Run) -> dict[str, int]:
     """Bytes of a package: bits of weights, constants of channels, what else DATA holds (padding,
     tables), and all that is no data."""
-    blob = pipeline.package_graph(q, run.target)
+    blob, q = pipeline.package_graph(q, run.target), remove_constant_channels(q)
     ws = [q.tensors[op.inputs[1]] for op in q.ops if op.type in WEIGHTED]
     weights = sum(w.size * (8 if w.quant is None else w.quant.bits) // 8 for w in ws)
     heads = sum(8 * q.tensors[op.outputs[0]].shape[-1] for op in q.ops if op.type in WEIGHTED)

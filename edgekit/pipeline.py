@@ -100,10 +100,11 @@ def package_graph(
 ) -> bytes:
     """Lowers, plans and writes one graph as the entry "main"; returns the package's bytes.
 
-    `keep` plans every tensor its own memory, so that Session.tensor reads any of them after a run.
+    Constant channels go, as in `build`.  `keep` keeps every channel, and plans every tensor its own
+    memory, so that Session.tensor reads any of them after a run.
     """
     graph.check()
-    lowered = lower(graph, target)
+    lowered = lower(graph if keep else remove_constant_channels(graph), target)
     p = plan.make(lowered, target, keep=keep)
     return package.write(
         [("main", lowered, p)], meta=meta or {}, model_id=model_id, goldens=goldens

@@ -57,6 +57,7 @@ from edgekit.compress import (
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
+from edgekit.passes.channels import remove_constant_channels
 from edgekit.train import fit, importance, net, repair, workers
 
 Progress = Callable[[str, int, int], None]
@@ -371,10 +372,11 @@ class Run:
         noise = ((outputs - self.outputs) ** 2).sum()
         db = float(10 * np.log10((self.outputs**2).sum() / max(noise, 1e-30)))
         blob = pipeline.package_graph(graph, self.target)
+        shipped = remove_constant_channels(graph)  # what the package holds and runs
         return Entry(
             i, step.do, step.settings, key, accuracy, self.float_accuracy,
             float((top == self.top).mean()), worst, min(db, sqnr.CEILING_DB), len(blob),
-            pipeline.weight_bytes(graph), pipeline.macs(graph), round(seconds, 3), effect,
+            pipeline.weight_bytes(shipped), pipeline.macs(shipped), round(seconds, 3), effect,
             layers=self._layers(work),
         )  # fmt: skip
 

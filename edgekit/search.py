@@ -32,6 +32,7 @@ from edgekit import (
 from edgekit.compress import allocate
 from edgekit.errors import DataError, EdgeKitError, UsageError
 from edgekit.ir import Graph
+from edgekit.passes.channels import remove_constant_channels
 from edgekit.recipe import Entry, Progress, Run, Step
 from edgekit.train import workers
 
@@ -290,6 +291,7 @@ class _Search:
 
     def blob(self, graph: Graph, name: str) -> bytes:
         """The package of a point, as `build` would write it."""
+        graph = remove_constant_channels(graph)
         meta = {
             "name": graph.name, "board": self.board.id, "precision": name,
             "macs": pipeline.macs(graph), "preprocess": self.preprocess,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from edgekit_runtime import Session
 
-from edgekit import evaluate, pipeline
+from edgekit import contents, evaluate, pipeline
 from edgekit.ir import Array, Graph, QuantSpec, Tensor
+from edgekit.layout import Target
 from edgekit.passes import channels
 from edgekit.passes.channels import remove_constant_channels
 
@@ -112,3 +114,17 @@ def test_a_tensor_that_is_an_output_or_has_two_readers_is_left_alone() -> None:
     g.outputs.append(g.ops[0].outputs[0])
     small = remove_constant_channels(g)
     assert small.tensors[small.ops[0].outputs[0]].shape[-1] == 8
+
+
+def test_packages_leave_constant_channels_out_but_those_that_keep_every_tensor() -> None:
+    g = conv_dw_conv(np.random.default_rng(6), True, 1)
+    x = np.random.default_rng(7).integers(-128, 128, (1, 6, 6, 3)).astype(np.int8)
+    widths, outputs = [], []
+    for keep in (False, True):
+        blob = pipeline.package_graph(g, Target(), keep=keep)
+        inside = contents.read(blob).entries[0].graph
+        widths.append(inside.tensors[inside.ops[0].outputs[0]].shape[-1])
+        with Session(blob) as s:
+            outputs.append(s.run({"x": x})[g.outputs[0]])
+    assert widths == [5, 8]
+    assert np.array_equal(outputs[0], run(g, x)) and np.array_equal(outputs[1], run(g, x))
