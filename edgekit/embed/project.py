@@ -170,8 +170,9 @@ def identifier(name: str) -> str:
 def slot_mask(session: Session) -> int:
     """Bits of the kernels that the ops of a package use (native/src/kernels.h)."""
     names = slot_names()
-    used = {names[o.kernel] for o in session.ops() if o.kernel < len(names)}
-    used |= {"add_s8"} if any(o.type == "conv2d_add" for o in session.ops()) else set()
+    found = session.ops()
+    used = {names[o.kernel] for o in found if o.kernel < len(names)}
+    used |= {k for o in found for k in ops.get(o.type).kernels}
     used |= {ALSO[n] for n in used if n in ALSO}
     return sum(1 << i for i, n in enumerate(names) if n in used)
 

@@ -70,7 +70,8 @@ class OpDef:
     "free" (every operand and the output have scales of their own), "same" (all share one), "same0"
     (operand 0 and the output share one), "lut", "softmax", or "" (stays float).
     `inplace`: inputs whose memory output 0 may take over when they die here.
-    `calls`: ops whose C this op's calls, so that a build with it needs them too.
+    `calls`: ops whose C this op's calls, so that a build with it needs them too; `kernels`: slots
+    it calls beside the one that its op reports.
     """
 
     name: str
@@ -87,6 +88,7 @@ class OpDef:
     )
     inplace: tuple[int, ...] = ()
     calls: tuple[str, ...] = ()
+    kernels: tuple[str, ...] = ()
     macs: Callable[[Op, Graph], int] = lambda op, g: 0
     int8: Callable[[Op], str] = lambda op: ""
 

@@ -193,4 +193,5 @@ OP = OpDef(
     macs=macs,
     inplace=(2,),
     calls=("conv2d",),
+    kernels=("add_s8",),
 )
