@@ -231,8 +231,10 @@ class _Tables:
             )
             definition = self.defs.get((code, version))
             if definition is None:
+                theirs = "it is an op of somebody's own: load its file first (edgekit.ops.load)"
                 raise PackageError(
-                    f"op code {code} version {version} is not known", todo="update edgekit"
+                    f"op code {code} version {version} is not known",
+                    todo=theirs if code >= ops.OWN else "update edgekit",
                 )
             operands = names(self.refs(at, n_in + n_out))
             attrs = self.attrs(definition, attr)

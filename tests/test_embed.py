@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -382,10 +382,13 @@ def test_an_op_of_your_own(board: str, tmp_path: Path) -> None:
 
 def test_an_op_of_your_own_without_its_files(tmp_path: Path) -> None:
     model = with_squares(tmp_path)
-    line = [sys.executable, "-m", "edgekit", "build", str(model), "--format", "c", "-o", "own/"]
+    edgekit = [sys.executable, "-m", "edgekit"]
+    line = ["build", str(model), "--format", "c", "-o", "own/"]
 
-    def said(*more: str) -> str:
-        done = subprocess.run([*line, *more], cwd=tmp_path, capture_output=True, text=True)
+    def said(*more: str, line: Sequence[str] = line) -> str:
+        done = subprocess.run(
+            [*edgekit, *line, *more], cwd=tmp_path, capture_output=True, text=True
+        )
         assert done.returncode and not (tmp_path / "own").exists()
         assert "Traceback" not in done.stderr
         return " ".join(done.stderr.split())
@@ -398,6 +401,8 @@ def test_an_op_of_your_own_without_its_files(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("1 / 0")
     assert "does not run: division by zero" in said("--ops", "bad.py")
     assert "absent.py" in said("--ops", "absent.py")
+    run(f"{' '.join(edgekit)} build {model} --ops {ROOT}/examples/squares.py -o own.ekp", tmp_path)
+    assert "it is an op of somebody's own" in said(line=("explain", "own.ekp"))
 
 
 @pytest.mark.shared

@@ -16,6 +16,7 @@ from edgekit.errors import EdgeKitError, ModelError, UsageError
 from edgekit.ir import Graph
 from edgekit.ops.base import OpDef
 
+OWN = 0x8000  # codes from here to 0xfffe are of ops that users add
 _ADDED: dict[str, OpDef] = {}
 
 
@@ -50,11 +51,7 @@ def add(definition: OpDef) -> OpDef:
     Raises UsageError for a code that is not among those of users (0x8000 to 0xfffe) or is taken.
     """
     taken = {d.name for d in table().values() if d.code == definition.code} - {definition.name}
-    if (
-        not 0x8000 <= definition.code <= 0xFFFE
-        or taken
-        or definition.name in table().keys() - _ADDED
-    ):
+    if not OWN <= definition.code <= 0xFFFE or taken or definition.name in table().keys() - _ADDED:
         raise UsageError(
             f"op {definition.name!r} cannot have the code {definition.code:#x}",
             todo="take a free one from 0x8000 to 0xfffe, and a name that no other op has",
@@ -80,4 +77,4 @@ def load(file: Path) -> None:
 
 def own(graph: Graph) -> list[str]:
     """Types of a graph's ops that are a user's: only a C hook of theirs runs them."""
-    return [t for t in dict.fromkeys(op.type for op in graph.ops) if get(t).code >= 0x8000]
+    return [t for t in dict.fromkeys(op.type for op in graph.ops) if get(t).code >= OWN]
