@@ -13,13 +13,12 @@
 
 prune takes a share of every family of channels, or what does least damage until there are `macs`
 times fewer multiplications or the modelled `latency` (edgekit.cost: all ops; where it knows no such
-core, multiplications in whole tiles) is so many times less; importance ("norm", "taylor",
-"fisher"), layers (residual branches may leave), repair (true: outputs keep their means and
-deviations; "outputs": weights are solved for by least squares), granule, samples, seed.  finetune,
-distill and qat train as `train.fit.Options` says (epochs for steps; the workers of torchrun share
-the batches); the teacher of distill and qat is the float model as it came, or before the integers,
-or the file that `teacher` names.  prune, sparsify (pattern, share, exclude), finetune and distill
-come before quantize, qat after it.
+core, multiplications in whole tiles) is so many times less; `train.shrink.Options` says the rest:
+importance, layers, repair, rounds, granule, samples, seed.  finetune, distill and qat train as
+`train.fit.Options` says (epochs for steps; the workers of torchrun share the batches); the teacher
+of distill and qat is the float model as it came, or before the integers, or the file that `teacher`
+names.  prune, sparsify (pattern, share, exclude), finetune and distill come before quantize, qat
+after it.
 
 The folder of a run holds `ledger.jsonl`, a line per finished step, and the graph after each: a run
 that was killed goes on behind the last line, an unfinished training where it last was kept.  A step
@@ -47,7 +46,6 @@ from edgekit.compress import (
     calibrate,
     equalize,
     meter,
-    prune,
     quantize,
     reconstruct,
     sparsify,
@@ -58,7 +56,7 @@ from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
 from edgekit.passes.channels import remove_constant_channels
-from edgekit.train import fit, importance, net, repair, workers
+from edgekit.train import fit, net, shrink, workers
 
 Progress = Callable[[str, int, int], None]
 TRAINING = {
@@ -73,6 +71,7 @@ SETTINGS = {
     },
     "prune": {
         "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
+        "rounds",
     },
     "sparsify": {"pattern", "share", "exclude"},
     "finetune": TRAINING,
@@ -80,7 +79,6 @@ SETTINGS = {
     "qat": TRAINING | TEACHING | {"freeze"},
     "reconstruct": {"steps", "batch", "rate", "window", "rank", "drop", "push", "samples", "seed"},
 }  # fmt: skip
-LAYER_FACTORS = (1.0, 4.0, 16.0)
 ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
 NEAR = 0.3  # of a step: how far from its integer a weight may start, so that it stays a while
 NOISE_SAMPLES = 8  # for the SQNR of a step
@@ -185,7 +183,7 @@ def trains(step: Step) -> bool:
     """Whether a step wants training samples."""
     s = step.settings
     if step.do == "prune":
-        return bool(s.get("layers") or s.get("repair") or s.get("importance", "norm") != "norm")
+        return shrink.Options(**s).trains
     return step.do in ("finetune", "distill", "qat")
 
 
@@ -510,69 +508,16 @@ class Run:
     def _prune(self, work: Work, s: dict[str, Any]) -> str:
         if work.quantized is not None:
             raise UsageError("prune comes before quantize")
-        g = work.floating
-        cut, found = self._cut(g, s)
-        self._same(prune.masked(g, cut), cut.graph)
-        work.floating = found
+        g, o = work.floating, shrink.Options(**s)
+        x, y = self._training() if o.trains else ({}, None)
+        cut = shrink.shrink(g, x, y, o, self.board, self._same, self.progress)
+        work.floating = cut.graph
         a, b = (costs.predict(x, self.board) for x in (g, cut.graph))
         cycles = f"{a.cycles} -> {b.cycles} cycles of {a.core} (model), " if a and b else ""
         return (
             f"{pipeline.macs(g)} -> {pipeline.macs(cut.graph)} MACs, {cycles}{len(cut.layers)} "
             f"layers left, {len(cut.whole)} families stay whole"
         )
-
-    def _cut(self, g: Graph, s: dict[str, Any]) -> tuple[prune.Pruned, Graph]:
-        """What a prune step takes away, and the graph with its outputs' spreads repaired.
-
-        Damages of layers add up to more than their sum: they are tried times LAYER_FACTORS, and the
-        cut of least loss is taken.
-        """
-        granule, budgets = int(s.get("granule", 8)), [k for k in ("macs", "latency") if k in s]
-        if len(budgets) + ("share" in s) > 1:
-            raise UsageError("prune takes one of share, macs and latency")
-        if s.get("repair", True) not in (True, False, "outputs"):
-            raise UsageError(f"repair = {s['repair']!r} is unknown", todo='true or "outputs"')
-        kind, scores, drops = s.get("importance", "norm"), None, None
-        x, y = self._training() if trains(Step("prune", s)) else ({}, None)
-        order = np.random.default_rng(int(s.get("seed", 0))).permutation(_count(x))
-        few, some = order[: int(s.get("samples", 512))], order[: fit.NORM_SAMPLES]
-        part, labels = {k: v[few] for k, v in x.items()}, None if y is None else y[few]
-        if kind != "norm":
-            scores = importance.outputs(g, part, labels, kind, progress=self.progress)
-        if s.get("layers"):
-            if not budgets:
-                raise UsageError("layers leave by a budget", todo="set macs or latency, not share")
-            gone = {b.add: prune.without(g, (b,)) for b in prune.layers(g)}
-            drops = importance.losses(g, gone, part, labels, progress=self.progress)
-
-        def repaired(cut: prune.Pruned) -> Graph:
-            how = s.get("repair")
-            if not how:
-                return cut.graph
-            rows = {k: v[some] for k, v in x.items()}
-            if how == "outputs":
-                rows = {k: v[: fit.NORM_SAMPLES // 2] for k, v in rows.items()}
-                return _with(cut.graph, repair.outputs(g, cut.graph, cut.masks, rows))
-            return _with(cut.graph, repair.spreads(g, cut.graph, cut.masks, rows))
-
-        if not budgets:
-            cut = prune.prune(g, float(s.get("share", 0.3)), granule, scores=scores)
-            return cut, repaired(cut)
-        budget = 1 / float(s[budgets[0]])
-        timed = budgets[0] == "latency"
-        cost = prune.tiles(granule) if timed else prune.macs
-        whole = prune.modelled(self.board) if timed else None
-        found: list[tuple[float, int, prune.Pruned, Graph]] = []
-        for i, factor in enumerate(LAYER_FACTORS if drops else (1.0,)):
-            scaled = {n: factor * max(d, 0.0) for n, d in (drops or {}).items()}
-            cut = prune.prune(
-                g, granule=granule, budget=budget, scores=scores, drops=scaled, cost=cost,
-                whole=whole,
-            )  # fmt: skip
-            after = repaired(cut)
-            rise = importance.losses(g, {"cut": after}, part, labels)["cut"] if drops else 0.0
-            found.append((rise, i, cut, after))
-        return min(found, key=lambda f: f[:2])[2:]
 
     def _same(self, masked: Graph, cut: Graph) -> None:
         """AssertionError unless both compute the same, to 1e-5 of the largest output."""

@@ -20,7 +20,7 @@ from edgekit.compress import prune, quantize
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair
+from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair, shrink
 
 torch = pytest.importorskip("torch")
 
@@ -256,6 +256,27 @@ def test_least_squares_brings_outputs_nearer_than_spreads() -> None:
     assert off(solved) < 0.7 * min(off(spread), off(cut.graph))
     with pytest.raises(UsageError, match="repair = 'all'"):
         runner().run(recipe.parse("[[step]]\ndo = 'prune'\nrepair = 'all'"))
+
+
+def test_rounds_meet_the_budget_and_stay_nearer() -> None:
+    """A trained net: what goes at once costs more of the loss than what goes bit by bit."""
+    run = runner()
+    g, _ = run.run(recipe.parse("[[step]]\ndo = 'finetune'\nsteps = 80\nrate = 0.01"))
+    whole, x, y = pipeline.macs(g), run.samples.train, run.samples.train_labels
+    proven, rise = [], {}
+    for rounds in (1, 4):
+        o = shrink.Options(
+            macs=2.5, granule=1, importance="fisher", layers=True, repair="outputs", rounds=rounds
+        )
+        cut = shrink.shrink(g, x, y, o, run.board, lambda a, b: proven.append((a, b)))
+        assert 2.5 * pipeline.macs(cut.graph) <= whole
+        for op in cut.graph.ops:
+            if op.name in cut.masks:
+                assert cut.masks[op.name].sum() == cut.graph.tensors[op.outputs[0]].shape[-1]
+        rise[rounds] = importance.losses(g, {"": cut.graph}, x, y)[""]
+    assert len(proven) == 5 and rise[4] < rise[1]
+    with pytest.raises(UsageError, match="rounds = 2 needs a budget"):
+        shrink.Options(share=0.5, rounds=2)
 
 
 @pytest.mark.parametrize("kind", ["taylor", "fisher"])

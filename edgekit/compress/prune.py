@@ -190,6 +190,11 @@ def modelled(board: Board) -> Whole | None:
     return cycles
 
 
+def total(graph: Graph, cost: Cost = macs, whole: Whole | None = None) -> float:
+    """What a graph costs, in the units of `prune`'s budget."""
+    return _Plan(graph, label(graph), cost, whole).total()
+
+
 @dataclass
 class _Plan:
     """What is gone so far, and what it costs."""
