@@ -710,25 +710,27 @@ static void test_dw_image(const ek_kernels *k)
 /* rows as they lie, from any row on, against the portable kernel on a padded copy of the image */
 static void test_dw_edges(const ek_kernels *k, int is_float)
 {
-    uint32_t stride = range(1, 2), right = range(0, 1), bottom = range(0, 2), elem = is_float ? 4 : 1;
-    ek_dw d = { .nr = is_float ? k->dw_f32_nr : k->dw_s8_nr, .kh = 3, .kw = 3, .h = range(1, 9), .columns = range(2, 12),
+    int any = k->dw_edges & (is_float ? EK_EDGES_F32 : EK_EDGES_S8);
+    uint32_t side = any && rnd() & 1 ? 5 : 3, most = any ? side : 1;
+    uint32_t stride = range(1, 2), right = range(0, most), bottom = range(0, 2), elem = is_float ? 4 : 1;
+    ek_dw d = { .nr = is_float ? k->dw_f32_nr : k->dw_s8_nr, .kh = side, .kw = side, .h = range(1, 9), .columns = range(any ? 1 : 2, 12),
                 .row_stride = range(1, 2), .lo = 0, .hi = 6 };
-    if (!(k->dw_edges & (is_float ? EK_EDGES_F32 | EK_EDGES_F32_9 : EK_EDGES_S8_9)))
+    if (!any && !(k->dw_edges & (is_float ? EK_EDGES_F32_9 : EK_EDGES_S8_9)))
         return;
     d.top = range(0, 2);
-    d.left = range(0, 1);
+    d.left = range(0, most);
     uint32_t ph = d.h + d.top + bottom, pw = d.columns + d.left + right;
-    if (ph < 3 || pw < 3)
+    if (ph < side || pw < side)
         return;
-    d.channels = is_float ? 4 * range(1, 9) : 8 * range(1, 7);
-    d.rows = (ph - 3) / d.row_stride + 1;
-    d.count = (pw - 3) / stride + 1;
+    d.channels = any ? range(1, is_float || rnd() & 1 ? 20 : 150) : is_float ? 4 * range(1, 9) : 8 * range(1, 7);
+    d.rows = (ph - side) / d.row_stride + 1;
+    d.count = (pw - side) / stride + 1;
     if (!is_float) {
         d.fill = (int32_t)range(0, 255) - 128;
         bounds(&d.lo, &d.hi, &d.zero);
     }
     size_t pixel = d.channels * elem, line = d.columns * pixel, xn = d.h * line, yn = (size_t)d.rows * d.count * d.channels;
-    size_t wn = (size_t)((d.channels + d.nr - 1) / d.nr) * d.nr * 10;
+    size_t wn = (size_t)((d.channels + d.nr - 1) / d.nr) * d.nr * (1 + side * side);
     uint8_t *x = buffer(0, xn), *y = buffer(2, yn * elem), *want = buffer(3, yn * elem), *copy = buffer(4, ph * pw * pixel);
     static double tol[BUFFER_BYTES / 4];
     if (is_float) {
@@ -737,11 +739,15 @@ static void test_dw_edges(const ek_kernels *k, int is_float)
         fill_f32(x, xn / 4, -2, 2);
         memset(copy, 0, ph * pw * pixel);
         for (size_t i = 0; i < yn; i++)
-            tol[i] = 1e-5 * 19;
+            tol[i] = 1e-5 * (1 + 2 * side * side);
     } else {
         int extreme = !(rnd() & 3);
         fill_s8(x, xn, extreme);
         d.w = weights_dw_s8(&d, extreme, !(rnd() & 3));
+        if (!(rnd() & 7)) { /* results beyond 32 bits */
+            float scale = 3e6f;
+            memcpy((uint8_t *)(uintptr_t)d.w + 4 * d.nr, &scale, 4);
+        }
         memset(copy, d.fill, ph * pw * pixel);
     }
     for (uint32_t i = 0; i < d.h; i++)
@@ -759,7 +765,7 @@ static void test_dw_edges(const ek_kernels *k, int is_float)
     d.dy = (ptrdiff_t)(d.columns * d.channels);
     d.row_step = (ptrdiff_t)d.row_stride * d.dy;
     char detail[160];
-    format(detail, "%ux%u, %u channels, strides %u %u, top %u, left %u, %ux%u out", (unsigned)d.h, (unsigned)d.columns,
+    format(detail, "side %u, %ux%u, %u channels, strides %u %u, top %u, left %u, %ux%u out", (unsigned)side, (unsigned)d.h, (unsigned)d.columns,
            (unsigned)d.channels, (unsigned)d.row_stride, (unsigned)stride, (unsigned)d.top, (unsigned)d.left, (unsigned)d.rows,
            (unsigned)d.count);
     for (uint32_t r = 0, rows = d.rows; r < rows; r += d.rows, d.top -= d.rows * d.row_stride) {

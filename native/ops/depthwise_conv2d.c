@@ -207,6 +207,9 @@ static int knows_edges(const dwconv *v)
         return 0;
     if (is_float && k->dw_edges & EK_EDGES_F32)
         return 1;
+    if (!is_float && k->dw_edges & EK_EDGES_S8)
+        return a->kernel[0] == a->kernel[1] && (a->kernel[0] == 3 || a->kernel[0] == 5) && a->dilation[1] == 1 && a->stride[1] <= 2
+               && !v->d.w_zero;
     return k->dw_edges & (is_float ? EK_EDGES_F32_9 : EK_EDGES_S8_9) && a->kernel[0] == 3 && a->kernel[1] == 3 && a->dilation[0] == 1
            && a->dilation[1] == 1 && a->stride[1] <= 2 && a->pad[1] <= 1 && d[2] >= 2 && !(d[3] % (is_float ? 4 : 8)) && !v->d.w_zero
            && (v->y.dims[2] - 1) * a->stride[1] + 2 - a->pad[1] <= d[2];

@@ -170,9 +170,9 @@ enum {
     EK_K_GEMM_SPARSE, EK_K_SOFTMAX_F32, EK_K_SOFTMAX_S8, EK_K_NORM_F32, EK_K_NORM_S8,
     EK_K_GEMM_S16, EK_K_DW_S16, EK_K_MUL_S8, EK_K_COUNT, EK_K_NONE = 255
 };
-/* any of dw_f32; 3x3 of channels a multiple of 4 of dw_f32, of 8 and weights without a zero point of dw_s8: taps side by side,
- * windows 1 or 2 columns apart, at most one column outside at either end, two inside */
-enum { EK_EDGES_F32 = 1, EK_EDGES_F32_9 = 2, EK_EDGES_S8_9 = 4 };
+/* any of dw_f32; 3x3 and 5x5 of dw_s8, taps side by side, windows 1 or 2 columns apart, weights without a zero point; 3x3 of
+ * the same, channels a multiple of 4 of dw_f32, of 8 of dw_s8, at most one column outside at either end, two inside */
+enum { EK_EDGES_F32 = 1, EK_EDGES_S8 = 2, EK_EDGES_F32_9 = 4, EK_EDGES_S8_9 = 8 };
 enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks for */
 
 /* the last place of a row of blocks kr deep */

@@ -6,6 +6,7 @@
 #include "simd.h"
 
 void ek_dw_avx512vnni(ek_kernels *k);
+void ek_dw_f32_avx512vnni(ek_kernels *k);
 void ek_elementwise_avx512vnni(ek_kernels *k);
 void ek_winograd_avx512vnni(ek_kernels *k);
 void ek_sparse_avx512vnni(ek_kernels *k);
