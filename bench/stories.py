@@ -99,10 +99,13 @@ class Decoder(nn.Module):
         x = nn.functional.embedding(tokens, self.of("emb"))
         for i in range(self.c.layers):
             x = x + self.attention(_norm(x, self.of("att", i)), i)
-            h = _norm(x, self.of("ffn", i))
-            gate = nn.functional.silu(h @ self.of("w1", i).T)
-            x = x + (gate * (h @ self.of("w3", i).T)) @ self.of("w2", i).T
+            x = x + self.feed(_norm(x, self.of("ffn", i)), i)
         return _norm(x, self.of("norm")) @ self.of("emb").T
+
+    def feed(self, h: Any, i: int) -> Any:
+        """The gated unit of a layer."""
+        gate = nn.functional.silu(h @ self.of("w1", i).T)
+        return (gate * (h @ self.of("w3", i).T)) @ self.of("w2", i).T
 
 
 def _norm(x: Any, gain: Any) -> Any:
@@ -120,11 +123,36 @@ def written(net: Decoder, count: int, length: int, seed: int) -> Array:
     """(count, length + 1) tokens the model writes at temperature 1, from its start token: text as
     it was trained on, of which the golden file has 258 tokens only."""
     torch.manual_seed(seed)
-    x = torch.ones((count, 1), dtype=torch.long)
+    c = net.c
+    shape = (c.layers, 2, count, c.kv_heads, length, c.dim // c.heads)
+    x, seen = torch.ones((count, 1), dtype=torch.long), torch.zeros(shape)
     with torch.no_grad():
-        for _ in range(length):
-            x = torch.cat([x, torch.multinomial(torch.softmax(net(x)[:, -1], -1), 1)], 1)
+        for at in range(length):
+            z = _next(net, x[:, -1], at, seen)
+            x = torch.cat([x, torch.multinomial(torch.softmax(z, -1), 1)], 1)
     return np.asarray(x)
+
+
+def _next(net: Decoder, token: Any, at: int, seen: Any) -> Any:
+    """Logits (n, vocabulary) behind tokens (n,) at a place, by the keys and values (layers, 2, n,
+    heads, length, size) of all before it; adds its own."""
+    c, n = net.c, len(token)
+    size = c.dim // c.heads
+
+    def turn(y: Any) -> Any:
+        a, b = y.chunk(2, -1)
+        return torch.cat([a * net.cos[at] - b * net.sin[at], a * net.sin[at] + b * net.cos[at]], -1)
+
+    x = nn.functional.embedding(token, net.of("emb"))
+    for i in range(c.layers):
+        h, (k, v) = _norm(x, net.of("att", i)), seen[i]
+        k[:, :, at] = turn((h @ net.of("wk", i).T).view(n, c.kv_heads, size))
+        v[:, :, at] = (h @ net.of("wv", i).T).view(n, c.kv_heads, size)
+        q = turn((h @ net.of("wq", i).T).view(n, c.heads, size)).view(n, c.kv_heads, -1, size)
+        w = torch.softmax(q @ k[:, :, : at + 1].transpose(2, 3) * size**-0.5, -1)
+        x = x + (w @ v[:, :, : at + 1]).reshape(n, c.dim) @ net.of("wo", i).T
+        x = x + net.feed(_norm(x, net.of("ffn", i)), i)
+    return _norm(x, net.of("norm")) @ net.of("emb").T
 
 
 def golden() -> Array:

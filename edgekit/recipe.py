@@ -3,8 +3,9 @@
     [[step]]
     do = "quantize"        # method, samples, bits (of all; a first or last layer keeps 8 where it
     bits = 8               # is light), act_bits, exclude, bias_correction, equalize (ranges of
-                           # channels across layers); act_bits = 16: int16 activations, around the
-                           # ops that `wide` names, else everywhere
+                           # channels across layers), light: the smallest layers that together hold
+                           # at most that share of the weights keep 8 bits; act_bits = 16: int16
+                           # activations, around the ops that `wide` names, else everywhere
     [step.layers]          # bits of single ops
     "conv2" = 4
 
@@ -67,7 +68,7 @@ TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
 SETTINGS = {
     "quantize": {
         "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction", "equalize",
-        "wide",
+        "light", "wide",
     },
     "prune": {
         "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
@@ -439,6 +440,9 @@ class Run:
         bits = {n: int(s["bits"]) for n in packable} if "bits" in s else {}
         if len(packable) > 2 and bits:  # the first and the last layer suffer most
             bits |= {n: 8 for n in (packable[0], packable[-1]) if sizes[n] <= heavy}
+            bits |= dict.fromkeys(_lightest(sizes, float(s.get("light", 0.0))), 8)
+        elif "light" in s:
+            raise UsageError("light says which layers do not take bits", todo="set bits too")
         work.bits = bits | {n: int(b) for n, b in s.get("layers", {}).items()}
         work.seen = self.observe(g, method, count)
         if "wide" in s and s.get("act_bits") != 16:
@@ -649,6 +653,13 @@ def _simulation(work: Work) -> tuple[Graph, net.Simulation]:
             unit = float(x.quant.scale) * spec.scale.astype(np.float64)
             constants[op.inputs[2]] = (bias.data * unit).astype(np.float32)
     return _with(work.floating, constants), net.Simulation(specs, work.specs)
+
+
+def _lightest(sizes: dict[str, int], share: float) -> list[str]:
+    """The smallest layers that together hold at most a share of all weights."""
+    order = sorted(sizes, key=lambda n: sizes[n])
+    held = np.cumsum([sizes[n] for n in order])
+    return order[: int((held <= share * held[-1]).sum())]
 
 
 def _sent(r: net.Fitted) -> str:

@@ -12,7 +12,8 @@ from edgekit_runtime import Session
 from edgekit import boards, cost, evaluate, pipeline
 from edgekit.compress import calibrate, quantize
 from edgekit.errors import DataError, ModelError, UsageError
-from edgekit.ir import Array, Graph, Tensor
+from edgekit.ir import Array, Graph, QuantSpec, Tensor
+from edgekit.ops.lut import table_of
 
 F = np.float32
 
@@ -123,6 +124,14 @@ def test_int8_stays_close_to_float_and_shrinks_the_constants() -> None:
     assert all(la.sqnr_db > 25 for la in built.sqnr), built.sqnr
     assert pipeline.weight_bytes(built.graph) < 0.3 * pipeline.weight_bytes(g)
     assert pipeline.int8_ops(built.graph) == 7  # quantize and six ops
+
+
+def test_a_table_keeps_within_the_bits_of_what_it_writes() -> None:
+    x = QuantSpec.covering(-4.0, 4.0)
+    for bits in (8, 4):
+        y = QuantSpec.covering(0.0, 2.0, bits)  # what is above 2 saturates
+        t = table_of("clamp", -np.inf, np.inf, x, y)
+        assert (t.min(), t.max()) == (-(1 << bits - 1), (1 << bits - 1) - 1)
 
 
 @pytest.mark.parametrize("method", calibrate.METHODS)

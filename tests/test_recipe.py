@@ -127,6 +127,19 @@ def test_int16_activations_learn_weights_of_8_bits() -> None:
         runner().run((recipe.Step("quantize", {"wide": ["c1"]}),))
 
 
+def test_the_lightest_layers_keep_8_bits() -> None:
+    """c1 and c2 hold 576 weights each, down 1,152, the ends 216 and 80, of 2,600 in all."""
+    found = {}
+    for share in (0.0, 0.12, 0.34, 0.56):
+        work = recipe.Work(residual_net())
+        runner()._prepare(work, {"bits": 4, "light": share})
+        found[share] = [n for n, b in work.bits.items() if b == 4]
+    assert found == {0.0: ["c1", "c2", "down"], 0.12: ["c1", "c2", "down"],
+                     0.34: ["c2", "down"], 0.56: ["down"]}  # fmt: skip
+    with pytest.raises(UsageError, match="light"):
+        runner().run((recipe.Step("quantize", {"light": 0.1}),))
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     steps = recipe.parse(TEXT)

@@ -17,13 +17,14 @@ from edgekit.qmath import LIMITS
 
 
 def table_of(kind: str, alpha: float, beta: float, x: QuantSpec, y: QuantSpec) -> Array:
-    """int8 (256,): entry q + 128 = quantized f(real value of q), computed in double; int16 (513,)
-    likewise of every 128th q."""
+    """int8 (256,): entry q + 128 = quantized f(real value of q), in double, within y's bits;
+    int16 (513,) likewise of every 128th q."""
     to = "i16" if x.bits == 16 else "i8"
     points = np.arange(-32768, 32769, 128) if to == "i16" else np.arange(-128, 128)
     real = (points - int(x.zero)) * float(x.scale)
     out = np.nan_to_num(function(kind, real, alpha, beta), nan=0.0, posinf=1e30, neginf=-1e30)
-    q = np.clip(np.rint(out / float(y.scale)) + int(y.zero), *LIMITS[to])
+    lo, hi = LIMITS[to] if y.bits >= 8 else (-(1 << y.bits - 1), (1 << y.bits - 1) - 1)
+    q = np.clip(np.rint(out / float(y.scale)) + int(y.zero), lo, hi)
     return np.asarray(q.astype(NUMPY[to]))
 
 
