@@ -842,9 +842,11 @@ static void test_add_s8(const ek_kernels *k, const ek_kernels *ref)
 /* no portable kernel: the rule is ek_requant */
 static void test_mul_s8(const ek_kernels *k)
 {
-    size_t n = range(1, 200), rows = range(1, 20), count = n * rows;
+    size_t n = range(1, rnd() & 15 ? 200 : 1100), rows = range(1, 20), count = n * rows;
     uint8_t *a = buffer(0, count), *b = buffer(1, n), *y = buffer(2, count), *want = buffer(3, count);
     ek_mul_s8 p = { .a_zero = (int32_t)range(0, 255) - 128, .b_zero = (int32_t)range(0, 255) - 128, .scale = uniform(1e-5f, 0.1f) };
+    if (!(rnd() & 15))
+        p.scale *= 1e7f; /* results beyond 32 bits */
     if (!k->mul_s8)
         return;
     bounds(&p.lo, &p.hi, &p.zero);

@@ -6,7 +6,7 @@
  *   ek_widen   (const int8_t *p, vi out[4]): EK_VB int8 to int32
  *   ek_narrow  (const vi in[4], int8_t *p): back; values lie within int8
  *   ek_vsqrt   (vf): correctly rounded
- *   EK_SUM64   where it has add_chunk and mul_chunk of its own
+ *   EK_SUM64   where it has add_chunk, mul_chunk and row_chunk of its own
  *   EK_VROUND  (vf): hides a rounded value from contraction; where it is defined, rows of softmax and norms are made too
  * with the types vf and vi (float, int32_t) it declares.  The functions are those of fmath.c, both sides of a branch and a select. */
 #ifndef EK_ELEMENTWISE_H
@@ -15,7 +15,7 @@
 #include "fmath.h"
 #include "kernels.h"
 
-enum { LANES = EK_VB / 4, BYTES = EK_VB };
+enum { LANES = EK_VB / 4, BYTES = EK_VB, ROW = 1024 }; /* ROW: what mul_s8 repeats at most */
 typedef int8_t vb __attribute__((vector_size(EK_VB)));
 
 EK_INLINE EK_V vf all(float x) { return (vf){ 0 } + x; }
@@ -334,33 +334,73 @@ EK_INLINE EK_V void mul_chunk(const int8_t *a, const int8_t *b, int8_t *y, const
         u[j] = rint_int(clamp(to_float((u[j] - p->a_zero) * (v[j] - p->b_zero)) * p->scale, lo, hi)) + p->zero;
     ek_narrow(u, y);
 }
+
+/* a * by + plus are the products, whole numbers below 2^16 */
+EK_INLINE EK_V void row_chunk(const int8_t *a, const float *by, const float *plus, int8_t *y, const ek_mul_s8 *p)
+{
+    const vf lo = all(p->lo), hi = all(p->hi);
+    vi u[4];
+    ek_widen(a, u);
+    EK_UNROLL for (int j = 0; j < 4; j++) {
+        vf f, o;
+        memcpy(&f, by + j * LANES, sizeof f);
+        memcpy(&o, plus + j * LANES, sizeof o);
+        u[j] = rint_int(clamp((to_float(u[j]) * f + o) * p->scale, lo, hi)) + p->zero;
+    }
+    ek_narrow(u, y);
+}
 #endif
 
-/* All rows are one run: b is repeated until every part of it that meets a vector lies in one piece. */
-static EK_V void mul_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, size_t rows, const ek_mul_s8 *p)
+/* All rows are one run: b is repeated until every part of it that meets a vector lies in one piece, as floats. */
+static EK_V void mul_rows(const int8_t *a, const int8_t *b, int8_t *y, size_t n, size_t rows, const ek_mul_s8 *p)
 {
-    enum { ROW = 4096 };
-    int8_t again[ROW + BYTES];
+    int8_t again[ROW + 2 * BYTES];
+    _Alignas(EK_VB) float by[ROW + 2 * BYTES], plus[ROW + 2 * BYTES];
     const ek_mul_s8 q = *p;
-    for (; rows > 1 && n > ROW; rows--, a += n, y += n)
-        mul_s8(a, b, y, n, 1, &q);
     size_t all_of = n * rows, at = 0, i = 0;
-    if (rows > 1) {
-        for (size_t j = 0; j < n + BYTES; j++)
-            again[j] = j < n ? b[j] : again[j - n];
-        b = again;
+    memcpy(again, b, n);
+    for (size_t j = 0; j < 2 * BYTES; j++) /* n may be small */
+        again[n + j] = again[j];
+    for (size_t j = 0; j < n + BYTES; j += BYTES) {
+        vi u[4];
+        ek_widen(again + j, u);
+        EK_UNROLL for (size_t v = 0; v < 4; v++) {
+            vf f = to_float(u[v] - q.b_zero), o = f * (float)-q.a_zero;
+            memcpy(by + j + v * LANES, &f, sizeof f);
+            memcpy(plus + j + v * LANES, &o, sizeof o);
+        }
     }
     for (; i + BYTES <= all_of; i += BYTES) {
-        mul_chunk(a + i, b + at, y + i, &q);
-        at += rows > 1 ? BYTES % n : BYTES;
-        at -= rows > 1 && at >= n ? n : 0;
+        row_chunk(a + i, by + at, plus + at, y + i, &q);
+        at += BYTES % n;
+        at -= at >= n ? n : 0;
     }
     if (i < all_of) {
-        int8_t part[2][BYTES] = { { 0 } };
-        memcpy(part[0], a + i, all_of - i);
-        memcpy(part[1], b + at, all_of - i);
-        mul_chunk(part[0], part[1], part[0], &q);
-        memcpy(y + i, part[0], all_of - i);
+        int8_t part[BYTES] = { 0 };
+        memcpy(part, a + i, all_of - i);
+        row_chunk(part, by + at, plus + at, part, &q);
+        memcpy(y + i, part, all_of - i);
+    }
+}
+
+static EK_V void mul_s8(const int8_t *a, const int8_t *b, int8_t *y, size_t n, size_t rows, const ek_mul_s8 *p)
+{
+    const ek_mul_s8 q = *p;
+    if (rows > 1 && n <= ROW && p->scale < 32768.0f) {
+        mul_rows(a, b, y, n, rows, &q);
+        return;
+    }
+    for (; rows; rows--, a += n, y += n) {
+        size_t i = 0;
+        for (; i + BYTES <= n; i += BYTES)
+            mul_chunk(a + i, b + i, y + i, &q);
+        if (i < n) {
+            int8_t part[2][BYTES] = { { 0 } };
+            memcpy(part[0], a + i, n - i);
+            memcpy(part[1], b + i, n - i);
+            mul_chunk(part[0], part[1], part[0], &q);
+            memcpy(y + i, part[0], n - i);
+        }
     }
 }
 

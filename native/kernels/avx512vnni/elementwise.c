@@ -33,26 +33,30 @@ EK_INLINE EK_V __m512i half_of(const int8_t *p, int i)
     return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)(p + 32 * i)));
 }
 
-/* pairs of int16 times 22-bit multipliers in two halves, for products of 16 bits */
+/* without its float bound; bounds lie within int8 */
+EK_INLINE EK_V ek_finish512 narrow_of(int32_t lo, int32_t zero)
+{
+    return (ek_finish512){ .lo = _mm512_set1_epi8((char)(lo + zero)), .zero = _mm512_set1_epi16((int16_t)zero) };
+}
+
+/* Multipliers of 22 bits in two parts: pairs of bytes by the low 8 bits, and moved up by 8 as int16 by the rest. */
 EK_INLINE EK_V void add_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_add_s8 *p)
 {
-    const __m512i m0 = _mm512_set1_epi32((p->ma & 2047) | (p->mb & 2047) << 16);
-    const __m512i m1 = _mm512_set1_epi32((int32_t)(((uint32_t)(p->ma >> 11) & 0xffff) | (uint32_t)(p->mb >> 11) << 16));
-    const __m512i bias = _mm512_set1_epi32(p->bias), zero = _mm512_set1_epi16((int16_t)p->zero);
+    const __m512i low = _mm512_set1_epi32((p->ma & 255) << 8 | (int32_t)((uint32_t)(p->mb & 255) << 24));
+    const __m512i high = _mm512_set1_epi32((int32_t)(((uint32_t)(p->ma >> 8) & 0xffff) | (uint32_t)(p->mb >> 8) << 16));
+    const __m512i bias = _mm512_set1_epi32(p->bias), none = _mm512_setzero_si512();
     const __m128i shift = _mm_cvtsi32_si128((int)p->shift);
-    __m512i s[2];
-    EK_UNROLL for (int i = 0; i < 2; i++) {
-        __m512i x = half_of(a, i), z = half_of(b, i);
-        __m512i v[2] = { _mm512_unpacklo_epi16(x, z), _mm512_unpackhi_epi16(x, z) };
-        EK_UNROLL for (int j = 0; j < 2; j++) {
-            __m512i high = _mm512_slli_epi32(_mm512_madd_epi16(v[j], m1), 11);
-            v[j] = _mm512_sra_epi32(_mm512_add_epi32(_mm512_dpwssd_epi32(bias, v[j], m0), high), shift);
-        }
-        s[i] = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero);
-    }
-    __m512i r = in_order(_mm512_packs_epi16(s[0], s[1]));
-    r = _mm512_min_epi8(_mm512_max_epi8(r, _mm512_set1_epi8((char)(p->lo + p->zero))), _mm512_set1_epi8((char)(p->hi + p->zero)));
-    _mm512_storeu_si512(y, r);
+    const ek_finish512 f = narrow_of(p->lo, p->zero);
+    __m512i x = _mm512_loadu_si512(a), z = _mm512_loadu_si512(b), v[4];
+    __m512i lo = _mm512_unpacklo_epi8(x, z), hi = _mm512_unpackhi_epi8(x, z);
+    v[0] = _mm512_unpacklo_epi8(none, lo);
+    v[1] = _mm512_unpackhi_epi8(none, lo);
+    v[2] = _mm512_unpacklo_epi8(none, hi);
+    v[3] = _mm512_unpackhi_epi8(none, hi);
+    EK_UNROLL for (int j = 0; j < 4; j++)
+        v[j] = _mm512_sra_epi32(_mm512_dpwssd_epi32(_mm512_dpbusd_epi32(bias, low, v[j]), v[j], high), shift);
+    __m512i r = ek_narrow512(&f, v[0], v[1], v[2], v[3]);
+    _mm512_storeu_si512(y, _mm512_min_epi8(r, _mm512_set1_epi8((char)(p->hi + p->zero))));
 }
 
 EK_INLINE EK_V void mul_chunk(const int8_t *a, const int8_t *b, int8_t *y, const ek_mul_s8 *p)
@@ -68,6 +72,23 @@ EK_INLINE EK_V void mul_chunk(const int8_t *a, const int8_t *b, int8_t *y, const
         v[2 * i + 1] = ek_scaled512(&f, _mm512_unpackhi_epi16(lo, hi), scale);
     }
     _mm512_storeu_si512(y, in_order(ek_narrow512(&f, v[0], v[1], v[2], v[3])));
+}
+
+/* a * by + plus are the products, below 2^16: times the scale they stay within 32 bits */
+EK_INLINE EK_V void row_chunk(const int8_t *a, const float *by, const float *plus, int8_t *y, const ek_mul_s8 *p)
+{
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512 scale = _mm512_set1_ps(p->scale);
+    const ek_finish512 f = narrow_of((int32_t)p->lo, p->zero);
+    vi u[4];
+    __m512i v[4];
+    ek_widen(a, u);
+    EK_UNROLL for (int j = 0; j < 4; j++) {
+        __m512 t = _mm512_fmadd_ps(_mm512_cvtepi32_ps((__m512i)u[j]), _mm512_loadu_ps(by + 16 * j), _mm512_loadu_ps(plus + 16 * j));
+        v[j] = _mm512_cvt_roundps_epi32(_mm512_mul_ps(t, scale), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    }
+    __m512i r = _mm512_min_epi8(ek_narrow512(&f, v[0], v[1], v[2], v[3]), _mm512_set1_epi8((char)((int)p->hi + p->zero)));
+    _mm512_storeu_si512(y, _mm512_permutexvar_epi32(order, r));
 }
 
 /* 32 channels in int16, which hold 255 rows */
