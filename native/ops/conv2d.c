@@ -186,13 +186,14 @@ static void tile(void *arg, unsigned t, unsigned thread)
 {
     const conv *v = (const conv *)arg;
     uint32_t pixels = v->y.dims[0] * v->y.dims[1] * v->y.dims[2];
-    uint32_t m0 = t * v->rows.tile, m = ek_min_u32(v->rows.tile, pixels - m0);
+    uint32_t m0 = t / ek_rows_parts(&v->rows) * v->rows.tile, m = ek_min_u32(v->rows.tile, pixels - m0);
     ek_gemm g = v->rows.g;
-    uint8_t *room = ek_scratch(v->c, thread);
+    uint8_t *room = ek_scratch(v->c, thread), *y;
     g.ldy = (ptrdiff_t)v->y.dims[3];
     for (uint32_t gi = 0; gi < v->groups; gi++) {
         g.w = v->rows.g.w + gi * v->rows.group_bytes;
         g.y = v->y.data + ((size_t)m0 * v->y.dims[3] + (size_t)gi * v->out_group) * elem_of(v);
+        ek_rows_part(&v->rows, &g, t % ek_rows_parts(&v->rows));
         if (!v->rows.in_place) {
             gathered(v, &g, m0, m, gi, room);
             continue;
@@ -202,10 +203,11 @@ static void tile(void *arg, unsigned t, unsigned thread)
         g.lda = (ptrdiff_t)v->k;
         g.m = i;
         g.wide = EK_WIDE && v->wide ? (uint32_t *)(void *)(room + v->rows.room) : 0;
+        y = (uint8_t *)g.y;
         if (i)
             ek_rows_run(&v->rows, &g, room);
         for (; i < m; i++) { /* nothing may be read past the tensor */
-            g.y = v->y.data + (size_t)(m0 + i) * v->y.dims[3] * elem_of(v);
+            g.y = y + (size_t)i * v->y.dims[3] * elem_of(v);
             gathered(v, &g, m0 + i, 1, gi, room);
         }
     }
@@ -228,8 +230,8 @@ static void band(void *arg, unsigned t, unsigned thread)
     const conv *v = (const conv *)arg;
     const ek_attr_conv2d *a = v->a;
     const uint32_t *d = v->x.dims;
-    uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band, cols = band_cols(v);
-    uint32_t oy = t % bands * v->band, rows = ek_min_u32(v->band, oh - oy);
+    uint32_t oh = v->y.dims[1], ow = v->y.dims[2], bands = (oh + v->band - 1) / v->band, cols = band_cols(v), parts = v->rows.parts;
+    uint32_t part = t % parts, oy = (t /= parts) % bands * v->band, rows = ek_min_u32(v->band, oh - oy);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     const uint8_t *image = v->x.data + (size_t)(t / bands) * d[1] * d[2] * d[3] * elem_of(v);
     ek_gemm g = v->rows.g;
@@ -244,6 +246,7 @@ static void band(void *arg, unsigned t, unsigned thread)
     g.gap = (ptrdiff_t)a->dilation[0] * cols * v->ci;
     g.y = v->y.data + ((size_t)(t / bands) * oh + oy) * ow * v->y.dims[3] * elem_of(v);
     g.ldy = (ptrdiff_t)v->y.dims[3];
+    ek_rows_part(&v->rows, &g, part);
     ek_rows_run(&v->rows, &g, room);
 }
 
@@ -258,8 +261,6 @@ static uint32_t band_of(conv *v)
     uint64_t row = (uint64_t)band_cols(v) * v->ci * elem_of(v), room = v->copied ? v->c->granted - v->rows.room : BAND_ITEMS * elem_of(v);
     while (n > !v->copied && band_rows(v, n) * row + pad * elem_of(v) > room)
         n--;
-    if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */
-        n = ek_min_u32(n, (oh + v->c->threads - 1) / v->c->threads);
     return n;
 }
 
@@ -267,7 +268,7 @@ static uint32_t band_of(conv *v)
 static int in_bands(conv *v)
 {
     if (v->band)
-        ek_for(v->c, band, v, v->y.dims[0] * ((v->y.dims[1] + v->band - 1) / v->band));
+        ek_for(v->c, band, v, v->tiles);
     return v->band != 0;
 }
 #else
@@ -332,11 +333,13 @@ static void plan(conv *v)
               && ek_takes_pairs(c, &v->rows, ek_wide_bytes(v->kp) + (v->rows.in_place ? 0 : v->kp));
     find_inside(v);
     v->band = v->rows.in_place ? 0 : band_of(v);
-    if (v->wide)
-        v->rows.tile = !v->rows.in_place ? 2 : c->threads > 1 ? ek_min_u32(pixels, 32) : pixels;
-    else
-        v->rows.tile = ek_tile_rows(c, &v->rows, v->rows.in_place ? 0 : v->kp * elem_of(v), pixels);
-    v->tiles = (pixels + v->rows.tile - 1) / v->rows.tile;
+    if (EK_BANDS && v->band) {
+        v->tiles = v->y.dims[0] * ek_rows_share(c, &v->rows, v->y.dims[1], v->y.dims[2], v->band);
+        v->band = v->rows.tile;
+    } else {
+        uint32_t most = ek_tile_rows(c, &v->rows, v->rows.in_place ? 0 : v->kp * elem_of(v), pixels);
+        v->tiles = ek_rows_share(c, &v->rows, pixels, 1, !v->wide ? most : !v->rows.in_place ? 2 : c->threads > 1 ? 32 : pixels);
+    }
 }
 
 static int check(const ek_ctx *c)

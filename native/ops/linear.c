@@ -3,8 +3,6 @@
 #include "attrs.h"
 #include "gemm.h"
 
-enum { SHARED = 65536 }; /* weights that pay for sharing them among threads */
-
 typedef struct linear {
     const ek_ctx *c;
     int one;         /* all is one call of rows.fn with rows.g as it is */
@@ -13,8 +11,7 @@ typedef struct linear {
     uint32_t m, k, kp, n, elem;
     uint32_t floats; /* dynamic: beside the int8 of a row, the scales of its groups and their sums */
     int dynamic, wide;
-    uint32_t part;   /* outputs of a tile, whole blocks: where all rows are one tile, threads share the outputs; else n */
-    uint32_t parts, tiles;
+    uint32_t tiles;
 } linear;
 EK_KEEPS(linear);
 
@@ -55,19 +52,10 @@ static void plan(linear *v)
 {
     const ek_ctx *c = v->c;
     v->wide = EK_WIDE && v->k == v->kp && v->m > 1 && ek_takes_pairs(c, &v->rows, ek_wide_bytes(v->k));
-    v->rows.tile = v->wide ? v->m : ek_tile_rows(c, &v->rows, row_bytes(v), v->m);
-    while (v->dynamic && v->rows.tile > 1
-           && v->rows.tile * v->kp + ek_up(v->rows.tile * 4 * v->floats, 16) + v->rows.room > c->granted)
-        v->rows.tile--;
-    uint32_t tiles = (v->m + v->rows.tile - 1) / v->rows.tile;
-    v->part = v->n;
-#if EK_BANDS /* more than one thread */
-    int plain = v->rows.fn == c->k->gemm_s8 || v->rows.fn == c->k->gemm_f32;
-    if (tiles == 1 && c->threads > 1 && plain && !v->dynamic && !v->rows.room && (uint64_t)v->k * v->n >= SHARED)
-        v->part = ek_up((v->n - 1) / (2 * c->threads) + 1, v->rows.g.nr);
-#endif
-    v->parts = (v->n + v->part - 1) / v->part;
-    v->tiles = tiles * v->parts;
+    uint32_t most = v->wide ? v->m : ek_tile_rows(c, &v->rows, row_bytes(v), v->m);
+    while (v->dynamic && most > 1 && most * v->kp + ek_up(most * 4 * v->floats, 16) + v->rows.room > c->granted)
+        most--;
+    v->tiles = ek_rows_share(c, &v->rows, v->m, 1, most);
     v->one = v->tiles == 1 && !v->dynamic && !v->wide && v->k == v->kp && !v->rows.room;
     v->rows.g.m = v->m;
     v->rows.g.a = v->x.data;
@@ -108,15 +96,14 @@ static float quantize_row(const float *x, int8_t *q, uint32_t k, uint32_t kp)
 static void tile(void *arg, unsigned t, unsigned thread)
 {
     const linear *v = (const linear *)arg;
-    uint32_t n0 = t % v->parts * v->part, m0 = t / v->parts * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
+    uint32_t m0 = t / ek_rows_parts(&v->rows) * v->rows.tile, m = ek_min_u32(v->rows.tile, v->m - m0);
     uint8_t *room = ek_scratch(v->c, thread), *s = room + v->rows.room;
     const uint8_t *x = v->x.data + (size_t)m0 * v->k * elem_of(v);
     ek_gemm g = v->rows.g;
     g.m = m;
-    g.n = ek_min_u32(v->part, v->n - n0);
-    g.w += (size_t)(n0 / g.nr) * g.nr * (elem_of(v) == 4 ? 4 + 4 * (size_t)v->k : 8 + (size_t)ek_up(v->k, g.kr));
-    g.y = v->y.data + ((size_t)m0 * v->n + n0) * elem_of(v);
+    g.y = v->y.data + (size_t)m0 * v->n * elem_of(v);
     g.a = x;
+    ek_rows_part(&v->rows, &g, t % ek_rows_parts(&v->rows));
     if (EK_WIDE && v->wide) {
         g.wide = (uint32_t *)(void *)s;
     } else if (EK_USES(GEMM_DYN) && v->dynamic) {

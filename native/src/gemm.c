@@ -224,9 +224,50 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
     if (row_bytes)
         t = ek_min_u32(t, (c->granted - r->room) / row_bytes);
     else
-        t *= 4; /* nothing is copied: larger tiles cost only balance between threads */
+        t *= EK_BANDS && c->threads > 1 ? 8 : 4; /* nothing is copied */
     return t ? ek_min_u32(t, rows ? rows : 1) : 1;
 }
+
+#if EK_BANDS
+enum {
+    WORTH = 1 << 19, /* multiply-accumulates, of bytes, that pay for sharing them: some microseconds */
+    WEIGHTS = 2      /* reading weights takes as long as so many rows */
+};
+
+uint32_t ek_rows_share(const ek_ctx *c, ek_rows *r, uint32_t items, uint32_t rows, uint32_t most)
+{
+    uint32_t nr = r->g.nr, blocks = (r->g.n + nr - 1) / nr, part, unit = rows > 1 ? 1 : (c->k->tile_rows + 3u) / 4, tiles;
+    uint64_t all = (uint64_t)items * rows, size = r->bits == 32 ? 4 : 1;
+    int dense = r->g.encoding == EK_ENC_PLAIN || r->g.encoding == EK_ENC_PAIRS;
+    r->tile = ek_min_u32(most, items);
+    r->part = r->g.n;
+    r->parts = 1;
+    if (c->threads > 1 && (all + WEIGHTS) * r->g.n * r->g.k * size >= WORTH) {
+        unit = ek_min_u32(unit, most);
+        r->tile = ek_min_u32(items, unit * ek_even(c, (items - 1) / unit + 1, most / unit));
+        tiles = (items - 1) / r->tile + 1;
+        uint64_t by_items = (((tiles - 1) / c->threads + 1) * (uint64_t)r->tile * rows + WEIGHTS) * blocks;
+        part = ek_even(c, blocks, blocks);
+        uint64_t by_outputs = (all + WEIGHTS) * (((blocks - 1) / part / c->threads + 1) * (uint64_t)part);
+        if (items <= most && dense && !r->group && !r->after && by_outputs + by_outputs / 16 < by_items) {
+            r->tile = items;
+            r->part = part * nr;
+            r->parts = (blocks - 1) / part + 1;
+        }
+    }
+    return ((items - 1) / r->tile + 1) * r->parts;
+}
+
+void ek_rows_part(const ek_rows *r, ek_gemm *g, uint32_t part)
+{
+    uint32_t first = part * r->part, nr = r->g.nr;
+    if (r->parts == 1)
+        return;
+    g->w += first / nr * (r->group_bytes / ((r->g.n + nr - 1) / nr)); /* of a block */
+    g->y = (uint8_t *)g->y + (size_t)first * (r->bits == 32 || r->dynamic ? 4 : 1);
+    g->n = ek_min_u32(r->part, r->g.n - first);
+}
+#endif
 
 int ek_takes_pairs(const ek_ctx *c, const ek_rows *r, uint32_t bytes)
 {

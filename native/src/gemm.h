@@ -15,7 +15,8 @@ typedef struct ek_rows {
     ek_gemm g;                   /* w, n, k, layout, zero filled; lo, hi, w_zero, a, y, m are the op's */
     void (*fn)(const ek_gemm *g);
     int32_t (*widen)(const int8_t *x, uint32_t n, uint32_t *y); /* NULL: fn reads int8 rows alone */
-    uint32_t tile;               /* rows of a tile */
+    uint32_t tile;               /* rows of a tile, or what its op counts */
+    uint32_t part, parts;        /* outputs of a tile, whole blocks, and how many such share all outputs */
     uint32_t deep;               /* rows are readable up to k rounded up to this */
     int in_place;
     int dynamic;                 /* float activations on int8 weights: the op must quantize rows and set g.row_scale */
@@ -37,6 +38,22 @@ void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room);
 void ek_rows_run_groups(const ek_rows *r, const ek_gemm *g, uint8_t *room, float *sum);
 /* rows a tile may have, given the scratch one row needs (0: none) beside r->room */
 uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uint32_t rows);
+#if EK_BANDS
+/* Sets tile, part and parts so that threads share `items` of so many rows each evenly, `most` items to a tile: by items, or, where
+ * these are few, by outputs.  Returns the number of tiles; tile t has items t / parts * tile on and part t % parts of the outputs. */
+uint32_t ek_rows_share(const ek_ctx *c, ek_rows *r, uint32_t items, uint32_t rows, uint32_t most);
+/* *g, whose w and y are of all outputs, becomes that of a part */
+void ek_rows_part(const ek_rows *r, ek_gemm *g, uint32_t part);
+#else
+static inline uint32_t ek_rows_share(const ek_ctx *c, ek_rows *r, uint32_t items, uint32_t rows, uint32_t most)
+{
+    (void)c, (void)rows;
+    r->tile = ek_min_u32(most, items);
+    return (items - 1) / r->tile + 1;
+}
+static inline void ek_rows_part(const ek_rows *r, ek_gemm *g, uint32_t part) { (void)r, (void)g, (void)part; }
+#endif
+static inline uint32_t ek_rows_parts(const ek_rows *r) { return EK_BANDS ? r->parts : 1; }
 /* the kernel takes widened rows, and scratch has that many bytes beside r->room */
 int ek_takes_pairs(const ek_ctx *c, const ek_rows *r, uint32_t bytes);
 /* bytes of a pair of widened rows of k inputs (a multiple of 4): twin of wide_bytes in edgekit/ops/conv2d.py */

@@ -64,6 +64,8 @@ const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigne
 uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v);
 /* Calls fn(arg, tile, thread) for all tiles, by the port's threads where there are any. */
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles);
+/* Items of a tile, `most` at most, such that the thread with the most has as few as it can. */
+uint32_t ek_even(const ek_ctx *c, uint32_t items, uint32_t most);
 
 /* `check` leaves in *v, of at most EK_KEEP bytes, what `run` will ask ek_kept for.  NULL: nothing is kept here. */
 static inline void ek_keep(const ek_ctx *c, const void *v, size_t bytes)

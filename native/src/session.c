@@ -121,6 +121,23 @@ void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles)
         fn(arg, i, 0);
 }
 
+uint32_t ek_even(const ek_ctx *c, uint32_t items, uint32_t most)
+{
+    uint32_t tile = ek_min_u32(most, items);
+#if EK_BANDS /* more than one thread */
+    uint64_t threads = c->threads, least = UINT64_MAX, first = (items - 1) / (most * threads) + 1;
+    for (uint64_t each = first; threads > 1 && each < first + 4; each++) { /* tiles of a thread */
+        uint32_t now = (uint32_t)((items - 1) / (each * threads) + 1);
+        if (each * now < least) {
+            least = each * now;
+            tile = now;
+        }
+    }
+#endif
+    (void)c;
+    return tile;
+}
+
 static ek_status check_ops(ek_session *s)
 {
     for (uint32_t i = 0; i < s->p.ops.count; i++) {
