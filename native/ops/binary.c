@@ -114,17 +114,19 @@ static void row_s8(const bin *v, const int8_t *x, const int8_t *z, int8_t *y, ui
 }
 
 /* int8 products of equal shapes, or of rows and one row that meets each; 0: others, or the CPU has no kernel */
-static int products(const bin *v)
+static int products(const bin *v, uint32_t first, uint32_t count)
 {
     const ek_attr_binary *a = v->a;
     if (!v->c->k->mul_s8 || v->y.dtype != EK_I8 || a->kind != EK_BINARY_KIND_MUL || v->rank > 2 || !v->step[0][0] || !v->step[1][0])
         return 0;
-    int swap = v->rank == 2 && !v->step[0][1]; /* of two axes, one operand lacks the outer one: they would be one otherwise */
+    int rows = v->rank == 2, swap = rows && !v->step[0][1]; /* of two axes, one operand lacks the outer one: they would be one otherwise */
     const ek_view *x = &v->in[swap], *z = &v->in[!swap];
-    if (v->rank == 2 && v->step[!swap][1])
+    if (rows && v->step[!swap][1])
         return 0;
     ek_mul_s8 p = { x->zero, z->zero, a->scale, a->lo, a->hi, v->y.zero };
-    v->c->k->mul_s8((const int8_t *)x->data, (const int8_t *)z->data, (int8_t *)v->y.data, v->dims[0], v->rank == 2 ? v->dims[1] : 1, &p);
+    size_t at = (size_t)first * (rows ? v->dims[0] : 1);
+    v->c->k->mul_s8((const int8_t *)x->data + at, (const int8_t *)z->data + (rows ? 0 : at), (int8_t *)v->y.data + at,
+                    rows ? v->dims[0] : count, rows ? count : 1, &p);
     return 1;
 }
 
@@ -148,16 +150,21 @@ static void row_f32(const bin *v, const float *x, const float *z, float *y, uint
         v->c->k->unary_f32(y, y, n, EK_UNARY_KIND_CLAMP, a->lo, a->hi);
 }
 
-static int run(const ek_ctx *c)
+/* `count` elements of one row, or of more rows so many whole ones */
+static void part(const void *arg, uint32_t first, uint32_t count)
 {
-    bin own, *v = (bin *)ek_kept(c);
-    if (!v && !setup(c, v = &own))
-        return 0;
-    if (products(v))
-        return 1;
-    uint32_t n = v->dims[0], index[EK_MAX_RANK] = { 0 };
-    size_t at[2] = { 0, 0 };
-    for (uint32_t done = 0; done < v->y.count; done += n) {
+    const bin *v = (const bin *)arg;
+    if (products(v, first, count))
+        return;
+    int one = v->rank == 1;
+    uint32_t n = one ? count : v->dims[0], index[EK_MAX_RANK] = { 0 };
+    size_t at[2] = { 0, 0 }, done = (size_t)first * (one ? 1 : n);
+    for (uint32_t r = one ? 0 : 1, rest = first; rest; rest /= v->dims[r], r++) {
+        index[r] = one ? rest : rest % v->dims[r];
+        at[0] += (size_t)v->step[0][r] * index[r];
+        at[1] += (size_t)v->step[1][r] * index[r];
+    }
+    for (uint32_t rows = one ? 1 : count; rows; rows--, done += n) {
         if (v->y.dtype == EK_I8)
             row_s8(v, (const int8_t *)v->in[0].data + at[0], (const int8_t *)v->in[1].data + at[1],
                    (int8_t *)v->y.data + done, n, v->step[0][0], v->step[1][0]);
@@ -174,6 +181,18 @@ static int run(const ek_ctx *c)
             index[r] = 0;
         }
     }
+}
+
+static int run(const ek_ctx *c)
+{
+    bin own, *v = (bin *)ek_kept(c);
+    if (!v && !setup(c, v = &own))
+        return 0;
+    uint32_t n = v->dims[0], elem = v->y.dtype == EK_F32 ? 4 : 1;
+    if (v->rank == 1)
+        ek_spans(c, part, v, n, EK_VECTOR, elem);
+    else
+        ek_spans(c, part, v, v->y.count / n, 1, (uint64_t)n * elem);
     return 1;
 }
 

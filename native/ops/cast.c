@@ -54,10 +54,10 @@ static void store(const ek_view *y, uint32_t i, int64_t v, int saturating)
     }
 }
 
-static void plain(const ek_view *x, const ek_view *y)
+static void plain(const ek_view *x, const ek_view *y, uint32_t i, uint32_t n)
 {
     int from_float = x->dtype == EK_F32;
-    for (uint32_t i = 0; i < y->count; i++) {
+    for (; n; n--, i++) {
         if (from_float && (y->dtype == EK_F32 || y->dtype == EK_BOOL)) {
             float f;
             memcpy(&f, x->data + (size_t)i * 4, 4);
@@ -83,25 +83,34 @@ static void shift(const uint8_t *x, uint8_t *y, size_t n)
         *y++ = *x++ ^ 0x80u;
 }
 
-static int run(const ek_ctx *c)
+typedef struct cast { const ek_ctx *c; ek_view x, y; } cast;
+
+static void part(const void *arg, uint32_t first, uint32_t n)
 {
-    const ek_attr_cast *a = (const ek_attr_cast *)c->attr;
-    ek_view x = ek_in(c, 0), y = ek_out(c, 0);
+    const cast *v = (const cast *)arg;
+    const ek_attr_cast *a = (const ek_attr_cast *)v->c->attr;
+    const ek_view *x = &v->x, *y = &v->y;
     switch (a->mode) {
     case EK_CAST_MODE_QUANTIZE:
-        c->k->quantize((const float *)(const void *)x.data, (int8_t *)y.data, y.count, y.scale, y.zero);
+        v->c->k->quantize((const float *)(const void *)x->data + first, (int8_t *)y->data + first, n, y->scale, y->zero);
         break;
     case EK_CAST_MODE_DEQUANTIZE:
-        c->k->dequantize((const int8_t *)x.data, (float *)(void *)y.data, y.count, x.scale, x.zero);
+        v->c->k->dequantize((const int8_t *)x->data + first, (float *)(void *)y->data + first, n, x->scale, x->zero);
         break;
     case EK_CAST_MODE_REQUANTIZE:
-        for (uint32_t i = 0; i < y.count; i++)
-            ((int8_t *)y.data)[i] = ek_requant(((const int8_t *)x.data)[i] - x.zero, a->scale, (float)(-128 - y.zero),
-                                               (float)(127 - y.zero), y.zero);
+        for (uint32_t i = first; i < first + n; i++)
+            ((int8_t *)y->data)[i] = ek_requant(((const int8_t *)x->data)[i] - x->zero, a->scale, (float)(-128 - y->zero),
+                                                (float)(127 - y->zero), y->zero);
         break;
-    case EK_CAST_MODE_SHIFT: shift(x.data, y.data, y.count); break;
-    default: plain(&x, &y);
+    case EK_CAST_MODE_SHIFT: shift(x->data + first, y->data + first, n); break;
+    default: plain(x, y, first, n);
     }
+}
+
+static int run(const ek_ctx *c)
+{
+    cast v = { c, ek_in(c, 0), ek_out(c, 0) };
+    ek_spans(c, part, &v, v.y.count, EK_VECTOR, ek_dtype_bytes(v.x.dtype) + ek_dtype_bytes(v.y.dtype));
     return 1;
 }
 

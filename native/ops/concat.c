@@ -31,7 +31,7 @@ static int run(const ek_ctx *c)
         ek_move m = { 0 };
         for (uint32_t i = 0; i < x.rank; i++)
             ek_move_axis(&m, x.dims[i], ek_axis_bytes(&x, i), ek_axis_bytes(&y, i));
-        ek_move_run(&m, x.data, dst, ek_dtype_bytes(x.dtype));
+        ek_move_run(c, &m, x.data, dst, ek_dtype_bytes(x.dtype));
         dst += (ptrdiff_t)x.dims[a->axis] * ek_axis_bytes(&y, a->axis);
     }
     return 1;

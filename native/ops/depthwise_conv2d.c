@@ -191,8 +191,6 @@ static uint32_t band_of(const dwconv *v)
         return 0;
     while (v->padded && n && (uint64_t)band_rows(v, n) * row > v->c->granted)
         n--;
-    if (n > 1 && v->c->threads > 1) /* enough tiles for every thread */
-        n = ek_min_u32(n, (oh + v->c->threads - 1) / v->c->threads);
     return n;
 }
 
@@ -221,10 +219,9 @@ static void plan(dwconv *v)
     uint32_t oh = v->y.dims[1];
     v->padded = v->a->pad[0] | v->a->pad[1] | v->a->pad[2] | v->a->pad[3];
     v->edges = knows_edges(v);
-    if (v->edges)
-        v->band = v->c->threads > 1 ? (oh + 4 * v->c->threads - 1) / (4 * v->c->threads) : oh;
-    else
-        v->band = band_of(v);
+    v->band = v->edges ? oh : band_of(v);
+    if (v->band && v->y.bytes >= 2 * EK_SHARE)
+        v->band = ek_even(v->c, oh, v->band);
 }
 
 /* 1: done in bands */

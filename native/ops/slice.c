@@ -29,7 +29,7 @@ static int run(const ek_ctx *c)
         if (y.dims[i] > 1)
             ek_move_axis(&m, y.dims[i], a->step[i] * step, ek_axis_bytes(&y, i));
     }
-    ek_move_run(&m, src, y.data, ek_dtype_bytes(x.dtype));
+    ek_move_run(c, &m, src, y.data, ek_dtype_bytes(x.dtype));
     return 1;
 }
 

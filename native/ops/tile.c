@@ -24,7 +24,7 @@ static int run(const ek_ctx *c)
         ek_move_axis(&m, a->repeats[i], 0, to * (ptrdiff_t)x.dims[i]);
         ek_move_axis(&m, x.dims[i], from, to);
     }
-    ek_move_run(&m, x.data, y.data, ek_dtype_bytes(x.dtype));
+    ek_move_run(c, &m, x.data, y.data, ek_dtype_bytes(x.dtype));
     return 1;
 }
 

@@ -24,7 +24,7 @@ static int run(const ek_ctx *c)
     ek_move m = { 0 };
     for (uint32_t i = 0; i < x.rank; i++)
         ek_move_axis(&m, y.dims[i], ek_axis_bytes(&x, a->perm[i]), ek_axis_bytes(&y, i));
-    ek_move_run(&m, x.data, y.data, ek_dtype_bytes(x.dtype));
+    ek_move_run(c, &m, x.data, y.data, ek_dtype_bytes(x.dtype));
     return 1;
 }
 

@@ -117,7 +117,7 @@ static void lengthen(ek_move *m)
     swap(m->to, last, best);
 }
 
-void ek_move_run(const ek_move *given, const uint8_t *src, uint8_t *dst, uint32_t elem)
+static void run(const ek_move *given, const uint8_t *src, uint8_t *dst, uint32_t elem)
 {
     if (!given->rank) {
         memmove(dst, src, elem);
@@ -150,6 +150,39 @@ void ek_move_run(const ek_move *given, const uint8_t *src, uint8_t *dst, uint32_
         src += m->from[r];
         dst += m->to[r];
     }
+}
+
+#if EK_BANDS
+typedef struct shared { const ek_move *m; const uint8_t *src; uint8_t *dst; uint32_t elem, axis; } shared;
+
+/* indices [first, first + n) of the axis that threads share */
+static void part(const void *arg, uint32_t first, uint32_t n)
+{
+    const shared *v = (const shared *)arg;
+    ek_move m = *v->m;
+    m.dims[v->axis] = n;
+    run(&m, v->src + (ptrdiff_t)first * m.from[v->axis], v->dst + (ptrdiff_t)first * m.to[v->axis], v->elem);
+}
+#endif
+
+void ek_move_run(const ek_ctx *c, const ek_move *m, const uint8_t *src, uint8_t *dst, uint32_t elem)
+{
+#if EK_BANDS
+    if (c->threads > 1 && m->rank) {
+        shared v = { m, src, dst, elem, 0 };
+        uint32_t last = m->rank - 1;
+        uint64_t each = elem;
+        for (uint32_t i = 0; i <= last; i++)
+            v.axis = m->dims[i] > m->dims[v.axis] ? i : v.axis;
+        for (uint32_t i = 0; i <= last; i++)
+            each *= i == v.axis ? 1 : m->dims[i];
+        int whole = m->from[last] == (ptrdiff_t)elem && m->to[last] == (ptrdiff_t)elem; /* rows are copied: much faster */
+        ek_spans(c, part, &v, m->dims[v.axis], 1, whole ? (each + 3) / 4 : each);
+        return;
+    }
+#endif
+    (void)c;
+    run(m, src, dst, elem);
 }
 
 ptrdiff_t ek_axis_bytes(const ek_view *v, uint32_t i)

@@ -66,6 +66,12 @@ uint32_t ek_encoding(const ek_ctx *c, const ek_variant *v);
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles);
 /* Items of a tile, `most` at most, such that the thread with the most has as few as it can. */
 uint32_t ek_even(const ek_ctx *c, uint32_t items, uint32_t most);
+/* Calls fn(arg, first, n) for parts of [0, count), by threads where that pays: an item writes `bytes`.  All parts but the last are
+ * multiples of `unit`: EK_VECTOR for elements, so that each meets the same code of a kernel whatever the number of threads. */
+typedef void (*ek_span_fn)(const void *arg, uint32_t first, uint32_t n);
+void ek_spans(const ek_ctx *c, ek_span_fn fn, const void *arg, uint32_t count, uint32_t unit, uint64_t bytes);
+enum { EK_VECTOR = 256 };
+enum { EK_SHARE = 8192 }; /* bytes written, elementwise, in about a microsecond: handing a tile to a thread costs a third of one */
 
 /* `check` leaves in *v, of at most EK_KEEP bytes, what `run` will ask ek_kept for.  NULL: nothing is kept here. */
 static inline void ek_keep(const ek_ctx *c, const void *v, size_t bytes)

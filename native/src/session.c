@@ -138,6 +138,32 @@ uint32_t ek_even(const ek_ctx *c, uint32_t items, uint32_t most)
     return tile;
 }
 
+#if EK_BANDS
+typedef struct spans { ek_span_fn fn; const void *arg; uint32_t count, tile; } spans;
+
+static void span(void *arg, unsigned t, unsigned thread)
+{
+    const spans *v = (const spans *)arg;
+    uint32_t first = t * v->tile;
+    (void)thread;
+    v->fn(v->arg, first, ek_min_u32(v->tile, v->count - first));
+}
+#endif
+
+void ek_spans(const ek_ctx *c, ek_span_fn fn, const void *arg, uint32_t count, uint32_t unit, uint64_t bytes)
+{
+#if EK_BANDS
+    if (c->threads > 1 && count * bytes >= 2 * EK_SHARE) {
+        uint32_t units = (count - 1) / unit + 1, tile = ek_even(c, units, units);
+        spans v = { fn, arg, count, tile < units ? tile * unit : count };
+        ek_for(c, span, &v, (count - 1) / v.tile + 1);
+        return;
+    }
+#endif
+    (void)c, (void)unit, (void)bytes;
+    fn(arg, 0, count);
+}
+
 static ek_status check_ops(ek_session *s)
 {
     for (uint32_t i = 0; i < s->p.ops.count; i++) {
