@@ -5,7 +5,7 @@ this CPU.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -110,93 +110,6 @@ def test_bits_do_not_depend_on_threads(op: str) -> None:
         with Session(data) as one, Session(data, threads=3) as three:
             a, b = one.run(inputs), three.run(inputs)
         assert all(a[k].tobytes() == b[k].tobytes() for k in a), label
-
-
-def large_samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
-    """Ops of a size that threads share: by rows, by outputs where rows are few, in odd parts."""
-    rng = np.random.default_rng(4)
-    for dtype in ("i8", "f32"):
-        quant = QuantSpec.per_tensor(0.05, 3) if dtype == "i8" else None
-        out = QuantSpec.per_tensor(0.1, -4) if dtype == "i8" else None
-
-        def constants(shape: tuple[int, ...], n: int, axis: int) -> dict[str, Tensor]:
-            if dtype == "f32":  # noqa: B023
-                values = [rng.normal(size=s).astype(np.float32) for s in (shape, (n,))]
-                return {
-                    "w": Tensor("w", shape, "f32", values[0]),
-                    "b": Tensor("b", (n,), "f32", values[1]),
-                }
-            scale = QuantSpec.per_axis(rng.uniform(0.001, 0.02, n), axis)
-            w = Tensor("w", shape, "i8", rng.integers(-127, 128, shape).astype(np.int8), scale)
-            return {
-                "w": w,
-                "b": Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32)),
-            }
-
-        for op, x, w, n, attrs in (
-            ("conv2d", (1, 7, 7, 96), (200, 1, 1, 96), 200, {}),
-            ("conv2d", (1, 7, 7, 90), (136, 1, 1, 90), 136, {}),
-            ("conv2d", (1, 14, 14, 64), (72, 1, 1, 64), 72, {}),
-            ("conv2d", (2, 7, 7, 32), (72, 3, 3, 32), 72, {"pad": (1, 1, 1, 1)}),
-            ("conv2d", (1, 27, 25, 3), (40, 3, 3, 3), 40, {"pad": (1, 1, 1, 1)}),
-            ("conv2d", (1, 13, 13, 48), (96, 3, 3, 24), 96, {"groups": 2, "stride": (2, 1)}),
-            ("linear", (1, 700), (900, 700), 900, {}),
-            ("linear", (9, 301), (333, 301), 333, {}),
-            ("depthwise_conv2d", (1, 21, 20, 48), (3, 3, 48), 48, {"pad": (1, 1, 1, 1)}),
-            (
-                "depthwise_conv2d",
-                (1, 23, 20, 36),
-                (5, 5, 36),
-                36,
-                {"pad": (2, 2, 2, 2), "stride": (2, 2)},
-            ),
-        ):
-            tensors = {
-                "x": Tensor("x", x, dtype, None, quant),
-                **constants(w, n, 2 if "depth" in op else 0),
-            }
-            g = sample_graph(op, tensors, attrs, out_quant=out)
-            yield f"{op} {dtype} {x} {w}", g, {"x": sample_array(rng, x, dtype)}
-        for kind, a, b in (
-            ("add", (1, 25, 25, 47), (1, 25, 25, 47)),
-            ("mul", (1, 25, 25, 47), (1, 25, 25, 47)),
-            ("mul", (1, 23, 23, 40), (1, 1, 1, 40)),
-            ("add", (3, 50, 1, 90), (1, 50, 7, 1)),
-        ):
-            g = sample_graph(
-                "binary",
-                {"a": Tensor("a", a, dtype, None, quant), "b": Tensor("b", b, dtype, None, quant)},
-                {"kind": kind},
-                out_quant=out,
-            )
-            inputs = {k: sample_array(rng, v, dtype) for k, v in (("a", a), ("b", b))}
-            yield f"{kind} {dtype} {a} {b}", g, inputs
-        for shape, perm in (((1, 3, 99, 101), (0, 2, 3, 1)), ((5, 60, 7, 40), (2, 0, 3, 1))):
-            x = Tensor("x", shape, dtype, None, quant)
-            g = sample_graph("transpose", {"x": x}, {"perm": perm}, out_quant=quant)
-            yield f"transpose {dtype} {shape}", g, {"x": sample_array(rng, shape, dtype)}
-
-
-@functools.cache
-def large_packages() -> list[tuple[str, dict[str, Array], bytes]]:
-    target = Target(tuple(ISAS))
-    return [(label, inputs, package_graph(g, target)) for label, g, inputs in large_samples()]
-
-
-@pytest.mark.parametrize(
-    ("threads", "isa"), [(3, "portable"), *((n, "all") for n in (2, 3, 8, 50))]
-)
-def test_bits_do_not_depend_on_how_threads_share(threads: int, isa: str) -> None:
-    """Also with more threads than there are rows or outputs to share, and in the next run."""
-    wrong = []
-    for label, inputs, data in large_packages():
-        with Session(data, isa=RUNTIMES[isa]) as one:
-            want = one.run(inputs)
-        with Session(data, isa=RUNTIMES[isa], threads=threads) as many:
-            for _ in range(3):
-                got = many.run(inputs)
-                wrong += [label for k in want if want[k].tobytes() != got[k].tobytes()]
-    assert not wrong
 
 
 @pytest.mark.parametrize("op", ops.table())

@@ -249,7 +249,8 @@ uint32_t ek_rows_share(const ek_ctx *c, ek_rows *r, uint32_t items, uint32_t row
         uint64_t by_items = (((tiles - 1) / c->threads + 1) * (uint64_t)r->tile * rows + WEIGHTS) * blocks;
         part = ek_even(c, blocks, blocks);
         uint64_t by_outputs = (all + WEIGHTS) * (((blocks - 1) / part / c->threads + 1) * (uint64_t)part);
-        if (items <= most && dense && !r->group && !r->after && by_outputs + by_outputs / 16 < by_items) {
+        int once = !r->dynamic || items == 1; /* each part would quantize all rows */
+        if (items <= most && dense && once && !r->group && !r->after && by_outputs + by_outputs / 16 < by_items) {
             r->tile = items;
             r->part = part * nr;
             r->parts = (blocks - 1) / part + 1;
