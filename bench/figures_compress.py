@@ -283,7 +283,7 @@ def stories260k() -> Outcome:
 
     net = stories.Decoder(stories.checkpoint(), LENGTH)
     g, target = stories.graph(net, LENGTH), pipeline.target_of(boards.load("host"))
-    test, cal = (stories.written(net, n, LENGTH, seed) for n, seed in ((128, 1), (48, 2)))
+    test, cal = (stories.written(net, n, LENGTH, seed) for n, seed in ((512, 1), (48, 2)))
     gold = stories.golden()
     texts = {"stories": test, "golden": np.stack([gold[i : i + LENGTH + 1] for i in (0, LENGTH)])}
     layers = [op.name for op in g.ops if groups.weighs(g, op)]
@@ -304,8 +304,8 @@ def stories260k() -> Outcome:
         report(f"int{bits}", q)
         if bits == 4:
             begin = time.process_time()
-            text = np.concatenate([stories.written(net, 1600, LENGTH, 3 + i) for i in range(6)])
-            options = groups.Options(steps=1200, batch=8)
+            text = np.concatenate([stories.written(net, 1500, LENGTH, 3 + i) for i in range(8)])
+            options = groups.Options(steps=len(text) // 8, batch=8)
             report("int4 learned", groups.learn(g, q, {g.inputs[0]: text[:, :LENGTH]}, options)[0])
             figure["learning_cpu_seconds"] = round(time.process_time() - begin, 1)
     return Outcome(figure, more["int4 learned"] <= 0.015 and more["int8"] <= 0.001)

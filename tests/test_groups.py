@@ -147,6 +147,8 @@ def test_learning_lessens_what_rounding_left(inputs: dict[str, Array]) -> None:
         assert q.min() >= -2 and q.max() <= 1 and not np.any(spec.scale.view(np.uint32) & 0xFFFF)
         moved += int((q != old).sum())
     assert moved
+    gain = next(op.inputs[1] for op in start.ops if op.type == "layer_norm")
+    assert not np.array_equal(learned.value(gain), start.value(gain))
     fresh = samples(1000)[960:]
 
     def divergence(g: Graph) -> float:

@@ -4,8 +4,9 @@ small.  Activations stay float; the runtime quantizes each group of a row when i
 Scales are searched for the least error, weighted by the second moments of the inputs (importance);
 rounding takes what is lost so far into account (GPTQ, Frantar et al. 2022); inputs of large
 activations are scaled up in the weights and down in what feeds them (AWQ, Lin et al. 2023).  What
-that leaves, `learn` lessens: rounding and scales of all layers learn together to give the float
-graph's own probabilities, without labels (after EfficientQAT, Chen et al. 2024).
+that leaves, `learn` lessens: rounding and scales of all layers, gains of norms and tables of
+embeddings learn together to give the float graph's own probabilities, without labels (after
+EfficientQAT, Chen et al. 2024).
 """
 
 from __future__ import annotations
@@ -258,11 +259,13 @@ def _divide(g: Graph, op: Op, names: Sequence[str], factor: Array) -> None:
 @dataclass(frozen=True)
 class Options:
     """`steps` of `batch` samples each; `rate` of the weights, in units of their integers, falls to
-    0 as a cosine; scales learn at a twentieth of it."""
+    0 as a cosine; scales learn at a twentieth of it.  `gains`: rate of what stays float, norms'
+    gains and embeddings, as shares of their size (0: they stay as they are)."""
 
     steps: int = 500
     batch: int = 12
     rate: float = 0.012
+    gains: float = 0.001
     seed: int = 0
 
 
@@ -273,8 +276,8 @@ def learn(
     options: Options | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Graph, tuple[float, float]]:
-    """`quantized` (of `weights_only`) with other integers and scales of the same widths, and the KL
-    divergence from the float graph over the first and the last tenth of the steps.
+    """`quantized` (of `weights_only`) with other integers and scales of the same widths, gains and
+    embeddings, and the KL divergence from the float graph over the first and last tenth of steps.
 
     samples: input name -> (n, ...), each a whole input without its first axis of 1; the first
     output's last axis is the classes.  ModelError for ops without a gradient.
@@ -298,6 +301,10 @@ def learn(
         for w in mine.values()
         for p, share in ((w.latent, 1.0), (w.scale, 0.05))
     ]
+    free = {n: const[n].clone().requires_grad_(True) for n in _gains(quantized)} if o.gains else {}
+    rates += [
+        {"params": [p], "lr": o.gains * float(p.detach().abs().mean())} for p in free.values()
+    ]
     steps = torch.optim.Adam(rates)
     slower = torch.optim.lr_scheduler.CosineAnnealingLR(steps, o.steps)
     losses, order = [], torch.randperm(count)
@@ -306,7 +313,7 @@ def learn(
         x = {n: a[pick] for n, a in data.items()}
         with torch.no_grad():
             want = torchnet.run(graph.ops, dict(x), exact)[graph.outputs[0]].log_softmax(-1)
-        now = {**const, **{n: w.real() for n, w in mine.items()}}
+        now = {**const, **free, **{n: w.real() for n, w in mine.items()}}
         got = torchnet.run(quantized.ops, dict(x), now)[quantized.outputs[0]].log_softmax(-1)
         loss = (want.exp() * (want - got)).sum(-1).mean()
         steps.zero_grad()
@@ -320,8 +327,18 @@ def learn(
     for n, w in mine.items():
         q, spec = w.integers()
         g.tensors[n] = replace(g.tensors[n], data=q, quant=spec)
+    for n, p in free.items():
+        g.tensors[n] = replace(g.tensors[n], data=p.detach().numpy())
     tenth = max(1, len(losses) // 10)
     return g, (float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:])))
+
+
+def _gains(g: Graph) -> list[str]:
+    """Float constants that norms multiply by and embeddings are looked up in."""
+    found = [n for op in g.ops if op.type == "layer_norm" for n in op.inputs[1:] if n]
+    found += [op.inputs[0] for op in g.ops if op.type == "gather"]
+    real = [n for n in found if (w := g.value(n)) is not None and w.dtype == np.float32]
+    return list(dict.fromkeys(real))
 
 
 class _Learned:
