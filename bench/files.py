@@ -13,6 +13,8 @@ import venvs
 from nets import FILES, Net
 from torch import nn
 
+from edgekit import package
+
 HERE = Path(__file__).resolve().parent
 TOOL_S = 300  # of a converter
 
@@ -26,7 +28,7 @@ def model_file(net: Net, precision: str, runtime: str) -> Path:
     match runtime:
         case "edgekit":
             path = FILES / f"{net.name}.{precision}.ekp"
-            path.write_bytes(nets.package(net, precision)[0])
+            package.save(path, nets.package(net, precision)[0])  # other runs may have it mapped
             return path
         case "onnxruntime" | "openvino":
             return nets.onnx_file(net) if precision == "float32" else nets.qdq_file(net)
