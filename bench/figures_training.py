@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import gzip
+import json
+import math
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import train_cifar
 from edgekit_runtime import Session
-from figures import Outcome, item, points
-from samples import _file
+from figures import ROOT, Outcome, Skip, item, points
+from samples import _file, jpeg_cifar
 
 from edgekit import boards, frontends, passes, pipeline, recipe
+from edgekit.compress import store
 from edgekit.ir import Array, Graph
 
 HOST = "host"
 TEST = 3000
+RUNS = Path(os.environ.get("EDGEKIT_RUNS", ROOT / "bench" / "out" / "runs"))
 
 
 def mnist() -> tuple[Array, Array]:
@@ -163,23 +170,29 @@ def halved_transformer() -> Outcome:
 
 @item(
     "training.seventh",
-    "one CNN, whole file <= 1/7 of its FP16 weights, >= 99 % of the accuracy, QAT",
+    "one CNN, whole file <= 1/7 of its FP16 weights, >= 99 % of the accuracy, QAT, mean of 3 seeds",
 )
 def seventh() -> Outcome:
-    """2 bits but for the first and the last layer; the file is a phone's, with all it needs."""
-    trained = runner(cnn(0, 64, 128, 128, mean=True), 0).run((step("finetune", **LEARN),))[0]
-    run = runner(trained, 0, board="phone_i8mm")
+    """2 bits but for the first and the last layer; the file is a phone's, with all it needs.  Steps
+    were chosen on 1,500 images that neither train nor test (400: 99.4 % kept, 1,200: 100.1 %)."""
     down = step("quantize", bits=2)
-    taught = step("qat", **LEARN | {"steps": 400, "rate": 1e-3, "soft": 0.7, "freeze": 0.02})
-    rounded, e = run.run((down, taught))[1]
-    half, whole = pipeline.weight_bytes(trained) // 2, run.float_accuracy or 0.0
-    rest = [(x.accuracy or 0.0) / whole for x in (rounded, e)]
+    taught = step("qat", **LEARN | {"steps": 1200, "rate": 1e-3, "soft": 0.7, "freeze": 0.02})
+    rows: list[list[float]] = []
+    small: list[float] = []
+    for seed in range(3):
+        fresh = runner(cnn(seed, 64, 128, 128, mean=True), seed)
+        trained = fresh.run((step("finetune", **LEARN | {"seed": seed}),))[0]
+        run = runner(trained, seed, board="phone_i8mm")
+        rounded, e = run.run((down, taught))[1]
+        half = pipeline.weight_bytes(trained) // 2
+        small.append(half / e.package_bytes)
+        rows.append([points(a or 0.0) for a in (run.float_accuracy, rounded.accuracy, e.accuracy)])
+    kept = 100 * float(np.mean([c / a for a, _, c in rows]))
     figure = {
-        "fp16_bytes": half, "file_bytes": e.package_bytes, "times_smaller": half / e.package_bytes,
-        "accuracy": points(e.accuracy or 0.0), "float": points(whole),
-        "kept": points(rest[1]), "kept_before_qat": points(rest[0]),
+        "fp16_bytes": half, "file_bytes": e.package_bytes, "times_smaller": min(small),
+        "float_rounded_trained": rows, "kept": round(kept, 2),
     }  # fmt: skip
-    return Outcome(figure, 7 * e.package_bytes <= half and rest[1] >= 0.99)
+    return Outcome(figure, min(small) >= 7 and kept >= 99.0)
 
 
 SOFT = ((0.5, 4.0), (0.9, 2.0), (0.9, 4.0), (0.9, 8.0))  # share and temperature
@@ -215,3 +228,41 @@ def distill() -> Outcome:
     found = {f"{s} at {k}": round(v, 2) for (s, k), v in trials.items()}
     figure = {"chosen": f"{soft} at {t}", "held": found, "alone_taught": pairs, "gain": gain}
     return Outcome(figure, gain >= 1.0)
+
+
+def trained(name: str) -> tuple[Graph, list[dict[str, Any]]]:
+    """What a run of hours left, and its ledger; Skip where it is absent."""
+    ledger = RUNS / name / "ledger.jsonl"
+    if not ledger.is_file():
+        raise Skip(f"{ledger} is absent: bench/train_cifar.py makes it in hours")
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    return store.load(RUNS / name / f"{lines[-1]['key']}.npz"), lines
+
+
+@item(
+    "training.resnet56",
+    "2.1 x fewer MACs, <= 0.1 points below the dense net of equal steps, speed >= 0.75 of it",
+)
+def resnet56() -> Outcome:
+    """The graphs that recipes/dense.toml and pruned.toml ended with, in folders `dense` and
+    `pruned` of EDGEKIT_RUNS, on all 10,000 test images; p: exact, of the images they differ on."""
+    (a, first), (b, second) = trained("dense"), trained("pruned")
+    x, y = jpeg_cifar("test")
+    made = recipe.material(
+        {"x": x, "y": y}, a, train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
+    )
+    target = pipeline.target_of(boards.load(HOST))
+    right = [recipe.predictions(g, made.test, target)[0] == made.labels for g in (a, b)]
+    one, other = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
+    n = one + other
+    tail = 2 * sum(math.comb(n, k) for k in range(min(one, other) + 1)) / 2**n
+    ratio, quick = pipeline.macs(a) / pipeline.macs(b), faster(a, b, 2000)
+    figure = {
+        "dense_pruned": [points(float(r.mean())) for r in right],
+        "only_dense_only_pruned": [one, other],
+        "p": float(f"{min(1.0, tail):.2g}"),
+        "times_fewer_macs": round(ratio, 3), "times_faster": round(quick, 2),
+        "hours": [round(sum(e["seconds"] for e in run) / 3600, 2) for run in (first, second)],
+    }  # fmt: skip
+    drop = float(right[0].mean() - right[1].mean())
+    return Outcome(figure, drop <= 0.001 and ratio >= 2.1 and quick >= 0.75 * ratio)

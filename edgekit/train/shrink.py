@@ -19,7 +19,7 @@ from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph
 from edgekit.train import fit, importance, repair
 
-LAYER_FACTORS = (1.0, 4.0, 16.0)
+LAYER_FACTORS = {True: (1.0, 4.0, 16.0), False: (0.25, 1.0)}  # of what goes at once; in rounds
 Progress = Callable[[str, int, int], None]
 Mask = npt.NDArray[np.bool_]
 
@@ -127,8 +127,9 @@ def _round(
 ) -> tuple[prune.Pruned, Shrunk]:  # fmt: skip
     """Cuts on until the share `far` of the way (of factors) is gone.
 
-    Damages of layers add up to more than their sum: where all go at once they are tried times
-    LAYER_FACTORS, and the cut of least loss is taken.
+    Damages of layers, measured one by one, add up to more than their sum; those of channels,
+    estimated, to even more.  So layers' are tried times LAYER_FACTORS, and the cut of least loss is
+    taken.
     """
     g, part, labels = now.graph, samples.judge, samples.labels
     scores, drops = None, None
@@ -150,7 +151,7 @@ def _round(
         return importance.losses(g, {"cut": after}, part, labels)["cut"] if drops else 0.0
 
     found: list[tuple[float, int, prune.Pruned, Shrunk]] = []
-    for i, factor in enumerate(LAYER_FACTORS if drops and o.rounds == 1 else (1.0,)):
+    for i, factor in enumerate(LAYER_FACTORS[o.rounds == 1] if drops else (1.0,)):
         scaled = {n: factor * max(d, 0.0) for n, d in (drops or {}).items()}
         cut = prune.prune(
             g, granule=o.granule, budget=budget, scores=scores, drops=scaled, cost=cost, whole=whole
