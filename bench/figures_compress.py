@@ -17,6 +17,7 @@ from figures_accuracy import RESNETS
 from edgekit import (
     boards,
     check,
+    contents,
     data,
     emulate,
     evaluate,
@@ -231,8 +232,7 @@ SIZED: dict[str, Callable[[], Run]] = {
 @item("compress.size", "whole files against our float package: INT8 <= 26 %, INT4 <= 14 %")
 def size() -> Outcome:
     """Calibrated on real data, which decides what channels are constant.  INT4: first and last
-    layers of more than a tenth of the weights too.  `constants`: bias and scale of every output
-    channel."""
+    layers of more than a tenth of the weights too."""
     figure, holds = {}, True
     for name, make in SIZED.items():
         run = make()
@@ -247,16 +247,16 @@ def size() -> Outcome:
 
 
 def parts_of(q: Graph, run: Run) -> dict[str, int]:
-    """Bytes of a package: bits of weights, constants of channels, what else DATA holds (padding,
-    tables), and all that is no data."""
+    """Bytes of a package: bits of weights, what else is data (constants of channels, padding,
+    tables), and all that is no data; RAM that unpacked constants take."""
     blob, q = pipeline.package_graph(q, run.target), remove_constant_channels(q)
     ws = [q.tensors[op.inputs[1]] for op in q.ops if op.type in WEIGHTED]
     weights = sum(w.size * (8 if w.quant is None else w.quant.bits) // 8 for w in ws)
-    heads = sum(8 * q.tensors[op.outputs[0]].shape[-1] for op in q.ops if op.type in WEIGHTED)
-    held = len(package.sections(blob)["DATA"])
+    parts = package.sections(blob)
+    held = len(parts["DATA"]) + len(parts.get("UNPK", b""))
     return {
-        "bytes": len(blob), "weights": weights, "constants": heads,
-        "padding": held - weights - heads, "records": len(blob) - held,
+        "bytes": len(blob), "weights": weights, "constants": held - weights,
+        "records": len(blob) - held, "ram": contents.read(blob).memory["session"],
     }  # fmt: skip
 
 

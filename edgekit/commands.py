@@ -213,7 +213,7 @@ def inspect(args: argparse.Namespace) -> None:
     )
     console.say(f"  {meta}" if meta else "  no metadata")
     memory = ", ".join(f"{k} {v:,} B" for k, v in c.memory.items() if v)
-    console.say(f"  memory: {memory} (session apart, scratch per thread)")
+    console.say(f"  memory: {memory} (session: unpacked constants alone; scratch per thread)")
     rows: list[tuple[object, ...]] = [
         (s.kind, s.offset, s.bytes, "yes" if s.critical else "no", "ok" if s.intact else "WRONG")
         for s in c.sections

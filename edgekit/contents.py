@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import ops, package
+from edgekit import compact, layout, ops, package
 from edgekit.errors import PackageError
 from edgekit.ir import NUMPY, Graph, Op, QuantSpec, Tensor
 from edgekit.layout import Layout, Variant
@@ -55,7 +55,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contents:
-    """A package taken apart; `memory` is bytes per kind as the header states them (session 0)."""
+    """A package taken apart; `memory` is bytes per kind as the header states them (session: of
+    constants that it unpacks)."""
 
     version: str
     file_bytes: int
@@ -95,15 +96,15 @@ def _read(data: bytes) -> Contents:
             Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact)
         )
     placed = bool(package.required(data) & package.FEATURE_PLACED_SCRATCH)
-    tables = _Tables(parts, package.strides(data), placed)
-    sizes = zip(MEMORIES, mem, strict=True)
+    sizes = {k: m * package.UNIT for k, m in zip(MEMORIES, mem, strict=True)}
+    tables = _Tables(parts, package.strides(data), placed, sizes)
     meta = json.loads(parts.get("META", b"{}"))
     return Contents(
         version=f"{major}.{minor}",
         file_bytes=size,
         model_id=model_id.hex(),
         rollback=rollback,
-        memory={k: 0 if placed and k == "scratch" else m * package.UNIT for k, m in sizes},
+        memory={k: 0 if placed and k == "scratch" else m for k, m in sizes.items()},
         sections=tuple(found),
         entries=tuple(tables.entry(i) for i in range(tables.count("ENTR"))),
         goldens=tables.count("GOLD"),
@@ -114,8 +115,16 @@ def _read(data: bytes) -> Contents:
 class _Tables:
     """The record tables of a package and how they refer to each other."""
 
-    def __init__(self, parts: dict[str, bytes], strides: dict[str, int], placed: bool) -> None:
+    def __init__(
+        self,
+        parts: dict[str, bytes],
+        strides: dict[str, int],
+        placed: bool,
+        memory: dict[str, int],
+    ) -> None:
         self.parts, self.strides, self.placed = parts, strides, placed
+        few = parts.get("UNPK")
+        self.unpacked = compact.unpack(few, memory["session"]) if few else {}
         self.defs = {(d.code, d.version): d for d in ops.table().values()}
 
     def count(self, kind: str) -> int:
@@ -158,14 +167,14 @@ class _Tables:
         for i in range(first, first + n):
             nr, kr, xoff, dtype, at, size, *tail = self.record("VARI", fmt, i)
             encoding = tail[0] if tail else 0
-            begin = at * package.UNIT
-            out.append(
-                Variant(
-                    Layout(nr, kr, xoff, encoding),
-                    DTYPES[dtype],
-                    self.parts["DATA"][begin : begin + size],
-                )
-            )
+            begin, kind, segment = at * package.UNIT, encoding & 0xFF, b""
+            blob = self.parts.get("DATA", b"")[begin : begin + size]
+            if kind == layout.UNPACKED:
+                segment, blob = self.unpacked[begin][0], b""
+            elif kind == layout.APART:
+                segment, encoding = self.unpacked[(encoding >> 8) * package.UNIT][0], kind
+            form = Layout(nr, kr, xoff, encoding)
+            out.append(Variant(form, DTYPES[dtype], blob, segment))
         return tuple(out)
 
     def tensor(self, index: int) -> tuple[Tensor, str, int]:
@@ -179,13 +188,19 @@ class _Tables:
         memory = {0: "const", 1: "main", 2: "fast", 3: "state"}[place & 15]
         packed = DTYPES[dtype] == "packed"
         at = 0 if packed else offset * package.UNIT
-        data = None
+        data, forms = None, tuple[Variant, ...]()
         source = {"const": "DATA", "state": "STAT"}.get(memory)
         if source and not packed:
             kind = np.dtype(NUMPY[DTYPES[dtype]])
             count = int(np.prod(shape, dtype=np.int64))
-            data = np.frombuffer(self.parts[source], kind, count, at).reshape(shape)
-        layouts = self.variants(offset, variants) if packed else ()
+            if place & package.UNPACKED:
+                segment, grown = self.unpacked[at]
+                data = np.frombuffer(grown, kind, count).reshape(shape)
+                form = Layout(1, 1, 0, layout.UNPACKED)
+                forms = (Variant(form, DTYPES[dtype], b"", segment),)
+            else:
+                data = np.frombuffer(self.parts[source], kind, count, at).reshape(shape)
+        layouts = self.variants(offset, variants) if packed else forms
         return Tensor(self.name(index), shape, DTYPES[dtype], data, quant, layouts), memory, at
 
     def attrs(self, definition: OpDef, at: int) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class Place:
 @dataclass(frozen=True)
 class Explained:
     """The report.  `memory`: bytes per kind, session as this machine's build counts it (the most it
-    can be)."""
+    can be), of which `unpacked` are constants that it unpacks when it opens."""
 
     board: str
     predicted: bool
@@ -79,6 +79,7 @@ class Explained:
     ops: tuple[OpCost, ...]
     arena: dict[str, tuple[Place, ...]]
     memory: dict[str, int]
+    unpacked: int
     flash_bytes: int
     macs: int
     exact_until: str
@@ -125,6 +126,7 @@ def explain(data: bytes, contents: Contents, board: Board) -> Explained:
         ops=tuple(found),
         arena={e.name: arena(e) for e in contents.entries},
         memory=memory,
+        unpacked=contents.memory["session"],
         flash_bytes=len(data),
         macs=sum(o.macs for o in found),
         exact_until=next((o.name for o in found if not o.exact), ""),
@@ -169,7 +171,7 @@ def macs(op: Op, g: Graph) -> int:
 
 def stored(t: Tensor) -> int:
     """Bytes of a constant in the package, all its layouts together."""
-    return sum(len(v.blob) for v in t.variants) if t.variants else t.nbytes
+    return sum(v.stored for v in t.variants) if t.variants else t.nbytes
 
 
 # ---- kernels ----
@@ -304,6 +306,7 @@ def facts(e: Explained) -> dict[str, Any]:
         "flash_bytes": e.flash_bytes,
         "ram_bytes": e.ram_bytes,
         "memory": e.memory,
+        "unpacked_bytes": e.unpacked,
         "macs": e.macs,
         "exact_until": e.exact_until or None,
         "estimates": [cost.facts(x) for x in e.estimates],

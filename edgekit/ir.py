@@ -47,6 +47,7 @@ class QuantSpec:
     `group` > 0: weights (n, k) whose scale (n, ceil(k / group)) holds for that many inputs each;
     axis 0.  `bits` 4 or 2: weights whose int8 values fit [-8, 7] or [-2, 1], packed when lowered;
     16: activations in int16.
+    `short`: weights whose requantization scale has few bits (`compact.short_scale`).
     """
 
     scale: Array  # float32 () or (n,)
@@ -54,6 +55,7 @@ class QuantSpec:
     axis: int | None = None
     bits: int = 8
     group: int = 0
+    short: bool = False
 
     @staticmethod
     def covering(lo: float, hi: float, bits: int = 8) -> QuantSpec:
@@ -83,7 +85,7 @@ class QuantSpec:
         return (
             isinstance(other, QuantSpec)
             and self.axis == other.axis
-            and (self.bits, self.group) == (other.bits, other.group)
+            and (self.bits, self.group, self.short) == (other.bits, other.group, other.short)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero, other.zero)
         )

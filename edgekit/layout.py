@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from edgekit import paths
+from edgekit import compact, paths
 from edgekit.ir import Array
 
 XOFF_ANY = 255
 PLAIN, NM, GROUPS, BLOCKS, PAIRS = 0, 1, 2, 4, 5  # encodings of format.h; NM: plus N << 8
+APART, UNPACKED = 6, 7  # of variants that have a segment of section UNPK, edgekit/compact.py
 CHUNK = 64  # inputs that the N of NM are of
 
 
@@ -75,9 +76,10 @@ class Isa:
     winograd: bool = False  # it has Winograd's transforms (ek_kernels.wino_in)
     nm: Sparse | None = None
     blocks: Sparse | None = None
+    apart: bool = False  # its int8 kernels take constants of outputs apart (ek_gemm.heads)
 
 
-PORTABLE = Isa("portable", 0, 0, "1", Layout(4, 4, 0), 4, 4, 4)
+PORTABLE = Isa("portable", 0, 0, "1", Layout(4, 4, 0), 4, 4, 4, apart=True)
 
 
 @functools.cache
@@ -94,11 +96,19 @@ def isas() -> dict[str, Isa]:
 
 @dataclass(frozen=True)
 class Variant:
-    """One packed layout of a constant: the blob that lies in the package."""
+    """One packed layout of a constant: the blob that lies in the package, and the segment of
+    section UNPK that a session unpacks to what precedes its weights (APART) or to all (UNPACKED).
+    """
 
     layout: Layout
-    dtype: str  # "f32", "i8", "i4" or "i2"
+    dtype: str  # "f32", "i8", "i4" or "i2"; of a table "i32"
     blob: bytes
+    segment: bytes = b""
+
+    @property
+    def stored(self) -> int:
+        """Bytes in the package."""
+        return len(self.blob) + len(self.segment)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,11 @@ class Target:
     def kernels(self) -> list[Isa]:
         """Its ISAs, or the portable one."""
         return [isas()[n] for n in self.isas] or [PORTABLE]
+
+    def compact(self) -> bool:
+        """Whether constants may be unpacked into the session's memory: on systems, where weights
+        have one layout, all of whose kernels can find them there."""
+        return self.linux and len(self.s8()) == 1 and all(i.apart for i in self.kernels())
 
     def dw_image(self) -> bool:
         """Whether depthwise convolutions of 3x3 need no border made for them: all ISAs do it."""
@@ -181,6 +196,29 @@ class Target:
         return list(dict.fromkeys(Layout(i.dw_f32_nr, 1) for i in self.kernels()))
 
 
+WASTE = 4  # blobs of which outputs past the last one are a part of this or more
+SMALL = 4096  # bytes of weights that may be unpacked into memory to save that
+
+
+def compacted(
+    w: Array, bias: Array, scale: Array, layout: Layout, bits: int
+) -> tuple[Variant, ...]:
+    """Weights (n, k) with constants (n) that a segment of section UNPK holds, alone where they are
+    small and much of the blob would be outputs past n; () where the constants have too many bits.
+    """
+    n, k = w.shape
+    if not compact.is_short(bias, scale) or max(n, k) > 0xFFFF:
+        return ()
+    past = -n % layout.nr * k
+    if layout.kr == 1 or (w.size <= SMALL and past * WASTE >= w.size + past):
+        segment = compact.blocks(bias, scale, layout.nr, layout.kr, w)
+        form = replace(layout, encoding=UNPACKED)
+        return (Variant(form, "i8", b"", segment),)
+    segment = compact.blocks(bias, scale, layout.nr)
+    blob = pack_gemm(w, bias, None, layout, bits, heads=False)
+    return (Variant(replace(layout, encoding=APART), f"i{bits}", blob, segment),)
+
+
 def _blocks(a: Array, nr: int) -> Array:
     """(n, ...) -> (ceil(n/nr), nr, ...), padded with zeros."""
     pad = -len(a) % nr
@@ -188,10 +226,18 @@ def _blocks(a: Array, nr: int) -> Array:
     return a.reshape(-1, nr, *a.shape[1:])
 
 
-def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout, bits: int = 8) -> bytes:
+def pack_gemm(
+    w: Array,
+    bias: Array,
+    scale: Array | None,
+    layout: Layout,
+    bits: int = 8,
+    heads: bool = True,
+) -> bytes:
     """Weights (n, k) int8 or float32, bias (n), scale (n) or None -> blocks as in kernels.h.
 
-    `bits` 4 or 2: the weights of each block are packed (`pack_bits`).
+    `bits` 4 or 2: the weights of each block are packed (`pack_bits`).  `heads`: with bias and
+    scale before its weights.
     """
     k = w.shape[1]
     kp = -(-k // layout.kr) * layout.kr
@@ -202,7 +248,8 @@ def pack_gemm(w: Array, bias: Array, scale: Array | None, layout: Layout, bits: 
         .transpose(0, 2, 1, 3)
     )
     body = _pairs(body, bits) if layout.pairs else np.ascontiguousarray(body)
-    return _join(bias, scale, body if bits == 8 else pack_bits(body, bits), layout.nr)
+    body = body if bits == 8 else pack_bits(body, bits)
+    return _join(bias, scale, body, layout.nr) if heads else body.tobytes()
 
 
 def nm_slots(w: Array, kr: int) -> int:

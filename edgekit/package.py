@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgekit import ops
+from edgekit import compact, layout, ops
 from edgekit.errors import PackageError
 from edgekit.ir import NUMPY, Array, Graph, Op, Tensor
 from edgekit.layout import Variant
@@ -31,14 +31,28 @@ WIDE = 64  # DATA begins at a multiple, so that a vector of weights lies in one 
 DTYPES = {"f32": 0, "i8": 1, "u8": 2, "i16": 3, "i32": 4, "i64": 5, "bool": 6, "i4": 9, "i2": 10}
 DTYPES["packed"] = 11
 KIND_CONST, KIND_MAIN, KIND_STATE = 0, 1, 3
-QUANTIZED = 16  # bit of a tensor's place
-CRITICAL = {"STRS", "TENS", "WORD", "NAME", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "DATA", "STAT"}
+QUANTIZED, UNPACKED = 16, 32  # bits of a tensor's place
+CRITICAL = {
+    "STRS",
+    "TENS",
+    "WORD",
+    "NAME",
+    "VARI",
+    "REFS",
+    "ATTR",
+    "OPS ",
+    "ENTR",
+    "DATA",
+    "STAT",
+    "UNPK",
+}
 STRIDES = {"TENS": 12, "VARI": 16, "REFS": 4, "OPS ": 24, "ENTR": 20, "GOLD": 24}
 UNNAMED_OP, PLAIN_VARIANT = 20, 12  # strides of packages without names, without sparse weights
 TENSOR, VARIANT, OP, ENTRY = "<IIBBBB", "<BBBBIII", "<HBBHHIIII", "<IIIIHH"
 FEATURE_ENCODED = 4  # required by encodings of weights
 FEATURE_PACKED_BITS = 16  # required by packed weights of 4 or 2 bits
 FEATURE_PLACED_SCRATCH = 32  # required by scratch that lies in the arena
+FEATURE_UNPACKED = 64  # required by constants that are unpacked when a session opens
 GOLDEN_STORED = 4096  # bytes of float outputs a golden vector may hold
 
 
@@ -93,6 +107,8 @@ class _Writer:
     stat: bytearray = field(default_factory=bytearray)
     state_at: dict[str, int] = field(default_factory=dict)
     required: int = 0  # feature bits
+    segments: dict[bytes, int] = field(default_factory=dict)  # of UNPK, and where they unpack to
+    unpacked: int = 0  # bytes of what they unpack to
 
     def string(self, s: str) -> int:
         text = s.encode("utf-8", "replace").replace(b"\0", b"?")[:95]
@@ -108,13 +124,14 @@ class _Writer:
             raise PackageError(f"{t.name!r} has rank {len(t.shape)}, 8 is the most")
         if t.dtype == "packed":
             offset = len(self.vari) // STRIDES["VARI"]
-        for v in t.variants:
-            self.variant(v)
+            for v in t.variants:
+                self.variant(v)
         words = struct.pack(f"<{len(t.shape)}I", *t.shape)
         if quant is not None:
             words += struct.pack("<fi", float(quant.scale), int(quant.zero))
         place = kind | (QUANTIZED if quant is not None else 0)
-        what = (DTYPES[t.dtype], len(t.shape), place, len(t.variants))
+        place |= UNPACKED if t.data is not None and t.variants else 0
+        what = (DTYPES[t.dtype], len(t.shape), place, 0 if place & UNPACKED else len(t.variants))
         self.tens += struct.pack(TENSOR, offset, word(self.words, words), *what)
         self.names += struct.pack("<I", self.string("" if kind == KIND_CONST else t.name))
 
@@ -135,12 +152,27 @@ class _Writer:
 
     def variant(self, v: Variant) -> None:
         la = v.layout
-        place = (self.data.add(v.blob), len(v.blob), la.encoding)
-        if la.encoding:
+        if la.encoding == layout.UNPACKED:
+            at = self.segment(v.segment)
+            place = (at, compact.sizes(v.segment, 0)[1], la.encoding)
+        elif la.encoding == layout.APART:
+            at = self.data.add(v.blob)
+            place = (at, len(v.blob), la.encoding | self.segment(v.segment) << 8)
+        else:
+            place = (self.data.add(v.blob), len(v.blob), la.encoding)
+        if la.encoding not in (layout.PLAIN, layout.UNPACKED, layout.APART):
             self.required |= FEATURE_ENCODED
         if v.dtype in ("i4", "i2"):
             self.required |= FEATURE_PACKED_BITS
         self.vari += struct.pack(VARIANT, la.nr, la.kr, la.xoff, DTYPES[v.dtype], *place)
+
+    def segment(self, segment: bytes) -> int:
+        """Where a segment of UNPK unpacks to, in UNIT."""
+        self.required |= FEATURE_UNPACKED
+        if segment not in self.segments:
+            self.segments[segment] = self.unpacked // UNIT
+            self.unpacked += compact.sizes(segment, 0)[1]
+        return self.segments[segment]
 
     def state(self, t: Tensor) -> int:
         """Offset of a state in UNIT; its initial bytes are added when it is first seen."""
@@ -157,6 +189,8 @@ class _Writer:
             return KIND_STATE, self.state(t)
         if t.dtype == "packed":
             return KIND_CONST, 0
+        if t.data is not None and t.variants:
+            return KIND_CONST, self.segment(t.variants[0].segment)
         if t.data is not None:
             return KIND_CONST, self.data.add(np.ascontiguousarray(t.data).tobytes())
         return KIND_MAIN, plan.offsets[t.name] // UNIT
@@ -230,7 +264,7 @@ def write(
     strides = dict(STRIDES)
     if len(w.tens) // STRIDES["TENS"] < 0xFFFF:
         strides["REFS"] = 2
-    if not w.required & FEATURE_ENCODED:
+    if not w.required & (FEATURE_ENCODED | FEATURE_UNPACKED):
         strides["VARI"] = PLAIN_VARIANT
     sections = {
         "TENS": bytes(w.tens),
@@ -242,6 +276,7 @@ def write(
         "OPS ": bytes(w.ops),
         "ENTR": bytes(w.entr),
         "STRS": bytes(w.strs),
+        "UNPK": b"".join(w.segments) + bytes(compact.SLACK * bool(w.segments)),
         "DATA": bytes(w.data.data),
         "STAT": bytes(w.stat),
         "GOLD": gold,
@@ -251,7 +286,7 @@ def write(
     main = max(p.main_bytes for p in plans)
     return _assemble(
         [(k, d) for k, d in sections.items() if d or k in ("REFS", "ATTR")],
-        [0, main, 0, len(w.stat), scratch],
+        [w.unpacked, main, 0, len(w.stat), scratch],
         model_id,
         rollback,
         w.required,

@@ -209,9 +209,8 @@ def _totals(e: Explained, n: Needs, board: board_files.Board) -> None:
     if board.bare:
         rows.append(("runtime's code", n.code, n.code_note))
         rows.append(("flash together", n.flash, share(n.flash, board.flash_bytes)))
-    rows += [
-        (f"RAM: {k}", v, "at most" if k == "session" else "") for k, v in n.memory.items() if v
-    ]
+    session = "at most" + (f", {e.unpacked:,} of unpacked constants" if e.unpacked else "")
+    rows += [(f"RAM: {k}", v, session if k == "session" else "") for k, v in n.memory.items() if v]
     rows += [("RAM: stack", n.stack, "reserved")] if n.stack else []
     rows += [
         ("RAM together", n.ram, share(n.ram, board.ram_bytes)),

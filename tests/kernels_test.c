@@ -208,6 +208,21 @@ static uint8_t *weights_s8(const ek_gemm *g, int extreme, int ties, int dyn)
     return w;
 }
 
+#if EK_UNPACK
+/* the same weights, their biases and scales apart */
+static void part(ek_gemm *g)
+{
+    uint32_t blocks = (g->n + g->nr - 1u) / g->nr, head = 8u * g->nr, body = up(g->k, g->kr) * g->nr;
+    uint8_t *w = buffer(4, (size_t)blocks * body), *heads = buffer(5, (size_t)blocks * head);
+    for (uint32_t b = 0; b < blocks; b++) {
+        memcpy(heads + (size_t)b * head, g->w + (size_t)b * (head + body), head);
+        memcpy(w + (size_t)b * body, g->w + (size_t)b * (head + body) + head, body);
+    }
+    g->w = w;
+    g->heads = heads;
+}
+#endif
+
 static void shape(ek_gemm *g, uint32_t top_k)
 {
     g->m = range(1, rnd() & 3 ? 19 : 3);
@@ -316,8 +331,12 @@ static void test_gemm_s8(const ek_kernels *k)
     g.y = y;
     if (k->widen && (g.segment || rnd() & 1))
         g.wide = widened(k, &g, kp);
+#if EK_UNPACK
+    if (k->apart && rnd() & 1)
+        part(&g);
+#endif
     k->gemm_s8(&g);
-    same_bytes("gemm_s8", detail, y, want, yn);
+    same_bytes(ek_heads(&g) ? "gemm_s8 apart" : "gemm_s8", detail, y, want, yn);
 }
 
 /* random sparse weights in the encoding that g asks for; what was not asked of a block is another's */

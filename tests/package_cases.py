@@ -42,10 +42,11 @@ def conv_net(side: int = 6, channels: int = 4) -> Graph:
     return g
 
 
-def int8_net() -> bytes:
-    """`conv_net` quantized, every host layout, with its golden vector."""
+def int8_net(board: str = "host", channels: int = 4) -> bytes:
+    """`conv_net` quantized, every layout of the board, with its golden vector."""
     data = np.random.default_rng(1).normal(size=(8, 6, 6, 3)).astype(F)
-    return pipeline.build(conv_net(), precision="int8", calibration={"x": data}).data
+    net = conv_net(channels=channels)
+    return pipeline.build(net, board=board, precision="int8", calibration={"x": data}).data
 
 
 def accumulator() -> tuple[Graph, Graph]:

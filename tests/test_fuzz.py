@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, need_program
 from package_cases import conv_net, int8_net, two_entries
 
-from edgekit import boards, embed, pipeline
+from edgekit import boards, embed, package, pipeline
 from edgekit.errors import ToolchainError
 from edgekit.ir import Graph
 from edgekit.layout import Target
@@ -59,6 +59,13 @@ def test_scratch_in_the_arena_survives_every_byte() -> None:
     )
     result = fuzz.mutate(subject, 100, seed=1, every=True, limit_s=240)
     assert result.ran == result.opened > 0
+
+
+def test_constants_in_few_bits_survive_every_byte() -> None:
+    subject = fuzz.Subject("phone", int8_net(board="phone_i8mm", channels=20), 0)
+    assert "UNPK" in package.sections(subject.data)
+    result = fuzz.mutate(subject, 2000, seed=1, every=True, limit_s=240)
+    assert result.ran == result.opened > 0 and "8" in result.opens
 
 
 @pytest.mark.parametrize("pattern", ["1:8", "blocks"])

@@ -15,7 +15,7 @@ LAYERS = tuple(
     for names in (
         "edgekit errors wire_codec",
         "paths wire",
-        "ir qmath boards link wire_gen mfcc",
+        "ir qmath compact boards link wire_gen mfcc",
         "layout remote",
         "ops toolchain agent torchnet",
         "cost",

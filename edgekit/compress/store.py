@@ -28,7 +28,7 @@ def dumps(graph: Graph) -> bytes:
         if t.variants:
             raise ValueError("a lowered graph is kept as a package")
         q = t.quant
-        quant = None if q is None else [keep(q.scale), keep(q.zero), q.axis, q.bits]
+        quant = None if q is None else [keep(q.scale), keep(q.zero), q.axis, q.bits, q.short]
         data = None if t.data is None else keep(t.data)
         tensors.append([t.name, list(t.shape), t.dtype, data, quant])
     ops = [[o.type, o.name, o.inputs, o.outputs, _plain(o.attrs)] for o in graph.ops]
@@ -53,7 +53,8 @@ def load(path: Path) -> Graph:
     for name, shape, dtype, data, quant in facts["tensors"]:
         spec = None
         if quant is not None:
-            spec = QuantSpec(arrays[f"a{quant[0]}"], arrays[f"a{quant[1]}"], quant[2], quant[3])
+            scale, zero, axis, bits, *short = quant
+            spec = QuantSpec(arrays[f"a{scale}"], arrays[f"a{zero}"], axis, bits, short=any(short))
         value = None if data is None else arrays[f"a{data}"]
         g.add_tensor(Tensor(name, tuple(shape), dtype, value, spec))
     for kind, name, inputs, outputs, attrs in facts["ops"]:

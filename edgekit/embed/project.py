@@ -72,6 +72,7 @@ def project(data: bytes, board: Board, name: str, hooks: Sequence[Path] = ()) ->
         "slots": f"{slots:#x}",
         "narrow": str(int(narrow(found))),
         "w_zero": str(int(zeros(found))),
+        "unpack": str(int(unpacks(found))),
         "own": _own(found, board),
         "yours": "".join(f"extern const ek_op_def ek_op_{t};\n" for t in _own_types(found)),
     }
@@ -240,6 +241,11 @@ def narrow(found: Contents) -> bool:
     )
 
 
+def unpacks(found: Contents) -> bool:
+    """Whether constants are unpacked when a session opens."""
+    return any(s.kind == "UNPK" for s in found.sections)
+
+
 def zeros(found: Contents) -> bool:
     """Whether weights of the package have a zero point; those of a matmul are activations."""
     every = [op for e in found.entries for op in e.graph.ops]
@@ -286,6 +292,8 @@ def _sources(found: Contents, board: Board) -> tuple[tuple[str, ...], tuple[str,
     """(core, kernels): the runtime's C files below edgekit/ that this model and board need."""
     native = paths.data("native")
     src = [f"edgekit/src/{p.name}" for p in sorted(native.glob("src/*.c"))]
+    if not unpacks(found):
+        src.remove("edgekit/src/unpack.c")
     own = _own_types(found)
     types = [t for t in op_types(found) if t not in own]
     called = [c for t in types for c in ops.get(t).calls]

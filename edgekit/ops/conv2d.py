@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit import qmath
+from edgekit.compact import short_scale
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Target, Variant, pack_gemm, pack_sparse
+from edgekit.layout import Target, Variant, compacted, pack_gemm, pack_sparse
 from edgekit.ops.base import (
     INF,
     Field,
@@ -85,6 +86,7 @@ def int_parts(op: Op, g: Graph, w: Array) -> tuple[Array, float, float, int, int
     assert wq is not None
     n = g.tensors[op.outputs[0]].shape[-1]
     scale = qmath.requant_scale(num=sx * np.broadcast_to(wq.scale, (n,)).astype(np.float64), den=sy)
+    scale = short_scale(scale) if wq.short else scale
     to = g.tensors[op.outputs[0]].dtype
     lo, hi = qmath.clamp_bounds(op.attrs["lo"], op.attrs["hi"], sy, zy, to)
     return scale, lo, hi, zx, zy, wq.zero
@@ -135,7 +137,7 @@ def pack_int8(
 
     `name` is the tensor they come from: its QuantSpec says how many bits to keep.
     """
-    variants = []
+    variants: list[Variant] = []
     quant = g.tensors[name].quant
     bits = quant.bits if quant is not None else 8
     k = w.shape[1]
@@ -147,6 +149,11 @@ def pack_int8(
         fold = bias.astype(np.int64) - z * wi.sum(1) + k * z * wz
         fold = (fold & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
         og = len(w) // groups
+        if target.compact() and groups == 1 and not layout.sparse:
+            found = compacted(w, fold, scale, layout, bits)
+            variants += found
+            if found:
+                continue
         if layout.sparse:
             variants.append(Variant(layout, "i8", pack_sparse(w, fold, scale, layout)))
             continue
@@ -387,6 +394,14 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             sample_graph("conv2d", tensors, attrs),
             {"x": rng.normal(size=x).astype(np.float32)},
         )
+    from edgekit.ops.short import shorten
+
+    for i, (label, x, w, attrs) in enumerate(CASES):
+        for bits in (8, 4 if i % 2 else 2):
+            g, given = quant_case(rng, x, w, 0, attrs, bits)
+            yield f"short{bits}_{label}", shorten(g), given
+    g, given = quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {})
+    yield "short_weight_zero_1x1", shorten(g), given
 
 
 OP = OpDef(

@@ -7,13 +7,14 @@ which no model of the test set needs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Target, Variant, pack_dw
+from edgekit.layout import Target, Variant, compacted, pack_dw
 from edgekit.ops.base import Field, OpDef, TensorType, conv_out, need, sample_graph, tflite
 from edgekit.ops.conv2d import CLAMP, WINDOW, int_parts, integers, uniform_zero, windows
 
@@ -71,7 +72,10 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
             .astype(np.uint32)
             .view(np.int32)
         )
-        variants = [Variant(la, "i8", pack_dw(flat, fold, scale, la.nr)) for la in target.dw_s8()]
+        variants = []
+        for la in target.dw_s8():
+            few = compacted(flat.T, fold, scale, la, 8) if target.compact() else ()
+            variants += few or [Variant(la, "i8", pack_dw(flat, fold, scale, la.nr))]
         attrs.update(lo=lo, hi=hi, w_zero=zero)
     packed = Tensor(
         g.unique(op.inputs[1] + ".packed"), (c, kh * kw), "packed", variants=tuple(variants)
@@ -159,6 +163,8 @@ CASES: tuple[tuple[str, tuple[int, ...], tuple[int, int], dict[str, Any]], ...] 
 
 
 def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    from edgekit.ops.short import shorten
+
     rng = np.random.default_rng(2)
     for label, x, k, attrs in CASES:
         c = x[-1]
@@ -184,7 +190,11 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
                 out_quant=QuantSpec.per_tensor(0.1, 5),
                 dtype="i8",
             )
-            yield f"i8_{label}_{wz}", g, {"x": rng.integers(-128, 128, x).astype(np.int8)}
+            xs = {"x": rng.integers(-128, 128, x).astype(np.int8)}
+            yield f"i8_{label}_{wz}", g, xs
+            yield f"short_{label}_{wz}", shorten(g), xs
+            if label in ("3x3_same", "5x5") and not wz:  # stored in 4 bits
+                yield f"short4_{label}", shorten(_narrow(g, w)), xs
         tensors = {
             "x": Tensor("x", x),
             "w": Tensor("w", (*k, c), "f32", rng.normal(size=(*k, c)).astype(np.float32)),
@@ -192,6 +202,14 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         }
         g = sample_graph("depthwise_conv2d", tensors, attrs)
         yield "f32_" + label, g, {"x": rng.normal(size=x).astype(np.float32)}
+
+
+def _narrow(graph: Graph, w: Tensor) -> Graph:
+    """The graph with weights of 4 bits."""
+    assert w.data is not None and w.quant is not None
+    g = graph.copy()
+    g.tensors[w.name] = replace(w, data=w.data >> 4, quant=replace(w.quant, bits=4))
+    return g
 
 
 OP = OpDef(

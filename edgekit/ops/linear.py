@@ -206,6 +206,26 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
             xf[-1] *= 0 if m > 1 else 1
             yield f"dynamic_w{bits}_{m}x{k}x{n}", g, {"x": xf}
     yield from _group_samples(rng)
+    yield from _short_samples(rng)
+
+
+def _short_samples(rng: Any) -> Iterator[tuple[str, Graph, dict[str, Array]]]:
+    """Constants of few bits; small weights of which outputs past the last would be a large part."""
+    from edgekit.ops.short import shorten
+
+    for m, k, n, bits in ((1, 640, 80, 8), (5, 64, 10, 8), (19, 33, 70, 4), (1, 40, 2, 4)):
+        top = 1 << bits - 1
+        w = rng.integers(-top, top, (n, k)).astype(np.int8)
+        wq = QuantSpec.per_axis(rng.uniform(0.001, 0.02, n) * (128 / top), 0, bits=bits)
+        tensors = {
+            "x": Tensor("x", (m, k), "i8", None, QuantSpec.per_tensor(0.05, 11)),
+            "w": Tensor("w", (n, k), "i8", w, wq),
+            "b": Tensor("b", (n,), "i32", rng.integers(-3000, 3000, n).astype(np.int32)),
+        }
+        out = QuantSpec.per_tensor(0.3, -8)
+        g = sample_graph("linear", tensors, {"lo": 0.0}, out_quant=out, dtype="i8")
+        x = rng.integers(-128, 128, (m, k)).astype(np.int8)
+        yield f"short{bits}_{m}x{k}x{n}", shorten(g), {"x": x}
 
 
 def _group_samples(rng: Any) -> Iterator[tuple[str, Graph, dict[str, Array]]]:

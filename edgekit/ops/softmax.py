@@ -9,15 +9,17 @@ Usual output: scale 1/256, zero point -128.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from edgekit import qmath
+from edgekit.compact import powers
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec, Tensor
-from edgekit.layout import Target
+from edgekit.layout import UNPACKED, Layout, Target, Variant
 from edgekit.ops.base import Field, OpDef, TensorType, need, onnx, sample_graph, scale_zero, tflite
 
 if TYPE_CHECKING:
@@ -63,7 +65,12 @@ def lower(op: Op, g: Graph, target: Target) -> Op:
     if x.dtype != "i8":
         return op
     (sx, _), (sy, _) = scale_zero(g, op.inputs[0]), scale_zero(g, op.outputs[0])
-    t = g.const(op.name + ".table", table(sx, op.attrs["beta"], x.shape[-1]).astype(np.int32))
+    exponentials = table(sx, op.attrs["beta"], x.shape[-1]).astype(np.int32)
+    t = g.const(op.name + ".table", exponentials)
+    few = powers(exponentials) if target.compact() else None
+    if few is not None:
+        form = Variant(Layout(1, 1, 0, UNPACKED), "i32", b"", few)
+        g.tensors[t] = replace(g.tensors[t], variants=(form,))
     scale = float(qmath.requant_scale(num=2.0**-24, den=sy))
     return op.with_(inputs=(op.inputs[0], t), attrs=dict(op.attrs, scale=scale))
 

@@ -8,7 +8,7 @@ that layer's bias; integers stay the same bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -241,4 +241,4 @@ def _narrow_op(g: Graph, op: Op, keep: Array, *operands: tuple[int, int]) -> Non
 def _spec(q: QuantSpec | None, axis: int, keep: Array) -> QuantSpec | None:
     if q is None or q.axis is None or q.axis != axis:
         return q
-    return QuantSpec(q.scale[keep], q.zero[keep], axis, q.bits)
+    return replace(q, scale=q.scale[keep], zero=q.zero[keep])

@@ -20,7 +20,8 @@ enum {
     EK_FEATURE_EXTERNAL = 8, /* ops that another engine computes, EK_OP_EXTERNAL */
     EK_FEATURE_PACKED_BITS = 16, /* packed weights of type i4 or i2 */
     EK_FEATURE_PLACED_SCRATCH = 32, /* ek_op_rec.scratch says where in MAIN it lies when there is one thread */
-    EK_FEATURES = EK_FEATURE_ENCODED | EK_FEATURE_PACKED_BITS | EK_FEATURE_PLACED_SCRATCH /* those this build knows */
+    EK_FEATURE_UNPACKED = 64, /* constants that a session unpacks into its memory, section UNPK */
+    EK_FEATURES = EK_FEATURE_ENCODED | EK_FEATURE_PACKED_BITS | EK_FEATURE_PLACED_SCRATCH /* those every build knows */
 };
 
 typedef struct ek_header {
@@ -31,7 +32,7 @@ typedef struct ek_header {
     uint64_t file_bytes;
     uint32_t sections;      /* records after this header */
     uint32_t crc;           /* of header and section table, this field taken as 0 */
-    uint32_t mem[EK_MEM_KINDS]; /* in EK_UNIT; SESSION is 0: it depends on the build; SCRATCH per thread */
+    uint32_t mem[EK_MEM_KINDS]; /* in EK_UNIT; SESSION: of unpacked constants, its own bytes depend on the build; SCRATCH per thread */
     uint32_t reserved0;
     uint64_t rollback;      /* a device may refuse packages below its own counter */
     uint8_t model_id[32];   /* SHA-256 of the model the package was made from */
@@ -53,16 +54,17 @@ typedef struct ek_tensor_rec {
     uint32_t words;   /* first of its words in WORD: dims[rank], then scale (float) and zero (int32) where quantized */
     uint8_t dtype;    /* ek_dtype */
     uint8_t rank;
-    uint8_t place;    /* EK_KIND_*, EK_TENSOR_QUANTIZED; other bits are 0 */
+    uint8_t place;    /* EK_KIND_*, EK_TENSOR_QUANTIZED, EK_TENSOR_UNPACKED; other bits are 0 */
     uint8_t variants; /* EK_PACKED: how many layouts */
 } ek_tensor_rec;
 enum { EK_KIND_CONST = 0, EK_KIND_MAIN = EK_MEM_MAIN, EK_KIND_FAST = EK_MEM_FAST, EK_KIND_STATE = EK_MEM_STATE };
-enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16 };
+enum { EK_KIND_MASK = 15, EK_TENSOR_QUANTIZED = 16, EK_TENSOR_UNPACKED = 32 /* a constant that UNPK unpacks */ };
 /* How the bytes of a constant stand for its elements.  All but the first are of packed weights (native/FORMAT.md); 3 is
  * reserved and refused. */
 enum { EK_ENC_PLAIN = 0, EK_ENC_NM = 1 /* N of 64 not zero */, EK_ENC_GROUPS = 2 /* scales by group of inputs */, EK_ENC_CODEBOOK = 3,
        EK_ENC_BLOCKS = 4 /* blocks that are not zero */,
-       EK_ENC_PAIRS = 5 /* all, two outputs side by side: ek_pair_at */, EK_ENC_ANY = 255 /* only asked for */ };
+       EK_ENC_PAIRS = 5 /* all, two outputs side by side: ek_pair_at */, EK_ENC_APART = 6 /* all, biases and scales apart, which UNPK unpacks */,
+       EK_ENC_UNPACKED = 7 /* all, which UNPK unpacks */, EK_ENC_ANY = 255 /* only asked for */ };
 enum { EK_CHUNK = 64 }; /* inputs that the N of EK_ENC_NM are of */
 
 /* One layout of packed weights (n outputs, k inputs): blocks of `nr` outputs, each
@@ -73,7 +75,8 @@ typedef struct ek_variant {
     uint8_t dtype;   /* EK_F32, EK_I8, EK_I4 or EK_I2: of the elements */
     uint32_t offset; /* EK_UNIT in DATA */
     uint32_t bytes;
-    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8; EK_ENC_GROUPS: plus inputs of a group << 8.
+    uint32_t encoding; /* EK_ENC_*; EK_ENC_NM: plus N << 8; EK_ENC_GROUPS: plus inputs of a group << 8;
+                        * EK_ENC_APART: plus the place of its biases and scales in what UNPK unpacks, in EK_UNIT, << 8.
                         * Absent in packages where each is 0: see ek_encoding */
 } ek_variant;
 
@@ -109,6 +112,19 @@ typedef struct ek_golden_rec {
     float tolerance;    /* max |got - want| <= tolerance * max |want|, per output */
 } ek_golden_rec;
 
+/* A segment of section UNPK.  They follow each other, and so do the bytes they unpack to, in the session's memory and each a
+ * multiple of EK_UNIT; eight bytes of any value end the section.  Twin: edgekit/compact.py. */
+typedef struct ek_segment {
+    uint8_t kind;
+    uint8_t nr, kr, bits;    /* BLOCKS: of n outputs; bits of a weight, 0: none follow their constants */
+    uint8_t bias_bits, scale_bits; /* of the codes of an output, the bias below */
+    uint16_t base;           /* scale = float of (base + code) << EK_SHORT_SCALE */
+    uint16_t n, k;
+    int32_t low;             /* bias = (low + code) << e, e = EK_SHORT_STEP - exponent of the scale, within 0..EK_SHORT_MOST */
+} ek_segment;                /* codes, padded to bytes; weights [ceil(k / kr)][nr][kr] of each block but of no output past n */
+enum { EK_SEGMENT_BLOCKS = 1, EK_SEGMENT_POWERS = 2 /* u32 t[n] = round(low r^i), r: a u64 in 2^-64 that follows */ };
+enum { EK_SHORT_SCALE = 15, EK_SHORT_STEP = 121, EK_SHORT_MOST = 30, EK_SEGMENT_SLACK = 8 };
+
 #define EK_SECT_STRS EK_FOURCC('S', 'T', 'R', 'S')
 #define EK_SECT_TENS EK_FOURCC('T', 'E', 'N', 'S')
 #define EK_SECT_WORD EK_FOURCC('W', 'O', 'R', 'D') /* uint32: shapes, scales and zero points of tensors */
@@ -123,10 +139,11 @@ typedef struct ek_golden_rec {
 #define EK_SECT_GOLD EK_FOURCC('G', 'O', 'L', 'D')
 #define EK_SECT_GDAT EK_FOURCC('G', 'D', 'A', 'T')
 #define EK_SECT_META EK_FOURCC('M', 'E', 'T', 'A')
+#define EK_SECT_UNPK EK_FOURCC('U', 'N', 'P', 'K') /* segments: constants in few bits */
 #define EK_SECT_SYMS EK_FOURCC('S', 'Y', 'M', 'S') /* reserved: symbols and their maxima; critical */
 #define EK_SECT_SIGN EK_FOURCC('S', 'I', 'G', 'N') /* reserved: Ed25519 signature; ignorable */
 
 _Static_assert(sizeof(ek_header) == 128 && sizeof(ek_section) == 32 && sizeof(ek_tensor_rec) == 12, "format");
 _Static_assert(sizeof(ek_variant) == 16 && sizeof(ek_op_rec) == 24 && sizeof(ek_entry_rec) == 20, "format");
-_Static_assert(sizeof(ek_golden_rec) == 24, "format");
+_Static_assert(sizeof(ek_golden_rec) == 24 && sizeof(ek_segment) == 16, "format");
 #endif

@@ -7,6 +7,8 @@ static const uint8_t *dense_s8(const ek_ctx *c, uint32_t i, uint32_t xoff, const
 {
     const ek_kernels *k = c->k;
     const uint8_t *w = k->s8_encoding ? ek_packed(c, i, k->s8_encoding, k->s8_nr, k->s8_kr, xoff, v) : 0;
+    if (EK_UNPACK && !w)
+        w = ek_packed(c, i, EK_ENC_APART, k->s8_nr, k->s8_kr, xoff, v);
     if (!w)
         w = ek_packed(c, i, EK_ENC_PLAIN, k->s8_nr, k->s8_kr, xoff, v);
     return w ? w : ek_packed(c, i, EK_ENC_ANY, k->s8_nr, k->s8_kr, xoff, v);
@@ -95,6 +97,15 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     uint32_t encoding = ek_encoding(c, v);
     if ((encoding & 0xff) == EK_ENC_GROUPS)
         return EK_NARROW && EK_USES(GEMM_DYN) && is_float && grouped(c, r, i, n, k, groups);
+    const uint8_t *heads = 0;
+#if EK_UNPACK
+    if ((encoding & 0xff) == EK_ENC_APART) {
+        heads = ek_apart(c, v, n, k);
+        if (!heads || is_float || groups != 1 || (v->dtype != EK_I8 && !EK_NARROW))
+            return 0;
+        encoding = EK_ENC_PLAIN;
+    }
+#endif
     if (encoding && encoding != EK_ENC_PAIRS)
         return EK_USES(GEMM_SPARSE) && !is_float && sparse(c, r, v, w, i, y, n, k, groups);
     int dynamic = r->dynamic = EK_USES(GEMM_DYN) && is_float && v->dtype != EK_F32;
@@ -103,18 +114,21 @@ int ek_rows_setup(const ek_ctx *c, ek_rows *r, uint32_t i, uint32_t dtype, const
     if (encoding && (v->kr != 4 || v->nr % 2 || v->dtype == EK_F32))
         return 0;
     r->bits = v->dtype == EK_F32 ? 32 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 8;
-    if ((v->dtype == EK_F32) != (is_float && !dynamic) || !ek_variant_ok(v, v->dtype, n, k, groups) || !n || !k)
+    if ((v->dtype == EK_F32) != (is_float && !dynamic) || (!heads && !ek_variant_ok(v, v->dtype, n, k, groups)) || !n || !k)
         return 0;
     if ((is_float && v->xoff) || (r->bits < 8 && !EK_NARROW))
         return 0;
     /* fit 32 bits, as ek_variant_ok has seen */
     uint32_t depth = ek_up(k, v->kr) * v->nr, blocks = (n + v->nr - 1u) / v->nr, narrower = r->bits == 4 ? 1 : r->bits == 2 ? 2 : 0;
     r->room = narrower ? ek_up(8u * v->nr + depth, 16) : 0;
-    r->group_bytes = (size_t)blocks * (r->bits == 32 ? 4 * (v->nr + depth) : 8u * v->nr + (depth >> narrower));
+    r->group_bytes = (size_t)blocks * (r->bits == 32 ? 4 * (v->nr + depth) : (heads ? 0u : 8u * v->nr) + (depth >> narrower));
     r->deep = v->kr;
     r->g = (ek_gemm){ .w = w, .n = n, .k = k, .nr = v->nr, .kr = v->kr, .xoff = v->xoff, .zero = y->zero,
                      .encoding = (uint8_t)encoding };
-    int own = layout_fits(c->k, v) && encoding == c->k->s8_encoding;
+    int own = layout_fits(c->k, v) && encoding == c->k->s8_encoding && (!heads || c->k->apart || narrower);
+#if EK_UNPACK
+    r->g.heads = heads;
+#endif
     if (dynamic)
         r->fn = own ? c->k->gemm_dyn : EK_USES(GEMM_DYN) ? ek_gemm_dyn_portable : 0;
     else if (is_float)
@@ -206,12 +220,19 @@ void ek_rows_run(const ek_rows *r, const ek_gemm *g, uint8_t *room)
         return;
     }
     size_t head = 8u * g->nr, count = (size_t)ek_up(g->k, g->kr) * g->nr, size = r->dynamic ? 4 : 1;
-    const uint8_t *p = g->w;
+    const uint8_t *p = g->w, *apart = ek_heads(g);
     ek_gemm one = *g;
     one.w = room;
-    for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, p += head + count * r->bits / 8) {
-        memcpy(room, p, head);
-        unpack(p + head, (int8_t *)(room + head), count, r->bits, g->encoding == EK_ENC_PAIRS);
+#if EK_UNPACK
+    one.heads = 0;
+#endif
+    for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, p += count * r->bits / 8) {
+        memcpy(room, apart ? apart : p, head);
+        if (apart)
+            apart += head;
+        else
+            p += head;
+        unpack(p, (int8_t *)(room + head), count, r->bits, g->encoding == EK_ENC_PAIRS);
         one.n = ek_min_u32(g->nr, g->n - n0);
         one.y = (uint8_t *)g->y + n0 * size;
         r->fn(&one);
@@ -265,6 +286,10 @@ void ek_rows_part(const ek_rows *r, ek_gemm *g, uint32_t part)
     if (r->parts == 1)
         return;
     g->w += first / nr * (r->group_bytes / ((r->g.n + nr - 1) / nr)); /* of a block */
+#if EK_UNPACK
+    if (g->heads)
+        g->heads += (size_t)first * 8;
+#endif
     g->y = (uint8_t *)g->y + (size_t)first * (r->bits == 32 || r->dynamic ? 4 : 1);
     g->n = ek_min_u32(r->part, r->g.n - first);
 }

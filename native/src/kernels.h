@@ -13,6 +13,17 @@
 #endif
 #endif
 
+/* Microcontrollers have no memory for padded bands of rows: their builds leave out the code that makes them. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define EK_BANDS 0
+#else
+#define EK_BANDS 1
+#endif
+/* 1: constants in few bits are unpacked when a session opens.  Microcontrollers read theirs from flash. */
+#ifndef EK_UNPACK
+#define EK_UNPACK EK_BANDS
+#endif
+
 /* y[m][n] = act(sum_k a[m][k] * w[n][k] + bias[n]).  One block of `nr` outputs is
  * [bias nr][scale nr, int8 only][ceil(k/kr)][nr][kr]; rows of a are readable up to k rounded up to kr. */
 typedef struct ek_gemm {
@@ -37,6 +48,9 @@ typedef struct ek_gemm {
      * Row m starts at a + m / width * line + m % width * lda; its k inputs are runs of `segment`, `gap` apart. */
     uint32_t width, segment; /* segment: a multiple of kr, or k at most ek_kernels.odd_k */
     ptrdiff_t line, gap;     /* elements */
+#if EK_UNPACK
+    const uint8_t *heads; /* gemm_s8 where ek_kernels.apart: [bias nr][scale nr] of each block, which then are not in w; else 0 */
+#endif
     /* gemm_sparse: EK_ENC_NM or EK_ENC_BLOCKS of format.h; rows of the former are readable up to k rounded up to EK_CHUNK.
      * A block of nr outputs is [bias nr][scale nr], then
      *   NM: of each chunk of inputs slots / kr times [nr][kr] places in the chunk, [nr][kr] weights;
@@ -103,12 +117,6 @@ typedef struct ek_norm { const float *gamma, *beta; uint32_t n; int rms; float e
 /* Where Winograd's transform writes 4x4 outputs: the first `rows` and `cols`, this many floats apart. */
 typedef struct ek_wino_out { ptrdiff_t row, col; uint32_t rows, cols; float lo, hi; } ek_wino_out;
 
-/* Microcontrollers have no memory for padded bands of rows: their builds leave out the code that makes them. */
-#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
-#define EK_BANDS 0
-#else
-#define EK_BANDS 1
-#endif
 /* Widened rows are for the DSP extension where no better one overlays it; windows for Helium and hosted systems. */
 #if !EK_BANDS && defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
 #define EK_WIDE 1
@@ -162,6 +170,7 @@ typedef struct ek_kernels {
     uint8_t dw_rows; /* 1: the depthwise kernels take several rows at once, reading their weights once */
     uint8_t dw_edges; /* EK_EDGES_*: the depthwise kernels take whole rows whose taps may lie outside the image */
     uint16_t odd_k;   /* int8 windows of at most so many inputs may have runs that are no multiples of kr */
+    uint8_t apart;   /* 1: gemm_s8 takes ek_gemm.heads */
     uint8_t windows; /* 1: gemm_s8 reads windows (see ek_gemm) and rows at any address; 2: gemm_f32 does; 3: both */
 } ek_kernels;
 enum {
@@ -189,6 +198,16 @@ enum { EK_XOFF_ANY = 255 }; /* s8_xoff: the kernel adds whatever the layout asks
 #ifndef EK_W_ZERO
 #define EK_W_ZERO 1 /* 0: no weights with a zero point */
 #endif
+static inline const uint8_t *ek_heads(const ek_gemm *g)
+{
+#if EK_UNPACK
+    return g->heads;
+#else
+    (void)g;
+    return 0;
+#endif
+}
+
 /* Offset of input k of output j of a block in EK_ENC_PAIRS (kr is 4); even outputs are stored plus 128. */
 static inline size_t ek_pair_at(uint32_t nr, uint32_t j, uint32_t k)
 {

@@ -109,6 +109,11 @@ int ek_finite(float x);
 int ek_bounds_ok(float lo, float hi, int32_t zero);
 /* the variant's blob holds n outputs of k inputs and its block sizes are sane */
 int ek_variant_ok(const ek_variant *v, uint32_t dtype, uint64_t n, uint64_t k, uint32_t groups);
+#if EK_UNPACK
+/* The constants of n outputs that lie apart from a variant's blob, which holds one GEMM of n outputs and k inputs; NULL where
+ * either does not fit. */
+const uint8_t *ek_apart(const ek_ctx *c, const ek_variant *v, uint64_t n, uint64_t k);
+#endif
 uint64_t ek_div_u64(uint64_t n, uint32_t d); /* n / d; d is not 0 */
 static inline uint32_t ek_up(uint32_t x, uint32_t to) { return (x + to - 1) / to * to; }
 static inline uint32_t ek_min_u32(uint32_t a, uint32_t b) { return a < b ? a : b; }

@@ -17,7 +17,7 @@ static const ek_header *header_of(const void *pkg, size_t len, ek_status *e)
         *e = EK_ERR_TRUNCATED;
     else if (h->major != EK_VERSION_MAJOR)
         *e = EK_ERR_VERSION;
-    else if (h->required & ~(uint32_t)EK_FEATURES)
+    else if (h->required & ~((uint32_t)EK_FEATURES | (EK_UNPACK ? EK_FEATURE_UNPACKED : 0)))
         *e = EK_ERR_FEATURE;
     else if (h->file_bytes > len)
         *e = EK_ERR_TRUNCATED;
@@ -48,6 +48,9 @@ static size_t ops_of(const ek_header *h)
     return 0;
 }
 
+/* bytes that its constants unpack to */
+static size_t unpacked_of(const ek_header *h) { return h->required & EK_FEATURE_UNPACKED ? (size_t)h->mem[EK_MEM_SESSION] * EK_UNIT : 0; }
+
 ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t bytes[EK_MEM_KINDS])
 {
     ek_status e;
@@ -58,7 +61,7 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
         return EK_ERR_ARGUMENT;
     for (int i = 0; i < EK_MEM_KINDS; i++)
         bytes[i] = (size_t)h->mem[i] * EK_UNIT;
-    bytes[EK_MEM_SESSION] = EK_SESSION_BYTES(ops_of(h));
+    bytes[EK_MEM_SESSION] = EK_SESSION_BYTES(ops_of(h)) + (EK_UNPACK ? unpacked_of(h) : 0);
     uint64_t scratch = (uint64_t)bytes[EK_MEM_SCRATCH] * (threads > 1 ? threads : !(h->required & EK_FEATURE_PLACED_SCRATCH));
     bytes[EK_MEM_SCRATCH] = (size_t)scratch;
     return scratch > 0x7fffffffu ? EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH) : EK_OK; /* would wrap in 32 bits */
@@ -106,6 +109,9 @@ static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
     case EK_SECT_OPS_: return table_of(&p->ops, s, base, offsetof(ek_op_rec, name));
     case EK_SECT_ENTR: return table_of(&p->entries, s, base, sizeof(ek_entry_rec));
     case EK_SECT_GOLD: return table_of(&p->goldens, s, base, sizeof(ek_golden_rec));
+#if EK_UNPACK
+    case EK_SECT_UNPK: p->few = base; p->few_bytes = s->bytes; return 1;
+#endif
     case EK_SECT_META: return 1;
     default: return 1; /* ignorable: ek_package_read has looked */
     }
@@ -114,7 +120,11 @@ static int take_section(ek_package *p, const ek_section *s, const uint8_t *base)
 static int known(uint32_t kind)
 {
     static const uint32_t kinds[] = { EK_SECT_STRS, EK_SECT_TENS, EK_SECT_WORD, EK_SECT_NAME, EK_SECT_VARI, EK_SECT_REFS, EK_SECT_ATTR, EK_SECT_OPS_,
-                                      EK_SECT_ENTR, EK_SECT_DATA, EK_SECT_STAT, EK_SECT_GOLD, EK_SECT_GDAT, EK_SECT_META };
+                                      EK_SECT_ENTR, EK_SECT_DATA, EK_SECT_STAT, EK_SECT_GOLD, EK_SECT_GDAT, EK_SECT_META,
+#if EK_UNPACK
+                                      EK_SECT_UNPK,
+#endif
+    };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (kinds[i] == kind)
             return 1;
@@ -141,6 +151,10 @@ ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
             return EK_STATUS(EK_ERR_FEATURE, EK_AT_SECTION, i);
         if (!take_section(p, &s[i], (const uint8_t *)pkg + at))
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+#if EK_UNPACK
+        if (s[i].kind == EK_SECT_UNPK)
+            p->few_section = i;
+#endif
     }
     if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->refs.base)
         return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, h->sections);
@@ -155,7 +169,12 @@ uint32_t ek_dtype_bytes(uint32_t dtype)
 
 uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v)
 {
-    return p->variants.stride < sizeof *v ? EK_ENC_PLAIN : v->encoding;
+    uint32_t encoding = p->variants.stride < sizeof *v ? EK_ENC_PLAIN : v->encoding;
+#if EK_UNPACK
+    if (ek_unpacked(p, v))
+        return EK_ENC_PLAIN;
+#endif
+    return encoding;
 }
 
 /* what one block of sparse weights stores lies in the file; *at: its bytes, moved past it */
@@ -186,7 +205,7 @@ static int encoding_ok(const ek_package *p, const ek_variant *v, const ek_tensor
 {
     uint32_t encoding = ek_variant_encoding(p, v), kind = encoding & 0xff, slots = encoding >> 8, size = (uint32_t)v->nr * v->kr;
     const uint32_t *dims = p->word + t->words;
-    if (encoding == EK_ENC_PLAIN || encoding == EK_ENC_PAIRS)
+    if (encoding == EK_ENC_PLAIN || encoding == EK_ENC_PAIRS || (EK_UNPACK && kind == EK_ENC_APART)) /* its op looks at its heads */
         return 1;
     if (kind == EK_ENC_GROUPS)
         return v->dtype == EK_I8 || v->dtype == EK_I4 || v->dtype == EK_I2;
@@ -229,7 +248,9 @@ const char *ek_op_name(const ek_package *p, uint32_t op)
 static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 {
     uint64_t n = 1;
-    if (t->rank > EK_MAX_RANK || t->dtype > EK_PACKED || t->place & ~(EK_KIND_MASK | EK_TENSOR_QUANTIZED)
+    uint32_t unpacked = EK_UNPACK ? t->place & EK_TENSOR_UNPACKED : 0; /* constants that are not packed alone */
+    if (t->rank > EK_MAX_RANK || t->dtype > EK_PACKED || (t->place & ~(EK_KIND_MASK | EK_TENSOR_QUANTIZED)) != unpacked
+        || (unpacked && (t->dtype == EK_PACKED || ek_kind(t) != EK_KIND_CONST))
         || (uint64_t)t->words + t->rank + (t->place & EK_TENSOR_QUANTIZED ? 2u : 0u) > p->words)
         return 0;
     for (uint32_t i = 0; i < t->rank; i++) {
@@ -251,7 +272,11 @@ static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
     uint64_t end = (uint64_t)t->offset * EK_UNIT + n * size;
     uint32_t kind = ek_kind(t);
     switch (kind) {
+#if EK_UNPACK
+    case EK_KIND_CONST: return end <= (unpacked ? p->unpacked_bytes : p->data_bytes);
+#else
     case EK_KIND_CONST: return end <= p->data_bytes;
+#endif
     case EK_KIND_STATE: return end <= p->stat_bytes && end <= (uint64_t)p->header->mem[EK_MEM_STATE] * EK_UNIT;
     case EK_KIND_MAIN:
     case EK_KIND_FAST: return end <= (uint64_t)p->header->mem[kind] * EK_UNIT;
@@ -261,7 +286,12 @@ static int tensor_ok(const ek_package *p, const ek_tensor_rec *t)
 
 static int variant_in_file(const ek_package *p, const ek_variant *v)
 {
-    return (uint64_t)v->offset * EK_UNIT + v->bytes <= p->data_bytes && v->nr && v->kr;
+    uint64_t bytes = p->data_bytes;
+#if EK_UNPACK
+    if (ek_unpacked(p, v))
+        bytes = p->unpacked_bytes;
+#endif
+    return (uint64_t)v->offset * EK_UNIT + v->bytes <= bytes && v->nr && v->kr;
 }
 
 static int refs_ok(const ek_package *p, uint32_t first, uint32_t n, int absent_ok)

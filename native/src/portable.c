@@ -34,7 +34,7 @@ static int32_t row_sum(const int8_t *a, uint32_t k, int32_t xoff)
 
 static size_t block_bytes_s8(const ek_gemm *g)
 {
-    return (size_t)g->nr * 8 + (size_t)((g->k + g->kr - 1) / g->kr) * g->kr * g->nr;
+    return (ek_heads(g) ? 0 : (size_t)g->nr * 8) + (size_t)((g->k + g->kr - 1) / g->kr) * g->kr * g->nr;
 }
 
 void ek_gemm_s8_portable(const ek_gemm *g)
@@ -45,9 +45,10 @@ void ek_gemm_s8_portable(const ek_gemm *g)
         int32_t adj = EK_W_ZERO && g->w_zero ? -g->w_zero * row_sum(a, g->k, g->xoff) : 0;
         const uint8_t *blk = g->w;
         for (uint32_t n0 = 0; n0 < g->n; n0 += g->nr, blk += block_bytes_s8(g)) {
-            const int32_t *bias = (const int32_t *)(const void *)blk;
-            const float *scale = (const float *)(const void *)(blk + g->nr * 4u);
-            const int8_t *w = (const int8_t *)(blk + g->nr * 8u);
+            const uint8_t *head = ek_heads(g) ? ek_heads(g) + (size_t)n0 * 8 : blk;
+            const int32_t *bias = (const int32_t *)(const void *)head;
+            const float *scale = (const float *)(const void *)(head + g->nr * 4u);
+            const int8_t *w = (const int8_t *)(ek_heads(g) ? blk : blk + g->nr * 8u);
             for (uint32_t j = 0; j < g->nr && n0 + j < g->n; j++) {
                 uint32_t acc = (uint32_t)dot_s8(g, a, w, j, g->xoff);
                 acc += (uint32_t)bias[j] + (uint32_t)adj;

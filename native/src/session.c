@@ -48,6 +48,10 @@ static uint8_t *tensor_data(const ek_session *s, const ek_tensor_rec *t)
 {
     if (t->dtype == EK_PACKED)
         return 0;
+#if EK_UNPACK
+    if (t->place & EK_TENSOR_UNPACKED)
+        return (uint8_t *)(uintptr_t)(s->p.unpacked + (size_t)t->offset * EK_UNIT);
+#endif
     if (ek_kind(t) == EK_KIND_CONST) /* never written: outputs cannot be constants, see op_ok */
         return (uint8_t *)(uintptr_t)(s->p.data + (size_t)t->offset * EK_UNIT);
     return (uint8_t *)s->cfg.mem[ek_kind(t)] + (size_t)t->offset * EK_UNIT;
@@ -108,8 +112,27 @@ const uint8_t *ek_packed(const ek_ctx *c, uint32_t i, uint32_t encoding, unsigne
         if (!*v && (encoding == EK_ENC_PLAIN || encoding == EK_ENC_ANY)) /* portable C reads every layout */
             *v = w;
     }
+#if EK_UNPACK
+    if (*v && ek_unpacked(p, *v))
+        return p->unpacked + (size_t)(*v)->offset * EK_UNIT;
+#endif
     return *v ? p->data + (size_t)(*v)->offset * EK_UNIT : 0;
 }
+
+#if EK_UNPACK
+const uint8_t *ek_apart(const ek_ctx *c, const ek_variant *v, uint64_t n, uint64_t k)
+{
+    const ek_package *p = &c->s->p;
+    uint32_t bits = v->dtype == EK_I8 ? 8 : v->dtype == EK_I4 ? 4 : v->dtype == EK_I2 ? 2 : 0, place = ek_encoding(c, v) >> 8;
+    if (!bits || !n || !k || n > 0xffffffu || k > 0xffffffu || !v->nr || v->nr > 64 || v->nr % 4 || !v->kr || v->kr > 64 || v->xoff)
+        return 0;
+    uint64_t blocks = ((uint32_t)n + v->nr - 1) / v->nr, deep = ek_up((uint32_t)k, v->kr);
+    if (blocks * (v->nr * deep * bits / 8) > v->bytes || v->nr * deep * bits % 8
+        || (uint64_t)place * EK_UNIT + blocks * v->nr * 8 > p->unpacked_bytes)
+        return 0;
+    return p->unpacked + (size_t)place * EK_UNIT;
+}
+#endif
 
 void ek_for(const ek_ctx *c, ek_tile_fn fn, void *arg, uint32_t tiles)
 {
@@ -213,6 +236,15 @@ ek_status ek_open(ek_session **out, const ek_config *cfg)
             ek_overlays[i].apply(&s->k);
     if ((e = ek_package_read(&s->p, cfg->package, cfg->package_len)) != EK_OK)
         return ek_fail(s, e);
+#if EK_UNPACK
+    if (s->p.header->required & EK_FEATURE_UNPACKED) { /* behind the session and its ops */
+        s->p.unpacked_bytes = (uint64_t)s->p.header->mem[EK_MEM_SESSION] * EK_UNIT;
+        uint8_t *to = (uint8_t *)s + (need[EK_MEM_SESSION] - (size_t)s->p.unpacked_bytes);
+        s->p.unpacked = to;
+        if (!ek_unpack(s->p.few, s->p.few_bytes, to, s->p.unpacked_bytes))
+            return ek_fail(s, EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, s->p.few_section));
+    }
+#endif
     if ((e = ek_package_check(&s->p)) != EK_OK)
         return ek_fail(s, e);
     if ((e = check_ops(s)) != EK_OK)

@@ -13,6 +13,11 @@ typedef struct ek_package {
     uint64_t data_bytes, stat_bytes, gdat_bytes;
     const uint32_t *word, *name;
     const uint8_t *attr, *data, *stat, *gdat;
+#if EK_UNPACK
+    const uint8_t *few, *unpacked; /* section UNPK; what it unpacks to, in the session's memory */
+    uint64_t few_bytes, unpacked_bytes;
+    uint32_t few_section;
+#endif
     ek_table tensors, variants, refs, ops, entries, goldens;
 } ek_package;
 
@@ -58,10 +63,19 @@ static inline uint32_t ek_operand(const ek_package *p, uint32_t i)
     uint32_t r = *(const uint16_t *)at;
     return r == 0xffffu ? EK_NONE : r;
 }
+#if EK_UNPACK
+/* Unpacks constants to `to`, which has `room` bytes.  0: the segments do not fill it, or one is none. */
+int ek_unpack(const uint8_t *segments, uint64_t bytes, uint8_t *to, uint64_t room);
+/* whether a variant lies in what was unpacked, not in DATA */
+static inline int ek_unpacked(const ek_package *p, const ek_variant *v)
+{
+    return p->variants.stride >= sizeof *v && v->encoding == EK_ENC_UNPACKED;
+}
+#endif
 /* elements, bytes of a tensor that is not packed */
 uint32_t ek_tensor_count(const ek_package *p, const ek_tensor_rec *t);
 uint32_t ek_tensor_bytes(const ek_package *p, const ek_tensor_rec *t);
-uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v);
+uint32_t ek_variant_encoding(const ek_package *p, const ek_variant *v); /* EK_ENC_PLAIN of EK_ENC_UNPACKED too */
 /* names: "" in packages without them */
 const char *ek_tensor_name(const ek_package *p, uint32_t tensor);
 const char *ek_op_name(const ek_package *p, uint32_t op);

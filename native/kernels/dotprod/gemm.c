@@ -32,10 +32,11 @@ EK_INLINE EK_DOT void step2(int32x4_t acc[][2], const int8_t **p, const int8_t *
 }
 
 /* 8 outputs of the next 4 * nq rows; returns what follows them */
-EK_INLINE EK_DOT const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn, const unsigned nq)
+EK_INLINE EK_DOT const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, const uint8_t *weights, uint32_t k,
+                                     const int dyn, const unsigned nq)
 {
     const size_t group = 4 * (size_t)((k + 15) & ~15u);
-    const int8_t *p[3], *w = (const int8_t *)head + 64;
+    const int8_t *p[3], *w = (const int8_t *)weights;
     int32x4_t acc[12][2];
     EK_UNROLL for (unsigned q = 0; q < nq; q++) {
         p[q] = (const int8_t *)panel + q * group;
@@ -65,11 +66,11 @@ EK_INLINE EK_DOT void block(EK_BLOCK_ARGS, const int dyn)
     ek_ends e = *given;
     const uint32_t k = g->k;
     for (; m >= MOST; m -= MOST)
-        panel = tile(&e, panel, head, k, dyn, MOST / 4);
+        panel = tile(&e, panel, head, weights, k, dyn, MOST / 4);
     for (; m >= 8; m -= 8)
-        panel = tile(&e, panel, head, k, dyn, 2);
+        panel = tile(&e, panel, head, weights, k, dyn, 2);
     if (m)
-        tile(&e, panel, head, k, dyn, 1);
+        tile(&e, panel, head, weights, k, dyn, 1);
 }
 
 /* 16 inputs of a row, four deep, by 8 outputs */
@@ -91,14 +92,13 @@ EK_INLINE EK_DOT void row_chunk4(int32x4_t acc[1][2], int8x16_t x, const int8_t 
 }
 
 /* nb blocks of outputs of one row */
-EK_INLINE EK_DOT void row_tile4(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
-                                const unsigned nb)
+EK_INLINE EK_DOT void row_tile4(ek_ends *e, const ek_cursor *c, const uint8_t *row, const ek_blocks *o, const int dyn, const unsigned nb)
 {
     const int8_t *w[4];
     int32x4_t acc[4][1][2];
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        ek_start(head + b * size, dyn, acc[b][0]);
-        w[b] = (const int8_t *)head + b * size + 64;
+        ek_start(o->head + b * o->next_head, dyn, acc[b][0]);
+        w[b] = (const int8_t *)o->w + b * o->next_w;
         EK_KEEP(w[b]);
     }
     for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
@@ -120,21 +120,20 @@ EK_INLINE EK_DOT void row_tile4(ek_ends *e, const ek_cursor *c, const uint8_t *r
         }
     }
     EK_UNROLL for (unsigned b = 0; b < nb; b++)
-        ek_finish_row(e, head + b * size, acc[b], dyn);
+        ek_finish_row(e, o->head + b * o->next_head, acc[b], dyn);
 }
 
 /* the same of blocks 8 inputs deep; acc[block][pair of outputs]: two partial sums each */
-EK_INLINE EK_DOT void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *row, const uint8_t *head, size_t size, const int dyn,
-                                const unsigned nb)
+EK_INLINE EK_DOT void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *row, const ek_blocks *o, const int dyn, const unsigned nb)
 {
     const int32x4_t none = vdupq_n_s32(0);
     const int8_t *w[4];
     int32x4_t acc[4][4], bias[2];
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
-        ek_start(head + b * size, dyn, bias);
+        ek_start(o->head + b * o->next_head, dyn, bias);
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[b][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
-        w[b] = (const int8_t *)head + b * size + 64;
+        w[b] = (const int8_t *)o->w + b * o->next_w;
         EK_KEEP(w[b]);
     }
     for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
@@ -153,23 +152,23 @@ EK_INLINE EK_DOT void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *r
     }
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
         int32x4_t sums[1][2] = { { vpaddq_s32(acc[b][0], acc[b][1]), vpaddq_s32(acc[b][2], acc[b][3]) } };
-        ek_finish_row(e, head + b * size, sums, dyn);
+        ek_finish_row(e, o->head + b * o->next_head, sums, dyn);
     }
 }
 
 EK_INLINE EK_DOT void row(EK_ROW_ARGS, const int dyn, const uint32_t kr)
 {
     ek_ends e = *given;
-    const size_t size = ek_block_s8(8, kr, g->k);
-    const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
-    for (; (size_t)(end - w) >= 4 * size; w += 4 * size)
-        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, w, size, dyn, 4);
-    for (; w < end; w += size)
-        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, w, size, dyn, 1);
+    ek_blocks o = ek_blocks_of(g, ek_block_s8(8, kr, g->k));
+    uint32_t blocks = (g->n + 7) / 8;
+    for (; blocks >= 4; blocks -= 4, o.head += 4 * o.next_head, o.w += 4 * o.next_w)
+        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, &o, dyn, 4);
+    for (; blocks; blocks--, o.head += o.next_head, o.w += o.next_w)
+        (kr == 4 ? row_tile4 : row_tile8)(&e, c, a, &o, dyn, 1);
 }
 
-static EK_DOT void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
-static EK_DOT void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
+static EK_DOT void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 0); }
+static EK_DOT void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 1); }
 static EK_DOT void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 4); }
 static EK_DOT void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1, 4); }
 EK_DOT void ek_row8_s8_dotprod(EK_ROW_ARGS) { row(g, given, c, a, 0, 8); }
@@ -201,6 +200,7 @@ void ek_kernels_dotprod(ek_kernels *k)
     k->s8_xoff = 0;
     k->windows |= 1;
     k->odd_k = EK_ODD_K;
+    k->apart = 1;
     ek_dw_dotprod(k);
 }
 #else

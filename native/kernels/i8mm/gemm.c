@@ -76,11 +76,11 @@ EK_INLINE void finish(ek_ends *e, const uint8_t *head, int32x4_t acc[][4], const
 }
 
 /* 8 outputs of the rows of a panel */
-EK_INLINE EK_I8MM const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn,
-                                      const unsigned pairs)
+EK_INLINE EK_I8MM const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, const uint8_t *weights, uint32_t k,
+                                      const int dyn, const unsigned pairs)
 {
     const size_t group = 2 * (size_t)((k + 15) & ~15u);
-    const int8_t *p[4], *w = (const int8_t *)head + 64;
+    const int8_t *p[4], *w = (const int8_t *)weights;
     int32x4_t acc[4][4], bias[2], sums[8][2];
     ek_start(head, dyn, bias);
     EK_UNROLL for (unsigned r = 0; r < pairs; r++) {
@@ -122,13 +122,13 @@ EK_INLINE EK_I8MM void block(EK_BLOCK_ARGS, const int dyn)
     ek_ends e = *given;
     const uint32_t k = g->k;
     for (; m >= MOST; m -= MOST)
-        panel = tile(&e, panel, head, k, dyn, MOST / 2);
+        panel = tile(&e, panel, head, weights, k, dyn, MOST / 2);
     if (m)
-        tile(&e, panel, head, k, dyn, 2);
+        tile(&e, panel, head, weights, k, dyn, 2);
 }
 
-static EK_I8MM void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
-static EK_I8MM void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
+static EK_I8MM void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 0); }
+static EK_I8MM void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 1); }
 
 static void gemm_s8(const ek_gemm *g)
 {
@@ -156,6 +156,7 @@ void ek_kernels_i8mm(ek_kernels *k)
     k->s8_xoff = 0;
     k->windows |= 1;
     k->odd_k = EK_ODD_K;
+    k->apart = 1;
 }
 #else
 typedef int ek_no_i8mm; /* a translation unit must not be empty */

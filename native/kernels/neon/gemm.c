@@ -64,9 +64,10 @@ EK_INLINE void step2(int32x4_t acc[4][4], const int8_t **p, const int8_t **w)
 }
 
 /* 8 outputs of the 4 rows of a panel; acc[row][pair of outputs]: two partial sums each */
-EK_INLINE void tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, uint32_t k, const int dyn, const int pairs)
+EK_INLINE void tile(ek_ends *e, const uint8_t *panel, const uint8_t *head, const uint8_t *weights, uint32_t k, const int dyn,
+                    const int pairs)
 {
-    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)head + 64;
+    const int8_t *p = (const int8_t *)panel, *w = (const int8_t *)weights;
     const int32x4_t none = vdupq_n_s32(0);
     int32x4_t acc[4][4], bias[2], sums[4][2];
     ek_start(head, dyn, bias);
@@ -94,17 +95,17 @@ EK_INLINE void block(EK_BLOCK_ARGS, const int dyn)
     ek_ends e = *given;
     const uint32_t k = g->k;
     const size_t kp = (k + 15) & ~15u;
-    const int pairs = small((const int8_t *)head + 64, ek_block_s8(8, 4, k) - 64);
+    const int pairs = small((const int8_t *)weights, ek_block_s8(8, 4, k) - 64);
     for (uint32_t i = 0; pairs && i < m; i += 4)
-        tile(&e, panel + i * kp, head, k, dyn, 1);
+        tile(&e, panel + i * kp, head, weights, k, dyn, 1);
     for (uint32_t i = 0; !pairs && i < m; i += 4)
-        tile(&e, panel + i * kp, head, k, dyn, 0);
+        tile(&e, panel + i * kp, head, weights, k, dyn, 0);
 }
 
 /* 8 outputs of one row */
-EK_INLINE void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const int dyn)
+EK_INLINE void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const uint8_t *weights, const int dyn)
 {
-    const int8_t *w = (const int8_t *)head + 64;
+    const int8_t *w = (const int8_t *)weights;
     const int32x4_t none = vdupq_n_s32(0);
     int32x4_t acc[4], bias[2], sums[1][2];
     ek_start(head, dyn, bias);
@@ -125,9 +126,9 @@ EK_INLINE void row_tile(ek_ends *e, const ek_cursor *c, const uint8_t *a, const 
 }
 
 /* the same of blocks 8 inputs deep; acc[output]: four partial sums */
-EK_INLINE void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const int dyn)
+EK_INLINE void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *a, const uint8_t *head, const uint8_t *weights, const int dyn)
 {
-    const int8_t *w = (const int8_t *)head + 64;
+    const int8_t *w = (const int8_t *)weights;
     int32x4_t acc[8], sums[1][2];
     EK_UNROLL for (unsigned j = 0; j < 8; j++)
         acc[j] = vdupq_n_s32(0);
@@ -152,14 +153,13 @@ EK_INLINE void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *a, const
 EK_INLINE void row(EK_ROW_ARGS, const int dyn, const uint32_t kr)
 {
     ek_ends e = *given;
-    const size_t size = ek_block_s8(8, kr, g->k);
-    const uint8_t *w = g->w, *end = w + (g->n + 7) / 8 * size;
-    for (; w < end; w += size)
-        (kr == 4 ? row_tile : row_tile8)(&e, c, a, w, dyn);
+    ek_blocks o = ek_blocks_of(g, ek_block_s8(8, kr, g->k));
+    for (uint32_t i = (g->n + 7) / 8; i; i--, o.head += o.next_head, o.w += o.next_w)
+        (kr == 4 ? row_tile : row_tile8)(&e, c, a, o.head, o.w, dyn);
 }
 
-static void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 0); }
-static void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, m, 1); }
+static void block_s8(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 0); }
+static void block_dyn(EK_BLOCK_ARGS) { block(g, given, panel, head, weights, m, 1); }
 static void row_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 4); }
 static void row_dyn(EK_ROW_ARGS) { row(g, given, c, a, 1, 4); }
 static void row8_s8(EK_ROW_ARGS) { row(g, given, c, a, 0, 8); }
@@ -261,6 +261,7 @@ static void block_f32(EK_BLOCK_ARGS)
     ek_ends e = *given;
     const float *w = (const float *)(const void *)head;
     const uint32_t k = g->k;
+    (void)weights;
     for (; m >= F32_MOST; m -= F32_MOST)
         panel = tile_f32(&e, panel, w, k, F32_MOST / 4);
     for (; m >= 8; m -= 8)
@@ -342,6 +343,7 @@ void ek_kernels_neon(ek_kernels *k)
     k->tile_rows = 24;
     k->windows = 3;
     k->odd_k = EK_ODD_K;
+    k->apart = 1;
     ek_dw_neon(k);
     ek_elementwise_neon(k);
 }

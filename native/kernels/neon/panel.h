@@ -233,8 +233,21 @@ static inline int32_t ek_row_sum_neon(const ek_cursor *c, const uint8_t *row, ui
     return sum + vaddvq_s32(s);
 }
 
-/* one block of outputs of m rows (a multiple of 4), packed */
-#define EK_BLOCK_ARGS const ek_gemm *g, const ek_ends *given, const uint8_t *panel, const uint8_t *head, uint32_t m
+/* Blocks of int8 weights: where the first one's biases and scales lie, and its weights; bytes to those of the next. */
+typedef struct ek_blocks {
+    const uint8_t *head, *w;
+    size_t next_head, next_w;
+} ek_blocks;
+
+/* `block`: bytes of a block whose biases and scales lie before its weights */
+EK_INLINE ek_blocks ek_blocks_of(const ek_gemm *g, size_t block)
+{
+    const uint8_t *apart = ek_heads(g);
+    return (ek_blocks){ apart ? apart : g->w, apart ? g->w : g->w + 64, apart ? 64 : block, apart ? block - 64 : block };
+}
+
+/* one block of outputs of m rows (a multiple of 4), packed; `head`: of float weights, their whole block */
+#define EK_BLOCK_ARGS const ek_gemm *g, const ek_ends *given, const uint8_t *panel, const uint8_t *head, const uint8_t *weights, uint32_t m
 typedef void ek_block_fn(EK_BLOCK_ARGS);
 /* all outputs of one row */
 #define EK_ROW_ARGS const ek_gemm *g, const ek_ends *given, const ek_cursor *c, const uint8_t *a
@@ -292,10 +305,10 @@ EK_INLINE void ek_gemm_panels(const ek_gemm *g, size_t block, ek_block_fn *block
                 (of == 4 ? ek_pack_rgb4 : ek_pack_rgb2)(&c, panel, m);
             for (uint32_t r = 0; !rgb && r < m; r += of)
                 ek_pack_group(&c, panel + r * row_bytes, room, of, in);
-            const uint8_t *w = g->w;
-            for (uint32_t n = 0; n < g->n; n += 8, w += block, e.left -= 8) {
+            ek_blocks o = ek_blocks_of(g, block);
+            for (uint32_t n = 0; n < g->n; n += 8, o.head += o.next_head, o.w += o.next_w, e.left -= 8) {
                 e.y = y + (size_t)n * out;
-                blocks(g, &e, panel, w, m);
+                blocks(g, &e, panel, o.head, o.w, m);
             }
         }
         if (e.row_scale)
