@@ -73,8 +73,8 @@ def test_packages_with_packed_bits_require_a_feature_and_others_do_not() -> None
     def required(data: bytes) -> int:
         return int(struct.unpack_from("<I", data, 8)[0])
 
-    plain = pipeline.package_graph(quantized({}), Target())
-    small = pipeline.package_graph(quantized({CONV: 4}), Target())
+    plain = pipeline.package_graph(quantized({}), Target(("avx2",)))
+    small = pipeline.package_graph(quantized({CONV: 4}), Target(("avx2",)))
     assert required(plain) == 0 and required(small) == package.FEATURE_PACKED_BITS
     unknown = bytearray(small)
     struct.pack_into("<I", unknown, 8, required(small) | 1 << 9)
