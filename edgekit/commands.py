@@ -215,7 +215,13 @@ def inspect(args: argparse.Namespace) -> None:
     memory = ", ".join(f"{k} {v:,} B" for k, v in c.memory.items() if v)
     console.say(f"  memory: {memory} (session: unpacked constants alone; scratch per thread)")
     rows: list[tuple[object, ...]] = [
-        (s.kind, s.offset, s.bytes, "yes" if s.critical else "no", "ok" if s.intact else "WRONG")
+        (
+            s.kind,
+            "unpacked" if s.offset is None else s.offset,
+            s.bytes,
+            "yes" if s.critical else "no",
+            "ok" if s.intact else "WRONG",
+        )
         for s in c.sections
     ]
     console.table("sections", ("kind", ">offset", ">bytes", "critical", "checksum"), rows)

@@ -19,7 +19,8 @@ Array = npt.NDArray[Any]
 LEFT_OUT = 15  # bits of a float32 that a short scale does not have
 STEP = 121  # biased exponent of a scale whose biases count single units
 MOST_SHIFT = 30
-BLOCKS, POWERS = 1, 2  # kinds of segments, ek_segment in native/src/format.h
+BLOCKS, POWERS, TEXT = 1, 2, 3  # kinds of segments, ek_segment in native/src/format.h
+LEAST, WINDOW, TRIED = 3, 1 << 15, 64  # of a repeat: bytes, distance, and places that are looked at
 HEAD = "<BBBBBBHHHi"  # kind, nr, kr, bits, bias_bits, scale_bits, base, n, k, low
 SLACK = 8  # bytes behind the last segment: readers load 8 at a time
 ALIGN = 16
@@ -121,13 +122,108 @@ def _powers(first: int, ratio: int, n: int) -> npt.NDArray[np.int64]:
     return np.asarray(out, np.int64)
 
 
+def text(data: bytes) -> bytes:
+    """The segment that unpacks to bytes which repeat themselves: literals, and repeats of what came
+    before, so chosen that they take least."""
+    body = _tokens(data, _choices(data))
+    half = len(body) & 0xFFFF, len(body) >> 16
+    return struct.pack(HEAD, TEXT, 0, 0, 0, 0, 0, 0, *half, len(data)) + body
+
+
+def _repeats(data: bytes) -> list[list[tuple[int, int]]]:
+    """Of each place the longest (length, distance), near where one byte tells it and far."""
+    seen: dict[bytes, list[int]] = {}
+    out: list[list[tuple[int, int]]] = []
+    for i in range(len(data)):
+        best: dict[bool, tuple[int, int]] = {}
+        places = seen.setdefault(data[i : i + LEAST], [])
+        for j in reversed(places[-TRIED:]):
+            n = 0
+            while i + n < len(data) and data[j + n] == data[i + n]:
+                n += 1
+            near = i - j < 128
+            if n >= LEAST and i - j < WINDOW and n > best.get(near, (0, 0))[0]:
+                best[near] = n, i - j
+        places.append(i)
+        out.append(list(best.values()))
+    return out
+
+
+def _choices(data: bytes) -> list[tuple[int, int] | None]:
+    """Of each place the repeat to take there, None: a literal."""
+    cost, choice = [0] * (len(data) + 1), [None] * len(data)  # type: list[int], list[Any]
+    for i, found in reversed(list(enumerate(_repeats(data)))):
+        cost[i] = cost[i + 1] + 1
+        for most, distance in found:
+            for n in {most, *range(LEAST, min(most, 18) + 1)}:
+                long = 0 if n < LEAST + 15 else 1 + (n - LEAST - 15) // 255
+                price = cost[i + n] + 2 + (distance >= 128) + long
+                if price < cost[i]:
+                    cost[i], choice[i] = price, (n, distance)
+    return choice
+
+
+def _tokens(data: bytes, choice: list[tuple[int, int] | None]) -> bytes:
+    out, i = bytearray(), 0
+
+    def rest(n: int) -> bytes:
+        return b"" if n < 15 else b"\xff" * ((n - 15) // 255) + bytes([(n - 15) % 255])
+
+    while i < len(data):
+        end = next((j for j in range(i, len(data)) if choice[j]), len(data))
+        n, distance = (choice[end] if end < len(data) else None) or (LEAST, 0)
+        out.append(min(end - i, 15) << 4 | min(n - LEAST, 15))
+        out += rest(end - i) + data[i:end]
+        if end == len(data):
+            break
+        far = distance >= 128
+        out += bytes([128 | distance & 127, distance >> 7]) if far else bytes([distance])
+        out += rest(n - LEAST)
+        i = end + n
+    return bytes(out)
+
+
+def _read(body: bytes, size: int) -> bytes:
+    """What tokens unpack to; ValueError where that is not `size` bytes."""
+    out, at = bytearray(), 0
+
+    def length(n: int) -> int:
+        nonlocal at
+        more = 255 if n == 15 else 0
+        while more == 255:
+            more, at = body[at], at + 1
+            n += more
+        return n
+
+    try:
+        while len(out) < size:
+            token, at = body[at], at + 1
+            n = length(token >> 4)
+            out += body[at : at + n]
+            at += n
+            if len(out) == size:
+                break
+            distance, at = body[at], at + 1
+            if distance & 128:
+                distance, at = distance & 127 | body[at] << 7, at + 1
+            for _ in range(length(token & 15) + LEAST):
+                out.append(out[-distance])
+    except IndexError:
+        raise ValueError("a text of section UNPK ends too soon") from None
+    if len(out) != size or at != len(body):
+        raise ValueError("a text of section UNPK has another length")
+    return bytes(out)
+
+
 def sizes(stream: bytes, at: int) -> tuple[int, int]:
     """Bytes of the segment there, and of what it unpacks to, a multiple of ALIGN.
 
     ValueError where it is none.
     """
-    kind, nr, kr, bits, bias, scale, _, n, k, _ = struct.unpack_from(HEAD, stream, at)
+    kind, nr, kr, bits, bias, scale, _, n, k, low = struct.unpack_from(HEAD, stream, at)
     size = struct.calcsize(HEAD)
+    if kind == TEXT:
+        return size + (n | k << 16), -(-low // ALIGN) * ALIGN
     if kind == POWERS:
         return size + 8, -(-4 * n // ALIGN) * ALIGN
     if kind != BLOCKS or not nr or not kr or bits not in (0, 4, 8):
@@ -137,14 +233,14 @@ def sizes(stream: bytes, at: int) -> tuple[int, int]:
     return size + -(-n * (bias + scale) // 8) + -(-n * deep * bits // 8), -(-out // ALIGN) * ALIGN
 
 
-def unpack(stream: bytes, room: int) -> dict[int, tuple[bytes, bytes]]:
-    """Offset in the unpacked bytes -> (segment, what it unpacks to), `room` bytes of them in all.
+def unpack(stream: bytes) -> dict[int, tuple[bytes, bytes]]:
+    """Offset in the unpacked bytes -> (segment, what it unpacks to).
 
     ValueError where they do not add up.
     """
     out: dict[int, tuple[bytes, bytes]] = {}
     at = place = 0
-    while place < room:
+    while at + SLACK < len(stream):
         size, grown = sizes(stream, at)
         segment = stream[at : at + size]
         if len(segment) < size or not grown:
@@ -152,14 +248,14 @@ def unpack(stream: bytes, room: int) -> dict[int, tuple[bytes, bytes]]:
         made = _unpacked(segment)
         out[place] = segment, made + bytes(grown - len(made))
         at, place = at + size, place + grown
-    if place != room or at + SLACK > len(stream):
-        raise ValueError("section UNPK does not fill its memory")
     return out
 
 
 def _unpacked(segment: bytes) -> bytes:
     kind, nr, kr, bits, bias_bits, scale_bits, base, n, k, low = struct.unpack_from(HEAD, segment)
     body = segment[struct.calcsize(HEAD) :]
+    if kind == TEXT:
+        return _read(body, low)
     if kind == POWERS:
         (ratio,) = struct.unpack("<Q", body)
         return _powers(low, ratio, n).astype("<u4").tobytes()

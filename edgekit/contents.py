@@ -27,10 +27,11 @@ _STRUCT = {"u8": "B", "i8": "b", "u16": "H", "i16": "h", "u32": "I", "i32": "i",
 
 @dataclass(frozen=True)
 class Section:
-    """One section: four-letter kind, offset and length in bytes, whether its CRC is right."""
+    """One section: four-letter kind, offset (None: packed in UNPK) and length in bytes, whether its
+    CRC is right."""
 
     kind: str
-    offset: int
+    offset: int | None
     bytes: int
     critical: bool
     intact: bool
@@ -82,7 +83,7 @@ def read(data: bytes, where: str = "package") -> Contents:
 
 
 def _read(data: bytes) -> Contents:
-    parts = package.sections(data)
+    parts, stored = package.sections(data), package.stored(data)
     _, major, minor, _, _, size, count, _, *mem = struct.unpack_from("<IHHIIQII5I", data)
     rollback, model_id = struct.unpack_from("<Q32s", data, 56)
     found = []
@@ -90,14 +91,14 @@ def _read(data: bytes) -> Contents:
         kind, flags, at, _, length, crc, _ = struct.unpack_from(
             "<4sIIIQII", data, package.HEADER + package.RECORD * i
         )
-        begin = at * package.UNIT
-        intact = zlib.crc32(data[begin : begin + length]) == crc
-        found.append(
-            Section(kind.decode("ascii", "replace"), begin, length, bool(flags & 1), intact)
-        )
+        name = kind.decode("ascii", "replace")
+        part, begin = stored[name], at * package.UNIT
+        intact = zlib.crc32(parts[name] if part is None else part) == crc
+        place = None if part is None else begin
+        found.append(Section(name, place, length, bool(flags & 1), intact))
     placed = bool(package.required(data) & package.FEATURE_PLACED_SCRATCH)
     sizes = {k: m * package.UNIT for k, m in zip(MEMORIES, mem, strict=True)}
-    tables = _Tables(parts, package.strides(data), placed, sizes)
+    tables = _Tables(parts, package.strides(data), placed)
     meta = json.loads(parts.get("META", b"{}"))
     return Contents(
         version=f"{major}.{minor}",
@@ -115,16 +116,10 @@ def _read(data: bytes) -> Contents:
 class _Tables:
     """The record tables of a package and how they refer to each other."""
 
-    def __init__(
-        self,
-        parts: dict[str, bytes],
-        strides: dict[str, int],
-        placed: bool,
-        memory: dict[str, int],
-    ) -> None:
+    def __init__(self, parts: dict[str, bytes], strides: dict[str, int], placed: bool) -> None:
         self.parts, self.strides, self.placed = parts, strides, placed
         few = parts.get("UNPK")
-        self.unpacked = compact.unpack(few, memory["session"]) if few else {}
+        self.unpacked = compact.unpack(few) if few else {}
         self.defs = {(d.code, d.version): d for d in ops.table().values()}
 
     def count(self, kind: str) -> int:

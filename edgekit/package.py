@@ -32,6 +32,9 @@ DTYPES = {"f32": 0, "i8": 1, "u8": 2, "i16": 3, "i32": 4, "i64": 5, "bool": 6, "
 DTYPES["packed"] = 11
 KIND_CONST, KIND_MAIN, KIND_STATE = 0, 1, 3
 QUANTIZED, UNPACKED = 16, 32  # bits of a tensor's place
+SECTION_CRITICAL, SECTION_UNPACKED = 1, 2  # bits of a section's flags
+# what may be stored as one text of UNPK
+TABLES = ("TENS", "WORD", "NAME", "VARI", "REFS", "ATTR", "OPS ", "ENTR", "STRS")
 CRITICAL = {
     "STRS",
     "TENS",
@@ -335,11 +338,24 @@ def _assemble(
     required: int = 0,
     strides: dict[str, int] | None = None,
     align: int = WIDE,
+    tables: bool = True,
 ) -> bytes:
+    """The bytes of a package; with constants to unpack its tables are stored with them, as text,
+    unless ``tables`` is False."""
     strides = STRIDES if strides is None else strides
     start = HEADER + RECORD * len(sections)
     table, body = bytearray(), bytearray()
+    places: dict[str, int] = {}
+    if tables and required & FEATURE_UNPACKED:
+        sections, mem, places = _with_text(sections, mem)
     for kind, data in sections:
+        if kind in places:
+            flags = int(kind in CRITICAL) | SECTION_UNPACKED
+            what = (kind.encode(), flags, places[kind] // UNIT)
+            table += struct.pack(
+                "<4sIIIQII", *what, strides.get(kind, 0), len(data), zlib.crc32(data), 0
+            )
+            continue
         to = align if kind == "DATA" else UNIT
         body += b"\0" * (-(start + len(body)) % to)
         what = (kind.encode(), int(kind in CRITICAL), (start + len(body)) // UNIT)
@@ -369,6 +385,22 @@ def _assemble(
     return header(crc) + bytes(table) + bytes(body)
 
 
+def _with_text(
+    sections: list[tuple[str, bytes]], mem: list[int]
+) -> tuple[list[tuple[str, bytes]], list[int], dict[str, int]]:
+    """(sections, memories, places of the tables in what is unpacked) with the tables in UNPK."""
+    text, places = bytearray(), {}
+    for kind, data in sections:
+        if kind in TABLES:
+            text += b"\0" * (-len(text) % UNIT)
+            places[kind] = mem[0] + len(text)
+            text += data
+    segment, slack = compact.text(bytes(text)), bytes(compact.SLACK)
+    parts = dict(sections)
+    parts["UNPK"] = parts["UNPK"][: -len(slack)] + segment + slack
+    return list(parts.items()), [mem[0] + compact.sizes(segment, 0)[1], *mem[1:]], places
+
+
 def required(data: bytes) -> int:
     """Feature bits that a reader of the package must know."""
     return int(struct.unpack_from("<I", data, 8)[0])
@@ -376,7 +408,7 @@ def required(data: bytes) -> int:
 
 def strides(data: bytes) -> dict[str, int]:
     """Name -> bytes of a record of every section, 0 where it is no table."""
-    return {kind: stride for kind, _, stride, _ in _table(data)}
+    return {kind: stride for kind, _, _, stride, _ in _table(data)}
 
 
 def reassemble(
@@ -384,40 +416,65 @@ def reassemble(
     parts: dict[str, bytes],
     changed: dict[str, int] | None = None,
     align: int = WIDE,
+    tables: bool = True,
 ) -> bytes:
     """A package with the header fields of ``data`` and other sections, checksums made again.
 
-    ``changed``: strides of sections whose records are others now.
+    ``changed``: strides of sections whose records are others now.  ``tables``: see `_assemble`.
     """
     mem = [m * UNIT for m in struct.unpack_from("<5I", data, 32)]
+    if "UNPK" in parts:
+        mem[0] = sum(len(made) for _, made in compact.unpack(parts["UNPK"]).values())
     rollback, model_id = struct.unpack_from("<Q32s", data, 56)
     widths = strides(data) | (changed or {})
-    return _assemble(list(parts.items()), mem, model_id, rollback, required(data), widths, align)
+    kinds, bits = list(parts.items()), required(data)
+    return _assemble(kinds, mem, model_id, rollback, bits, widths, align, tables)
 
 
 def sections(data: bytes) -> dict[str, bytes]:
-    """Name -> bytes of every section; PackageError where the header is not one."""
+    """Name -> bytes of every section, without the tables in UNPK, which are sections of their own;
+    PackageError where the header is not one."""
+    parts = stored(data)
+    out = {kind: part for kind, part in parts.items() if part is not None}
+    if len(out) == len(parts):
+        return out
+    try:
+        place, (segment, text) = list(compact.unpack(out.get("UNPK", b"")).items())[-1]
+    except (ValueError, IndexError, struct.error) as e:
+        raise PackageError(f"its tables cannot be unpacked ({e})", todo="copy it again") from None
+    out["UNPK"] = out["UNPK"][: -compact.SLACK - len(segment)] + bytes(compact.SLACK)
+    for kind, _, at, _, size in _table(data):
+        if parts[kind] is None:
+            out[kind] = text[at - place : at - place + size]
+            if at < place or len(out[kind]) < size:
+                raise PackageError("the package is truncated", todo="copy it again")
+    return {kind: out[kind] for kind in parts}
+
+
+def stored(data: bytes) -> dict[str, bytes | None]:
+    """Name -> bytes of every section as they lie in the file, None where they are in UNPK."""
     if len(data) < 128 or struct.unpack_from("<I", data)[0] != MAGIC:
         raise PackageError(
             "not an EdgeKit package", todo="give a .ekp file written by `edgekit build`"
         )
-    out: dict[str, bytes] = {}
-    for kind, at, _, size in _table(data):
-        if at + size > len(data):
+    out: dict[str, bytes | None] = {}
+    for kind, flags, at, _, size in _table(data):
+        unpacked = flags & SECTION_UNPACKED and required(data) & FEATURE_UNPACKED
+        if not unpacked and at + size > len(data):
             raise PackageError("the package is truncated", todo="copy it again")
-        out[kind] = data[at : at + size]
+        out[kind] = None if unpacked else data[at : at + size]
     return out
 
 
-def _table(data: bytes) -> Iterator[tuple[str, int, int, int]]:
-    """(kind, offset in bytes, stride, bytes) of every section."""
+def _table(data: bytes) -> Iterator[tuple[str, int, int, int, int]]:
+    """(kind, flags, offset in bytes, stride, bytes) of every section."""
     for i in range(struct.unpack_from("<I", data, 24)[0]):
         if HEADER + RECORD * (i + 1) > len(data):
             raise PackageError("the package is truncated", todo="copy it again")
-        kind, _, offset, stride, size, _, _ = struct.unpack_from(
+        kind, flags, offset, stride, size, _, _ = struct.unpack_from(
             "<4sIIIQII", data, HEADER + RECORD * i
         )
-        yield kind.decode("ascii", "replace"), offset * UNIT, stride, size
+        yield kind.decode("ascii", "replace"), flags, offset * UNIT, stride, size
 
 
 def golden_inputs(seed: int, specs: list[tuple[Tensor, tuple[float, float]]]) -> list[Array]:

@@ -58,14 +58,15 @@ def sign(data: bytes, secret: bytes, rollback: int | None = None) -> bytes:
 
 def message(data: bytes) -> bytes:
     """What is signed: header and section table with CRCs of header and SIGN as 0, and the SHA-512
-    of every other section."""
-    parts = package.sections(data)
+    of every other section that lies in the file."""
+    parts = package.stored(data)
     head = bytearray(data[: 128 + 32 * len(parts)])
     struct.pack_into("<I", head, 28, 0)
     for i, kind in enumerate(parts):
         if kind == "SIGN":
             struct.pack_into("<I", head, 128 + 32 * i + 24, 0)
-    digests = [hashlib.sha512(part).digest() for kind, part in parts.items() if kind != "SIGN"]
+    signed = (part for kind, part in parts.items() if kind != "SIGN" and part is not None)
+    digests = [hashlib.sha512(part).digest() for part in signed]
     return bytes(head) + b"".join(digests)
 
 

@@ -164,7 +164,7 @@ static size_t structure(const uint8_t *p, uint32_t *at, size_t *weights)
     for (size_t i = 0; i < sizeof *h + h->sections * sizeof *s; i++)
         at[n++] = (uint32_t)i;
     for (uint32_t k = 0; k < h->sections; k++)
-        if (s[k].kind != EK_SECT_DATA && s[k].kind != EK_SECT_META)
+        if (s[k].kind != EK_SECT_DATA && s[k].kind != EK_SECT_META && !(s[k].flags & EK_SECTION_UNPACKED))
             for (uint64_t i = 0; i < s[k].bytes; i++)
                 at[n++] = (uint32_t)(s[k].offset * (uint64_t)EK_UNIT + i);
     *weights = n;

@@ -6,13 +6,14 @@ import struct
 
 import numpy as np
 import pytest
-from edgekit_runtime import EdgeKitRuntimeError, Session
+from edgekit_runtime import EdgeKitRuntimeError, Session, verify
 from edgekit_runtime import memory as arena_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from package_cases import conv_net, repaired, table
 
 from edgekit import boards, compact, contents, evaluate, explain, package, pipeline, qmath
+from edgekit.embed.strip import strip
 from edgekit.layout import Layout, pack_dw, pack_gemm
 from edgekit.ops.short import shorten
 from edgekit.ops.softmax import table as exponentials
@@ -54,7 +55,7 @@ def test_what_is_stored_is_what_is_unpacked(
     segment = compact.blocks(bias, scale, *form, w)
     size, room = compact.sizes(segment, 0)
     assert size == len(segment)
-    got = compact.unpack(segment + bytes(compact.SLACK), room)[0][1]
+    got = compact.unpack(segment + bytes(compact.SLACK))[0][1]
     b32 = bias.astype(np.int32)
     if w is None:  # every output with one group of inputs, whose weights are left out
         want = (
@@ -92,7 +93,7 @@ def test_tables_of_exponentials_are_two_numbers(scale: float, n: int) -> None:
     t = exponentials(scale, 1.0, n)
     segment = compact.powers(t)
     assert segment is not None and len(segment) == 24
-    got = compact.unpack(segment + bytes(compact.SLACK), 1024)[0][1]
+    got = compact.unpack(segment + bytes(compact.SLACK))[0][1]
     assert np.array_equal(np.frombuffer(got, "<u4"), t)
     t[7] += 1
     assert compact.powers(t) is None
@@ -147,9 +148,107 @@ def test_boards_without_a_system_read_their_constants_in_place() -> None:
         assert not any(q.short for q in quants)
 
 
+@pytest.fixture(scope="module")
+def plain(built: pipeline.Built) -> bytes:
+    """The package with its tables as they are, and constants to unpack."""
+    parts = package.sections(built.data)
+    data = package.reassemble(built.data, parts, tables=False)
+    assert all(part is not None for part in package.stored(data).values())
+    return data
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=600), st.integers(1, 400), st.integers(0, 3))
+def test_texts_are_read_as_they_were_written(data: bytes, more: int, copies: int) -> None:
+    whole = data + bytes(more) + data * copies + b"end"
+    segment = compact.text(whole)
+    size, room = compact.sizes(segment, 0)
+    got = compact.unpack(segment + bytes(compact.SLACK))[0][1]
+    assert size == len(segment) and got == whole + bytes(room - len(whole))
+    if copies == 3 and len(data) > 100:
+        assert len(segment) < len(whole) / 2
+
+
+def test_a_text_is_read_the_same_by_the_runtime() -> None:
+    """Long literals, long repeats, near and far ones: names of tensors are such a text."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), 90)) for _ in range(40)]
+    g = conv_net()
+    for i in range(120):
+        x = g.outputs[0]
+        name = f"{words[i % 40]}{i // 40}" if i % 3 else "z" * (i % 80 + 1) + str(i)
+        g.outputs = [g.emit("unary", [x], {"kind": "abs"}, name=name)]
+    data = pipeline.package_graph(g, pipeline.target_of(boards.load("host"), ["avx2"]))
+    parts = package.sections(data)
+    packed = dict(parts) | {"UNPK": bytes(compact.SLACK)}
+    bits = package.required(data) | package.FEATURE_UNPACKED
+    packed_data = data[:8] + struct.pack("<I", bits) + data[12:]
+    small = package.reassemble(packed_data, packed)
+    assert len(small) < len(data) and package.stored(small)["STRS"] is None
+    with Session(data) as a, Session(small) as b:
+        assert [t.name for t in a.outputs()] == [t.name for t in b.outputs()]
+        assert [o.name for o in a.ops()] == [o.name for o in b.ops()]
+        x = rng.normal(size=(1, 6, 6, 3)).astype(np.float32)
+        one, two = a.run(x), b.run(x)
+        assert all(np.array_equal(one[n], two[n]) for n in one)
+
+
+def test_tables_are_packed_and_written_again(built: pipeline.Built) -> None:
+    assert package.stored(built.data)["OPS "] is None
+    assert list(package.sections(built.data)) == list(package.stored(built.data))
+    assert package.reassemble(built.data, package.sections(built.data)) == built.data
+    verify(built.data)
+    short = strip(built.data)
+    assert len(short) < len(built.data) and package.stored(short)["OPS "] is None
+    with Session(built.data) as a, Session(short) as b:
+        assert b.selftest() == a.selftest() == 1
+
+
 def refused(data: bytes) -> None:
     with pytest.raises(EdgeKitRuntimeError):
         Session(repaired(bytearray(data)))
+
+
+def test_sections_outside_what_is_unpacked_are_refused(built: pipeline.Built) -> None:
+    room = struct.unpack_from("<I", built.data, 32)[0]
+    for i, (kind, part) in enumerate(package.stored(built.data).items()):
+        at = package.HEADER + package.RECORD * i
+        (flags,) = struct.unpack_from("<I", built.data, at + 4)
+        bad = bytearray(built.data)
+        if part is None:  # not there, and elsewhere
+            for place in (room, 0xFFFFFFFF, 0):
+                struct.pack_into("<I", bad, at + 8, place)
+                refused(bad)
+        elif kind in ("UNPK", "DATA"):  # of itself, or where weights would not lie
+            struct.pack_into("<I", bad, at + 4, flags | 2)
+            refused(bad)
+        elif kind == "META":  # the runtime reads none: only people do
+            struct.pack_into("<I", bad, at + 4, flags | 2)
+            struct.pack_into("<I", bad, at + 8, 0)
+            with Session(repaired(bad)) as s:
+                assert s.meta == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x10", b"\xf0\xff", b"\x10a", b"\x10a\x81", b"\x10a\x02", b"\x10a\x00",
+     b"\x1fa\x01\xff", b"\x1fa\x01\xff\xff\xff", b"\x20ab\x01extra", b"\x90abcdefghi"],
+)  # fmt: skip
+def test_broken_texts_are_refused(plain: bytes, body: bytes) -> None:
+    """Tokens that end too soon, reach before the beginning or past the end."""
+    parts = package.sections(plain)
+    head = struct.pack(compact.HEAD, compact.TEXT, 0, 0, 0, 0, 0, 0, len(body), 0, 8)
+    few = parts["UNPK"][: -compact.SLACK] + head + body + bytes(compact.SLACK)
+    with pytest.raises(ValueError, match="text"):
+        compact.unpack(few)
+    bad = bytearray(plain)
+    at = next(i for i in range(128, 1024, 32) if plain[i : i + 4] == b"UNPK")
+    struct.pack_into("<I", bad, at + 8, len(bad) // 16)  # the section anew, at the end
+    struct.pack_into("<Q", bad, at + 16, len(few))
+    bad += few + bytes(-len(few) % 64)
+    struct.pack_into("<Q", bad, 16, len(bad))
+    struct.pack_into("<I", bad, 32, struct.unpack_from("<I", plain, 32)[0] + 1)
+    refused(bad)
 
 
 def test_broken_segments_are_refused(built: pipeline.Built) -> None:
@@ -157,7 +256,7 @@ def test_broken_segments_are_refused(built: pipeline.Built) -> None:
     first = compact.sizes(built.data, at)[0]
     head = struct.calcsize(compact.HEAD)
     for field, fmt, values in (
-        (0, "<B", (0, 3, 255)),  # kinds that are none
+        (0, "<B", (0, 4, 255)),  # kinds that are none
         (1, "<B", (0, 1, 3, 65, 255)),  # nr
         (2, "<B", (0, 65)),  # kr
         (3, "<B", (1, 2, 16, 255)),  # bits
@@ -175,26 +274,30 @@ def test_broken_segments_are_refused(built: pipeline.Built) -> None:
         bad = bytearray(built.data)
         struct.pack_into("<I", bad, 32, value)
         refused(bad)
-    parts = package.sections(built.data)
+    record = next(i for i in range(128, 1024, 32) if built.data[i : i + 4] == b"UNPK")
     for cut in (0, 8, head, first, size - compact.SLACK, size - 1):
-        refused(package.reassemble(built.data, parts | {"UNPK": parts["UNPK"][:cut]}))
-    refused(package.reassemble(built.data, {k: v for k, v in parts.items() if k != "UNPK"}))
-
-
-def test_places_outside_what_is_unpacked_are_refused(built: pipeline.Built) -> None:
-    at, stride, size = table(built.data, "VARI")
-    room = struct.unpack_from("<I", built.data, 32)[0]
-    for record in range(at, at + size, stride):
         bad = bytearray(built.data)
+        struct.pack_into("<Q", bad, record + 16, cut)
+        refused(bad)
+    bad = bytearray(built.data)
+    bad[record : record + 8] = b"NONE" + bytes(4)  # not there
+    refused(bad)
+
+
+def test_places_outside_what_is_unpacked_are_refused(plain: bytes) -> None:
+    at, stride, size = table(plain, "VARI")
+    room = struct.unpack_from("<I", plain, 32)[0]
+    for record in range(at, at + size, stride):
+        bad = bytearray(plain)
         (encoding,) = struct.unpack_from("<I", bad, record + 12)
         if encoding & 0xFF == 6:
             struct.pack_into("<I", bad, record + 12, 6 | room << 8)
         else:
             struct.pack_into("<I", bad, record + 4, room)
         refused(bad)
-    tens, stride, size = table(built.data, "TENS")
+    tens, stride, size = table(plain, "TENS")
     for record in range(tens, tens + size, stride):
-        bad = bytearray(built.data)
+        bad = bytearray(plain)
         if bad[record + 10] & 32:
             struct.pack_into("<I", bad, record, room)
         else:  # activations and packed weights are nothing that is unpacked

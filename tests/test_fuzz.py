@@ -61,9 +61,12 @@ def test_scratch_in_the_arena_survives_every_byte() -> None:
     assert result.ran == result.opened > 0
 
 
-def test_constants_in_few_bits_survive_every_byte() -> None:
-    subject = fuzz.Subject("phone", int8_net(board="phone_i8mm", channels=20), 0)
-    assert "UNPK" in package.sections(subject.data)
+@pytest.mark.parametrize("tables", [False, True], ids=["constants", "tables"])
+def test_what_is_unpacked_survives_every_byte(tables: bool) -> None:
+    data = int8_net(board="phone_i8mm", channels=20)
+    data = package.reassemble(data, package.sections(data), tables=tables)
+    assert (package.stored(data)["OPS "] is None) == tables
+    subject = fuzz.Subject("phone", data, 0)
     result = fuzz.mutate(subject, 2000, seed=1, every=True, limit_s=240)
     assert result.ran == result.opened > 0 and "8" in result.opens
 

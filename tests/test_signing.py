@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, need, need_program
-from package_cases import table
+from package_cases import int8_net, table
+from package_cases import repaired as crcs
 
 from edgekit import boards, cli, emulate, package, signing, toolchain
 
@@ -149,6 +150,20 @@ def test_packages(verify: object) -> None:
         if repaired(bytes(wrong)) != signed:  # reserved bytes are written as 0
             assert run(repaired(bytes(wrong)), key) != 0, at  # type: ignore[operator]
         assert run(bytes(wrong), key) != 0, at  # type: ignore[operator]
+
+
+def test_packages_whose_tables_are_packed(verify: object) -> None:
+    key = signing.public_key(bytes(range(32)))
+    signed = signing.sign(int8_net("phone_i8mm", 20), bytes(range(32)), rollback=7)
+    assert package.stored(signed)["OPS "] is None
+    assert verify(signed, key, 7) == 0 and verify(signed, key, 8) == 18  # type: ignore[operator]
+    assert verify(signed, signing.public_key(bytes(32))) == 17  # type: ignore[operator]
+    for kind in ("UNPK", "DATA"):
+        at, _, size = table(signed, kind)
+        for i in range(at, at + size, 97):
+            wrong = bytearray(signed)
+            wrong[i] ^= 1
+            assert verify(crcs(wrong), key, 7) == 17, i  # type: ignore[operator]
 
 
 def package_spans(data: bytes) -> list[range]:

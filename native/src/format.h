@@ -41,13 +41,15 @@ typedef struct ek_header {
 
 typedef struct ek_section {
     uint32_t kind;   /* EK_FOURCC */
-    uint32_t flags;  /* bit 0: critical, a reader must know the kind */
-    uint32_t offset; /* EK_UNIT from the start of the package; they lie in the order of this table */
+    uint32_t flags;  /* bit 0: critical, a reader must know the kind; bit 1: EK_SECTION_UNPACKED */
+    uint32_t offset; /* EK_UNIT from the start of the package, where they lie in the order of this table; or of what UNPK unpacks */
     uint32_t stride; /* of a record; 0: not a table */
     uint64_t bytes;
     uint32_t crc;
     uint32_t reserved;
 } ek_section;
+
+enum { EK_SECTION_CRITICAL = 1, EK_SECTION_UNPACKED = 2 };
 
 typedef struct ek_tensor_rec {
     uint32_t offset;  /* EK_UNIT: in DATA (const) or in its memory; STATE: also in STAT; EK_PACKED: first record in VARI */
@@ -119,10 +121,11 @@ typedef struct ek_segment {
     uint8_t nr, kr, bits;    /* BLOCKS: of n outputs; bits of a weight, 0: none follow their constants */
     uint8_t bias_bits, scale_bits; /* of the codes of an output, the bias below */
     uint16_t base;           /* scale = float of (base + code) << EK_SHORT_SCALE */
-    uint16_t n, k;
+    uint16_t n, k;           /* TEXT: bytes that follow, low and high half */
     int32_t low;             /* bias = (low + code) << e, e = EK_SHORT_STEP - exponent of the scale, within 0..EK_SHORT_MOST */
 } ek_segment;                /* codes, padded to bytes; weights [ceil(k / kr)][nr][kr] of each block but of no output past n */
-enum { EK_SEGMENT_BLOCKS = 1, EK_SEGMENT_POWERS = 2 /* u32 t[n] = round(low r^i), r: a u64 in 2^-64 that follows */ };
+enum { EK_SEGMENT_BLOCKS = 1, EK_SEGMENT_POWERS = 2 /* u32 t[n] = round(low r^i), r: a u64 in 2^-64 that follows */,
+       EK_SEGMENT_TEXT = 3 /* `low` bytes: literals and repeats of what came before, see unpack.c */ };
 enum { EK_SHORT_SCALE = 15, EK_SHORT_STEP = 121, EK_SHORT_MOST = 30, EK_SEGMENT_SLACK = 8 };
 
 #define EK_SECT_STRS EK_FOURCC('S', 'T', 'R', 'S')

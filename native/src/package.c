@@ -38,18 +38,23 @@ static const ek_header *header_of(const void *pkg, size_t len, ek_status *e)
     return h;
 }
 
+#if EK_UNPACK
+/* bytes that its constants and tables unpack to */
+static size_t unpacked_of(const ek_header *h) { return h->required & EK_FEATURE_UNPACKED ? (size_t)h->mem[EK_MEM_SESSION] * EK_UNIT : 0; }
+#else
+static size_t unpacked_of(const ek_header *h) { (void)h; return 0; }
+#endif
+
 /* ops of a package of which only the header and the section table are known to be right */
 static size_t ops_of(const ek_header *h)
 {
     const ek_section *s = (const ek_section *)(const void *)(h + 1);
     for (uint32_t i = 0; EK_KEEP && i < h->sections; i++)
-        if (s[i].kind == EK_SECT_OPS_ && s[i].stride && s[i].bytes <= h->file_bytes)
+        if (s[i].kind == EK_SECT_OPS_ && s[i].stride
+            && s[i].bytes <= (EK_UNPACK && s[i].flags & EK_SECTION_UNPACKED ? unpacked_of(h) : h->file_bytes))
             return (size_t)(s[i].bytes / s[i].stride);
     return 0;
 }
-
-/* bytes that its constants unpack to */
-static size_t unpacked_of(const ek_header *h) { return h->required & EK_FEATURE_UNPACKED ? (size_t)h->mem[EK_MEM_SESSION] * EK_UNIT : 0; }
 
 ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t bytes[EK_MEM_KINDS])
 {
@@ -61,7 +66,7 @@ ek_status ek_arena_size(const void *pkg, size_t len, unsigned threads, size_t by
         return EK_ERR_ARGUMENT;
     for (int i = 0; i < EK_MEM_KINDS; i++)
         bytes[i] = (size_t)h->mem[i] * EK_UNIT;
-    bytes[EK_MEM_SESSION] = EK_SESSION_BYTES(ops_of(h)) + (EK_UNPACK ? unpacked_of(h) : 0);
+    bytes[EK_MEM_SESSION] = EK_SESSION_BYTES(ops_of(h)) + unpacked_of(h);
     uint64_t scratch = (uint64_t)bytes[EK_MEM_SCRATCH] * (threads > 1 ? threads : !(h->required & EK_FEATURE_PLACED_SCRATCH));
     bytes[EK_MEM_SCRATCH] = (size_t)scratch;
     return scratch > 0x7fffffffu ? EK_STATUS(EK_ERR_STRUCTURE, EK_AT_MEMORY, EK_MEM_SCRATCH) : EK_OK; /* would wrap in 32 bits */
@@ -131,6 +136,14 @@ static int known(uint32_t kind)
     return 0;
 }
 
+/* the sections that every package has */
+static ek_status all_there(const ek_package *p)
+{
+    if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->refs.base)
+        return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, p->header->sections);
+    return EK_OK;
+}
+
 ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
 {
     ek_status e;
@@ -142,24 +155,41 @@ ek_status ek_package_read(ek_package *p, const void *pkg, size_t len)
     const ek_section *s = (const ek_section *)(const void *)(h + 1);
     for (uint32_t i = 0; i < h->sections; i++) {
         uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
-        if (at > h->file_bytes || s[i].bytes > h->file_bytes - at)
+        int unpacked = EK_UNPACK && s[i].flags & EK_SECTION_UNPACKED; /* must not be what it is unpacked from */
+        if (unpacked ? !(h->required & EK_FEATURE_UNPACKED) || s[i].kind == EK_SECT_UNPK || s[i].kind == EK_SECT_DATA
+                     : at > h->file_bytes || s[i].bytes > h->file_bytes - at)
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
         for (uint32_t j = 0; j < i; j++)
             if (s[j].kind == s[i].kind)
                 return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
         if ((s[i].flags & 1) && !known(s[i].kind))
             return EK_STATUS(EK_ERR_FEATURE, EK_AT_SECTION, i);
-        if (!take_section(p, &s[i], (const uint8_t *)pkg + at))
+        if (!unpacked && !take_section(p, &s[i], (const uint8_t *)pkg + at))
             return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
-#if EK_UNPACK
-        if (s[i].kind == EK_SECT_UNPK)
-            p->few_section = i;
-#endif
     }
-    if (!p->strs || !p->tensors.base || !p->ops.base || !p->entries.base || !p->entries.count || !p->refs.base)
-        return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, h->sections);
-    return EK_OK;
+    return EK_UNPACK && h->required & EK_FEATURE_UNPACKED ? EK_OK : all_there(p);
 }
+
+#if EK_UNPACK
+ek_status ek_package_unpack(ek_package *p, uint8_t *memory_end)
+{
+    const ek_header *h = p->header;
+    const ek_section *s = (const ek_section *)(const void *)(h + 1);
+    uint64_t room = p->unpacked_bytes = unpacked_of(h);
+    p->unpacked = memory_end - (size_t)room;
+    if (room && !p->few)
+        return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, h->sections);
+    for (uint32_t i = 0; i < h->sections; i++)
+        if (s[i].kind == EK_SECT_UNPK && !ek_unpack(p->few, p->few_bytes, memory_end - (size_t)room, room))
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+    for (uint32_t i = 0; i < h->sections; i++) {
+        uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
+        if (s[i].flags & EK_SECTION_UNPACKED && (at > room || s[i].bytes > room - at || !take_section(p, &s[i], p->unpacked + at)))
+            return EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, i);
+    }
+    return all_there(p);
+}
+#endif
 
 uint32_t ek_dtype_bytes(uint32_t dtype)
 {
@@ -440,6 +470,9 @@ uint32_t ek_crc32(uint32_t crc, const void *data, size_t len)
     return ~crc;
 }
 
+/* it is no part of the file */
+static int stays_packed(const ek_section *s) { return EK_UNPACK && s->flags & EK_SECTION_UNPACKED; }
+
 /* Header and section table with their checksums of SIGN and header as 0, then SHA-512 of every other section. */
 static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_t *key)
 {
@@ -469,7 +502,7 @@ static ek_status signature_ok(const ek_package *p, const void *pkg, const uint8_
         ek_sha512_add(&hash, &one, sizeof one);
     }
     for (uint32_t i = 0; i < p->header->sections; i++) {
-        if (s[i].kind == EK_SECT_SIGN)
+        if (s[i].kind == EK_SECT_SIGN || stays_packed(&s[i]))
             continue;
         ek_sha512_begin(&part);
         ek_sha512_add(&part, bytes + (size_t)s[i].offset * EK_UNIT, (size_t)s[i].bytes);
@@ -499,6 +532,8 @@ ek_status ek_verify(const void *pkg, size_t len, const ek_key *key)
     uint64_t end = sizeof(ek_header) + p.header->sections * sizeof(ek_section); /* of what was checked */
     for (uint32_t i = 0; i < p.header->sections; i++) {
         uint64_t at = (uint64_t)s[i].offset * EK_UNIT;
+        if (stays_packed(&s[i]))
+            continue;
         if (!padding_ok((const uint8_t *)pkg, end, at)
             || ek_crc32(0, (const uint8_t *)pkg + (size_t)at, (size_t)s[i].bytes) != s[i].crc)
             return EK_STATUS(EK_ERR_CRC, EK_AT_SECTION, i);

@@ -237,13 +237,8 @@ ek_status ek_open(ek_session **out, const ek_config *cfg)
     if ((e = ek_package_read(&s->p, cfg->package, cfg->package_len)) != EK_OK)
         return ek_fail(s, e);
 #if EK_UNPACK
-    if (s->p.header->required & EK_FEATURE_UNPACKED) { /* behind the session and its ops */
-        s->p.unpacked_bytes = (uint64_t)s->p.header->mem[EK_MEM_SESSION] * EK_UNIT;
-        uint8_t *to = (uint8_t *)s + (need[EK_MEM_SESSION] - (size_t)s->p.unpacked_bytes);
-        s->p.unpacked = to;
-        if (!ek_unpack(s->p.few, s->p.few_bytes, to, s->p.unpacked_bytes))
-            return ek_fail(s, EK_STATUS(EK_ERR_STRUCTURE, EK_AT_SECTION, s->p.few_section));
-    }
+    if ((e = ek_package_unpack(&s->p, (uint8_t *)s + need[EK_MEM_SESSION])) != EK_OK)
+        return ek_fail(s, e);
 #endif
     if ((e = ek_package_check(&s->p)) != EK_OK)
         return ek_fail(s, e);

@@ -16,7 +16,6 @@ typedef struct ek_package {
 #if EK_UNPACK
     const uint8_t *few, *unpacked; /* section UNPK; what it unpacks to, in the session's memory */
     uint64_t few_bytes, unpacked_bytes;
-    uint32_t few_section;
 #endif
     ek_table tensors, variants, refs, ops, entries, goldens;
 } ek_package;
@@ -38,7 +37,7 @@ typedef struct ek_slot {
 /* Bytes of EK_MEM_SESSION: after the session lies a slot for each of its ops, where they keep something. */
 #define EK_SESSION_BYTES(ops) ((sizeof(ek_session) + 15) / 16 * 16 + (EK_KEEP ? (size_t)(ops) * sizeof(ek_slot) : 0))
 
-/* Reads header and sections; every table's bytes lie inside the package afterwards. */
+/* Reads header and sections; every table's bytes lie inside the package afterwards, or are still to be unpacked. */
 ek_status ek_package_read(ek_package *p, const void *pkg, size_t len);
 /* Checks every record against every other: nothing in the tables can point outside. */
 ek_status ek_package_check(const ek_package *p);
@@ -64,7 +63,9 @@ static inline uint32_t ek_operand(const ek_package *p, uint32_t i)
     return r == 0xffffu ? EK_NONE : r;
 }
 #if EK_UNPACK
-/* Unpacks constants to `to`, which has `room` bytes.  0: the segments do not fill it, or one is none. */
+/* Unpacks constants and tables to the end of the session's memory, and takes the sections that lie there. */
+ek_status ek_package_unpack(ek_package *p, uint8_t *memory_end);
+/* Unpacks segments to `to`, which has `room` bytes.  0: the segments do not fill it, or one is none. */
 int ek_unpack(const uint8_t *segments, uint64_t bytes, uint8_t *to, uint64_t room);
 /* whether a variant lies in what was unpacked, not in DATA */
 static inline int ek_unpacked(const ek_package *p, const ek_variant *v)

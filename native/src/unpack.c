@@ -19,6 +19,11 @@ static int measure(const ek_segment *s, uint64_t *in, uint64_t *out)
         *out = 4ull * s->n;
         return s->n != 0;
     }
+    if (s->kind == EK_SEGMENT_TEXT) {
+        *in = s->n | (uint32_t)s->k << 16;
+        *out = (uint32_t)s->low;
+        return *out != 0;
+    }
     if (s->kind != EK_SEGMENT_BLOCKS || !s->n || !s->nr || s->nr > 64 || !s->kr || s->kr > 64 || s->bias_bits > 32 || s->scale_bits > 16
         || (s->bits && s->bits != 4 && s->bits != 8))
         return 0;
@@ -76,6 +81,46 @@ static void weights(const ek_segment *s, const uint8_t *p, uint8_t *to, size_t s
     }
 }
 
+/* a length: 4 bits of a token, or where those are 15 bytes to add, up to the first that is not 255; UINT32_MAX: past the end */
+static uint32_t length(uint32_t n, const uint8_t **p, const uint8_t *end)
+{
+    for (uint32_t more = n == 15 ? 255 : 0; more == 255; n += more) {
+        if (*p == end || n > 0x7fffffffu)
+            return UINT32_MAX;
+        more = *(*p)++;
+    }
+    return n;
+}
+
+/* Tokens: literals << 4 | length - 3, the literals, then a distance of 7 bits, or of 15 where its first byte has bit 7, and that
+ * many bytes of what came before once more.  The last has literals alone where they end it.  1: they make all of `to`. */
+static int text(const uint8_t *p, const uint8_t *end, uint8_t *to, uint8_t *stop)
+{
+    uint8_t *const start = to;
+    while (to < stop && p < end) {
+        uint32_t token = *p++, n = length(token >> 4, &p, end);
+        if (n > (size_t)(end - p) || n > (size_t)(stop - to))
+            return 0;
+        memcpy(to, p, n);
+        to += n;
+        p += n;
+        if (to == stop)
+            break;
+        uint32_t far = p < end ? *p++ : 0;
+        if (far & 0x80) {
+            if (p == end)
+                return 0;
+            far = (far & 0x7f) | (uint32_t)*p++ << 7;
+        }
+        n = length(token & 15, &p, end);
+        if (!far || far > (size_t)(to - start) || n > 0x7fffffffu || n + 3 > (size_t)(stop - to))
+            return 0;
+        for (n += 3; n; n--, to++)
+            *to = to[-(ptrdiff_t)far];
+    }
+    return to == stop && p == end;
+}
+
 int ek_unpack(const uint8_t *p, uint64_t bytes, uint8_t *to, uint64_t room)
 {
     while (room) {
@@ -91,6 +136,9 @@ int ek_unpack(const uint8_t *p, uint64_t bytes, uint8_t *to, uint64_t room)
         uint64_t whole = (out + EK_UNIT - 1) / EK_UNIT * EK_UNIT; /* at most room, which is a multiple too */
         if (s.kind == EK_SEGMENT_POWERS) {
             powers(&s, p, to);
+        } else if (s.kind == EK_SEGMENT_TEXT) {
+            if (!text(p, p + in, to, to + out))
+                return 0;
         } else {
             size_t step = (size_t)s.nr * (8u + (s.bits ? ek_up(s.k, s.kr) : 0));
             if (s.n % s.nr)

@@ -104,11 +104,12 @@ class _Package:
         self.address = self.owner.ctypes.data
 
     def section(self, kind: bytes) -> bytes:
-        """Bytes of one section (after the native side has checked the table); b"" where absent."""
+        """Bytes of one section (after the native side has checked the table); b"" where absent, or
+        where they are packed in another one."""
         raw = c.string_at(self.address, min(self.size, 128 + 64 * 32))
         for i in range(struct.unpack_from("<I", raw, 24)[0]):
-            k, _, offset, _, size = struct.unpack_from("<4sIIIQ", raw, 128 + 32 * i)
-            if k == kind:
+            k, flags, offset, _, size = struct.unpack_from("<4sIIIQ", raw, 128 + 32 * i)
+            if k == kind and not flags & 2:
                 return c.string_at(self.address + offset * 16, size)
         return b""
 
