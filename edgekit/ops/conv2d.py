@@ -396,10 +396,10 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         )
     from edgekit.ops.short import shorten
 
-    for i, (label, x, w, attrs) in enumerate(CASES):
-        for bits in (8, 4 if i % 2 else 2):
-            g, given = quant_case(rng, x, w, 0, attrs, bits)
-            yield f"short{bits}_{label}", shorten(g), given
+    for i, (label, x, w, attrs) in enumerate(c for c in CASES if np.prod(c[2]) < 4000):
+        bits = (8, 4, 8, 2)[i % 4]
+        g, given = quant_case(rng, x, w, 0, attrs, bits)
+        yield f"short{bits}_{label}", shorten(g), given
     g, given = quant_case(rng, (1, 5, 6, 16), (20, 1, 1, 16), -9, {})
     yield "short_weight_zero_1x1", shorten(g), given
 
