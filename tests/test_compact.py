@@ -14,7 +14,9 @@ from package_cases import conv_net, repaired, table
 
 from edgekit import boards, compact, contents, evaluate, explain, package, pipeline, qmath
 from edgekit.embed.strip import strip
+from edgekit.ir import QuantSpec, Tensor
 from edgekit.layout import Layout, pack_dw, pack_gemm
+from edgekit.ops.base import sample_graph
 from edgekit.ops.short import shorten
 from edgekit.ops.softmax import table as exponentials
 
@@ -112,6 +114,28 @@ def test_a_compact_package_gives_the_bits_of_the_reference(built: pipeline.Built
     with Session(built.data) as s:
         assert s.selftest() == 1
     assert len(built.data) < len(plain)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_threads_share_outputs_whose_constants_lie_apart(bits: int) -> None:
+    """A part of the outputs begins at its own biases and scales too."""
+    rng = np.random.default_rng(4)
+    top = 1 << bits - 1
+    w = rng.integers(-top, top, (900, 700)).astype(np.int8)
+    spec = QuantSpec.per_axis(rng.uniform(0.001, 0.02, 900), 0, bits=bits)
+    tensors = {
+        "x": Tensor("x", (1, 700), "i8", None, QuantSpec.per_tensor(0.05, 11)),
+        "w": Tensor("w", w.shape, "i8", w, spec),
+        "b": Tensor("b", (900,), "i32", rng.integers(-30000, 30000, 900).astype(np.int32)),
+    }
+    g = sample_graph("linear", tensors, {}, out_quant=QuantSpec.per_tensor(2.0, -8), dtype="i8")
+    g = shorten(g)
+    data = pipeline.package_graph(g, pipeline.target_of(PHONE))
+    x = {"x": rng.integers(-128, 128, (1, 700)).astype(np.int8)}
+    want = evaluate.run(g, x)[g.outputs[0]]
+    for threads in (1, 2, 3, 8):
+        with Session(data, threads=threads) as s:
+            assert np.array_equal(s.run(x)[g.outputs[0]], want)
 
 
 def test_rounding_a_graph_twice_changes_nothing_more(built: pipeline.Built) -> None:
