@@ -14,7 +14,7 @@
 
 prune takes a share of every family of channels, or what does least damage until there are `macs`
 times fewer multiplications or the modelled `latency` (edgekit.cost: all ops; where it knows no such
-core, multiplications in whole tiles) is so many times less; `train.shrink.Options` says the rest:
+core, multiplications in whole tiles) is so many times less; `edgekit.shrink.Options` says the rest:
 importance, layers, repair, rounds, granule, samples, seed.  finetune, distill and qat train as
 `train.fit.Options` says (epochs for steps; the workers of torchrun share the batches); the teacher
 of distill and qat is the float model as it came, or before the integers, or the file that `teacher`
@@ -41,7 +41,7 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime import Session
 
-from edgekit import boards, data, frontends, package, passes, pipeline, torchnet
+from edgekit import boards, data, frontends, package, passes, pipeline, shrink, torchnet
 from edgekit import cost as costs
 from edgekit.compress import (
     calibrate,
@@ -58,7 +58,7 @@ from edgekit.ir import Array, Graph
 from edgekit.layout import Target
 from edgekit.ops.short import shorten
 from edgekit.passes.channels import remove_constant_channels
-from edgekit.train import fit, net, shrink, workers
+from edgekit.train import fit, net, workers
 
 Progress = Callable[[str, int, int], None]
 TRAINING = {

@@ -15,12 +15,12 @@ from edgekit_runtime import Session
 from test_prune import gated, separable
 from test_reconstruct import residual_net
 
-from edgekit import boards, package, pipeline, recipe, torchnet
+from edgekit import boards, package, pipeline, recipe, shrink, torchnet
 from edgekit.compress import prune, quantize
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair, shrink
+from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair
 
 torch = pytest.importorskip("torch")
 
