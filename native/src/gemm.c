@@ -251,7 +251,7 @@ uint32_t ek_tile_rows(const ek_ctx *c, const ek_rows *r, uint32_t row_bytes, uin
 
 #if EK_BANDS
 enum {
-    WORTH = 1 << 19, /* multiply-accumulates, of bytes, that pay for sharing them: some microseconds */
+    WORTH = 1 << 18, /* multiply-accumulates, of bytes, that pay for sharing them: a microsecond or two */
     WEIGHTS = 2      /* reading weights takes as long as so many rows */
 };
 
