@@ -361,6 +361,7 @@ class _Learned:
 
     def integers(self) -> tuple[Array, QuantSpec]:
         scale = bfloat16(self.scale.detach().numpy())
-        step = np.repeat(scale, self.spec.group, axis=1)[:, : self.k]
+        # whole by the scale that learned: many weights lie near a tie, and its bfloat16 moves them
+        step = np.repeat(self.scale.detach().numpy(), self.spec.group, axis=1)[:, : self.k]
         q = np.rint(self.latent.detach().numpy() / step).clip(self.low, self.half - 1)
         return q.astype(np.int8), _spec(scale, self.spec.bits, self.spec.group)
