@@ -148,11 +148,12 @@ uint32_t ek_even(const ek_ctx *c, uint32_t items, uint32_t most)
 {
     uint32_t tile = ek_min_u32(most, items);
 #if EK_BANDS /* more than one thread */
-    uint64_t threads = c->threads, least = UINT64_MAX, first = (items - 1) / (most * threads) + 1;
-    for (uint64_t each = first; threads > 1 && each < first + 4; each++) { /* tiles of a thread */
-        uint32_t now = (uint32_t)((items - 1) / (each * threads) + 1);
-        if (each * now < least) {
-            least = each * now;
+    uint32_t threads = c->threads, first = (items - 1) / most / threads + 1;
+    uint64_t least = UINT64_MAX;
+    for (uint32_t each = first; threads > 1 && each < first + 4; each++) { /* tiles of a thread */
+        uint32_t now = (items - 1) / each / threads + 1;
+        if ((uint64_t)each * now < least) {
+            least = (uint64_t)each * now;
             tile = now;
         }
     }

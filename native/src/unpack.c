@@ -51,14 +51,14 @@ static void powers(const ek_segment *s, const uint8_t *p, uint8_t *to)
 static void heads(const ek_segment *s, const uint8_t *p, uint8_t *to, size_t step)
 {
     const uint32_t both = (uint32_t)s->bias_bits + s->scale_bits;
-    const uint64_t low = ((uint64_t)1 << s->bias_bits) - 1, high = ((uint64_t)1 << s->scale_bits) - 1;
+    const uint32_t low = s->bias_bits ? UINT32_MAX >> (32 - s->bias_bits) : 0, high = (1u << s->scale_bits) - 1;
     size_t at = 0;
     for (uint32_t n0 = 0; n0 < s->n; n0 += s->nr, to += step)
         for (uint32_t j = 0; j < s->nr && n0 + j < s->n; j++, at += both) {
             uint64_t code = load64(p + at / 8) >> at % 8;
-            uint32_t scale = (s->base + (uint32_t)(code >> s->bias_bits & high)) << EK_SHORT_SCALE;
+            uint32_t scale = (s->base + ((uint32_t)(code >> s->bias_bits) & high)) << EK_SHORT_SCALE;
             uint32_t exponent = scale >> 23, shift = exponent < EK_SHORT_STEP ? EK_SHORT_STEP - exponent : 0;
-            uint32_t bias = ((uint32_t)s->low + (uint32_t)(code & low)) << (shift < EK_SHORT_MOST ? shift : EK_SHORT_MOST);
+            uint32_t bias = ((uint32_t)s->low + ((uint32_t)code & low)) << (shift < EK_SHORT_MOST ? shift : EK_SHORT_MOST);
             memcpy(to + 4 * j, &bias, 4);
             memcpy(to + 4 * (s->nr + j), &scale, 4);
         }

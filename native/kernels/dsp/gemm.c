@@ -93,6 +93,8 @@ enum { FAST = 0 };
 #define EK_END
 #endif
 
+#pragma GCC diagnostic ignored "-Woverlength-strings" /* of C99's 4095 characters; compilers for these cores take any */
+
 /* A whole function in assembly: it needs every register.  Enters its loop of 4 steps of 96 bytes so that a multiple of 4
  * is left.  On the stack: the end of x, less 1 where sums are wanted, and t. */
 __attribute__((naked, noinline)) static void sums24(tiles24 *t __attribute__((unused)))
