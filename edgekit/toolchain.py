@@ -170,15 +170,17 @@ def firmware(
     return _link(board, cc, objects, flags, f"{program.stem}.elf")
 
 
-def session_bytes(board: Board, kind: str = "auto") -> int:
-    """Bytes of EK_MEM_SESSION on a 32-bit board: what `ek_arena_size` says there."""
+def session_bytes(board: Board, kind: str = "auto", *, unpack: bool = False) -> int:
+    """Bytes of EK_MEM_SESSION on a 32-bit board, without what constants unpack to there; `unpack`:
+    in a build that can."""
     text = """#include "session.h"
 extern const unsigned char ek_probe[(sizeof(ek_session) + 15) / 16 * 16];
 const unsigned char ek_probe[] = { [(sizeof(ek_session) + 15) / 16 * 16 - 1] = 1 };
 """
     path = paths.cache("sources") / f"session-{_digest(text)}.c"
     _cached(path, lambda out: out.write_text(text, encoding="utf-8"))
-    (made,) = compile_objects(board, [path], kind=kind)
+    flags = ["-DEK_UNPACK=1"] if unpack else []
+    (made,) = compile_objects(board, [path], kind=kind, flags=flags)
     return section_sizes(made)[".rodata.ek_probe"]
 
 

@@ -58,7 +58,9 @@ def project(data: bytes, board: Board, name: str, hooks: Sequence[Path] = ()) ->
     own = _hooks(found, hooks)
     core, kernels = _sources(found, board)
     bare = board if board.bare else boards.load("qemu_mps2_an386")
-    session32, session64 = toolchain.session_bytes(bare), memory["session"]
+    few = found.memory["session"] if unpacks(found) else 0
+    session32 = toolchain.session_bytes(bare, unpack=unpacks(found)) + few
+    session64 = memory["session"]
     memory["session"] = session32 if board.bare else session64
     values = {
         "name": prefix,
@@ -73,6 +75,7 @@ def project(data: bytes, board: Board, name: str, hooks: Sequence[Path] = ()) ->
         "narrow": str(int(narrow(found))),
         "w_zero": str(int(zeros(found))),
         "unpack": str(int(unpacks(found))),
+        "unpacked": str(few),
         "own": _own(found, board),
         "yours": "".join(f"extern const ek_op_def ek_op_{t};\n" for t in _own_types(found)),
     }

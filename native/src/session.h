@@ -13,7 +13,7 @@ typedef struct ek_package {
     uint64_t data_bytes, stat_bytes, gdat_bytes;
     const uint32_t *word, *name;
     const uint8_t *attr, *data, *stat, *gdat;
-#if EK_UNPACK
+#if EK_UNPACK || EK_KEEP /* 64-bit sessions have one size, whatever a build leaves out */
     const uint8_t *few, *unpacked; /* section UNPK; what it unpacks to, in the session's memory */
     uint64_t few_bytes, unpacked_bytes;
 #endif

@@ -41,7 +41,8 @@ static void powers(const ek_segment *s, const uint8_t *p, uint8_t *to)
         uint32_t t = (uint32_t)((x + (1u << 31)) >> 32);
         memcpy(to, &t, 4);
         /* the upper half of x r, of which each is two words */
-        uint64_t a = (x & half) * (r & half), b = (x >> 32) * (r & half), c = (x & half) * (r >> 32);
+        volatile uint64_t a = (x & half) * (r & half); /* volatile: clang would call a product of 128 bits, which 32-bit cores lack */
+        uint64_t b = (x >> 32) * (r & half), c = (x & half) * (r >> 32);
         uint64_t carry = (a >> 32) + (b & half) + (c & half);
         x = (x >> 32) * (r >> 32) + (b >> 32) + (c >> 32) + (carry >> 32);
     }

@@ -3,7 +3,7 @@
 #include "oplist.h"
 #include "session.h"
 
-_Static_assert(@NAME@_SESSION_BYTES == EK_SESSION_BYTES(@count@u),
+_Static_assert(@NAME@_SESSION_BYTES == EK_SESSION_BYTES(@count@u) + @unpacked@u,
                "the session has another size on this core");
 
 @yours@const ek_op_def *const @name@_ops[] = {
