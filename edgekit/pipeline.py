@@ -34,7 +34,6 @@ from edgekit.compress import sqnr as noise
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.ops.short import shorten
 from edgekit.package import Golden
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.passes.lower import lower
@@ -202,8 +201,6 @@ def build(
     graph = remove_constant_channels(graph)
     if macs(graph) < dense:
         log.append(f"constant channels removed: {dense} -> {macs(graph)} MACs, same outputs")
-    if target.compact() and chosen in ("int8", "w8a16"):  # quantized models keep their bits
-        graph = shorten(graph)
     lowered = lower(graph, target)
     log += sparsify.notes(graph, lowered, target)
     lowered, p, patches = _planned(lowered, target, target_board, arena, keep)

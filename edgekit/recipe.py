@@ -56,7 +56,6 @@ from edgekit.compress import (
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.layout import Target
-from edgekit.ops.short import shorten
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.train import fit, net, workers
 
@@ -328,8 +327,6 @@ class Run:
             effect = getattr(self, f"_{step.do}")(work, step.settings)
             if work.graph is before:
                 raise AssertionError(f"{step.do} left the graph as it was")
-            if work.quantized is not None and self.target.compact():
-                work.quantized = shorten(work.quantized)
             seconds, total = time.perf_counter() - begin, self.meter.read()
             entry = replace(
                 self._entry(i, step, key, work, effect, seconds), energy=self.meter.source,

@@ -23,6 +23,7 @@ from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
 from edgekit.ops.conv16 import averages
 from edgekit.ops.lut import table_of
 from edgekit.ops.map16 import repeats
+from edgekit.ops.short import shorten
 from edgekit.qmath import LIMITS
 
 F = np.float32
@@ -562,6 +563,7 @@ def quantize(
 ) -> tuple[Graph, dict[str, str]]:
     """int8 graph, and the map float tensor -> int8 tensor for comparing the two.
 
+    Biases and scales have few bits (`edgekit/ops/short.py`), for whatever target it will be.
     Ops named in `exclude` (patterns allowed) stay float.  `io` "int8" gives int8 inputs and
     outputs, "model" keeps the model's own.  ModelError where no op could be quantized.
     `bits`: op name -> bits of its weights (8, 4 or 2; ops of PACKABLE only).  `given`: op name ->
@@ -584,7 +586,7 @@ def quantize(
             )
     skip = excluded(graph, exclude)
     q = _Quantizer(graph, seen, skip, bias_correction, io, bits or {}, given or {}, ranged or {})
-    out = q.run()
+    out = shorten(q.run())
     if not any(t.dtype in LIMITS for t in out.tensors.values()):
         raise ModelError("quantization changed nothing: no op of this model has an int8 form")
     return out, {f: n for f, n in q.i8.items() if n in out.tensors and not out.is_const(n)}

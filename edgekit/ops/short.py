@@ -16,7 +16,7 @@ SUMMED = ("conv2d", "depthwise_conv2d", "linear")  # with a bias and a scale per
 def shorten(graph: Graph) -> Graph:
     """Rounds the constants of every int8 op that sums; shorter ones stay as they are."""
     g = graph.copy()
-    g.ops = [_shorter(op, g) if _takes(op, g) else op for op in g.ops]
+    g.ops = [shorter(op, g) for op in g.ops]
     g.drop_unused()
     return g
 
@@ -29,7 +29,10 @@ def _takes(op: Op, g: Graph) -> bool:
     return g.is_const(op.inputs[1]) and spec is not None and not spec.group
 
 
-def _shorter(op: Op, g: Graph) -> Op:
+def shorter(op: Op, g: Graph) -> Op:
+    """An op with its constants rounded, which `g` gets; itself where it has none to round."""
+    if not _takes(op, g):
+        return op
     t = g.tensors[op.inputs[1]]
     w, bias = g.value(op.inputs[1]), g.value(op.inputs[2]) if len(op.inputs) > 2 else None
     assert w is not None and t.quant is not None

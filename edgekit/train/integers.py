@@ -17,6 +17,7 @@ from edgekit import ops, qmath
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 from edgekit.ops.lut import table_of
+from edgekit.ops.short import shorter
 from edgekit.train.net import Net
 
 
@@ -60,15 +61,16 @@ def _bounded(op: Op, spec: QuantSpec) -> Op:
 def _weighted(
     net: Net, g: Graph, op: Op, specs: dict[str, QuantSpec], values: dict[str, Any]
 ) -> tuple[list[Any], Op]:
-    """Operands of an op with weights: integers, norms folded into scales and a whole bias."""
+    """Operands of an op with weights: integers, norms folded into scales and a whole bias, both
+    rounded as the export rounds them."""
     w, spec, bias = net.integers(op)
     name = op.name + ".w"
     if name not in g.tensors:
         g.add_tensor(replace(g.tensors[op.inputs[1]], name=name, dtype="i8", data=w, quant=spec))
     unit = float(specs[op.inputs[0]].scale) * spec.scale.astype(np.float64)
     whole = np.clip(np.rint(bias.astype(np.float64) / unit), -(2**30), 2**30).astype(np.int32)
-    inputs = (op.inputs[0], name, *op.inputs[2:3])
-    return [values[op.inputs[0]], w, whole], op.with_(inputs=inputs)
+    op = shorter(op.with_(inputs=(op.inputs[0], name, g.const(op.name + ".b", whole))), g)
+    return [values[op.inputs[0]], w, g.value(op.inputs[2])], op
 
 
 def _constant(g: Graph, name: str, x: Any) -> Any:
