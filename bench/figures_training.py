@@ -239,6 +239,26 @@ def trained(name: str) -> tuple[Graph, list[dict[str, Any]]]:
     return store.load(RUNS / name / f"{lines[-1]['key']}.npz"), lines
 
 
+@item("training.w4a4", "ResNet-20, W4A4 by QAT, mean of 3 seeds, 10,000 images: loss <= 0.5 points")
+def w4a4() -> Outcome:
+    """The graphs that recipes/resnet20.toml and, for 3 seeds, qat_w4a4.toml ended with, in folders
+    `resnet20` and `w4a4.0` to `w4a4.2` of EDGEKIT_RUNS."""
+    runs = [trained(name) for name in ("resnet20", *(f"w4a4.{seed}" for seed in range(3)))]
+    x, y = jpeg_cifar("test")
+    made = recipe.material(
+        {"x": x, "y": y}, runs[0][0], train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
+    )
+    target = pipeline.target_of(boards.load(HOST))
+    right = [(recipe.predictions(g, made.test, target)[0] == made.labels) for g, _ in runs]
+    base, *taught = (points(float(r.mean())) for r in right)
+    loss = round(base - float(np.mean(taught)), 2)
+    figure = {
+        "float": base, "rounded": points(runs[1][1][0]["accuracy"]), "trained": taught,
+        "loss": loss, "seconds": [round(sum(e["seconds"] for e in lines)) for _, lines in runs],
+    }  # fmt: skip
+    return Outcome(figure, loss <= 0.5)
+
+
 @item(
     "training.resnet56",
     "2.1 x fewer MACs, <= 0.1 points below the dense net of equal steps, speed >= 0.75 of it",

@@ -1,17 +1,19 @@
 """Runs a recipe on the JPEG CIFAR-10 set of ../shared/data; goes on after a kill.
 
-python bench/train_cifar.py MODEL RECIPE.toml FOLDER [--test N] [--teacher MODEL]
+python bench/train_cifar.py MODEL RECIPE.toml FOLDER [--test N] [--teacher MODEL] [--seed N]
 
-MODEL: .onnx, or a graph (.npz) of another run.  The ledger is FOLDER/ledger.jsonl.  See
-bench/recipes/ for those behind the figures in bench/NOTES.md; they take hours on one core:
-dense.toml trains ResNet-56 for 2 epochs and then for 10 more; pruned.toml takes the graph after
-those 2 as its MODEL (and teacher), and distils for 10.
+MODEL: .onnx, or a graph (.npz) of another run.  The ledger is FOLDER/ledger.jsonl.  The recipes
+behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to an hour each on
+one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step as MODEL and
+the last as --teacher; resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the
+same --teacher and --seed 0, 1 and 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import samples
@@ -38,6 +40,7 @@ def main() -> None:
         p.add_argument(name, type=Path)
     p.add_argument("--test", type=int, default=10_000)
     p.add_argument("--teacher", type=Path)
+    p.add_argument("--seed", type=int, help="in place of the steps' own")
     a = p.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
     graph, last = graph_of(a.model), time.monotonic()
@@ -53,7 +56,13 @@ def main() -> None:
     teacher = graph_of(a.teacher) if a.teacher else None
     run = recipe.Run(graph, made, boards.load("host"), a.folder, progress, teacher)
     print("before:", run.float_accuracy, flush=True)
-    for e in run.run(recipe.load(a.recipe))[1]:
+    steps = recipe.load(a.recipe)
+    if a.seed is not None:
+        steps = tuple(
+            replace(s, settings=s.settings | {"seed": a.seed}) if "seed" in s.settings else s
+            for s in steps
+        )
+    for e in run.run(steps)[1]:
         print(f"{e.do}: {e.accuracy} after {e.seconds} s; {e.macs} MACs; {e.effect}", flush=True)
 
 
