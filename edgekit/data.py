@@ -6,10 +6,10 @@ Preprocessing is `edgekit_runtime.preprocess.apply`, the very code that runs on 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from edgekit_runtime.session import TensorInfo
 from edgekit.errors import DataError
 from edgekit.ir import Array, Graph
 
+T = TypeVar("T")
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp"}
 
 
@@ -210,3 +211,8 @@ def spread(n: int, count: int, seed: int = 0) -> npt.NDArray[np.intp]:
     if count >= n:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, count, replace=False))
+
+
+def some(samples: Sequence[T], count: int) -> list[T]:
+    """`count` samples spread over all: the first ones of a sorted set are of one class."""
+    return [samples[i] for i in spread(len(samples), count)]

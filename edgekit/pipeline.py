@@ -43,6 +43,7 @@ PRECISIONS = ("auto", "float32", "int8", "w8a16", "dynamic", "w8", "w4", "w2")
 SESSION_BYTES = 1024  # of RAM, at most
 GOLDEN_FLOAT_BYTES = 16384  # float outputs a golden vector stores at most
 RANGES = {"i8": (-128.0, 127.0), "u8": (0.0, 255.0), "i16": (-32768.0, 32767.0)}  # made inputs
+NOISE_SAMPLES = 8  # for the SQNR of layers
 TOLERANCE = 1e-4  # of the largest value, for float outputs
 Progress = Callable[[str, int, int], None]
 
@@ -348,7 +349,7 @@ def _int8(
         )
         if weight_bytes(graph) >= weight_bytes(reference):
             raise AssertionError("integer quantization did not make the constants smaller")
-        few = [x for _, x in zip(range(8), data.feed(d, infos, spec), strict=False)]
+        few = data.feed(d.take(data.spread(len(d), NOISE_SAMPLES)), infos, spec)
         with every_tensor(graph, target) as run_int:
 
             def run_q(x: dict[str, Array]) -> dict[str, Array]:

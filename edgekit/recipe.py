@@ -384,7 +384,7 @@ class Run:
         q = work.quantized
         if q is None:
             return {}
-        few = self.samples.test[:NOISE_SAMPLES]
+        few = data.some(self.samples.test, NOISE_SAMPLES)
         with (
             pipeline.every_tensor(work.floating, self.host) as exact,
             pipeline.every_tensor(q, self.host) as run,
@@ -412,7 +412,7 @@ class Run:
     # ---- steps ----
 
     def _feed(self, count: int) -> Callable[[], Iterator[dict[str, Array]]]:
-        return lambda: iter(self.samples.calibration[:count])
+        return lambda: iter(data.some(self.samples.calibration, count))
 
     def observe(self, graph: Graph, method: str, count: int, levels: int = 255) -> Any:
         """Calibration of the float graph, kept for the next step that asks the same."""
@@ -491,7 +491,7 @@ class Run:
                 todo="set bits, layers or act_bits = 16 in the quantize step",
             )
         count = int(s.get("samples", len(self.samples.calibration)))
-        few = self.samples.calibration[:count]
+        few = data.some(self.samples.calibration, count)
         x = {n: np.concatenate([f[n] for f in few]) for n in work.floating.inputs}
         known = {k: v for k, v in s.items() if k != "samples"}
         r = reconstruct.reconstruct(

@@ -21,6 +21,7 @@ from edgekit import (
     boards,
     contents,
     cost,
+    data,
     explain,
     frontends,
     package,
@@ -220,7 +221,7 @@ class _Search:
         self.batch = min(32, len(run.samples.calibration))
 
     def search(self, count: int) -> Found:
-        few = self.run.samples.calibration[:SENSITIVITY_SAMPLES]
+        few = data.some(self.run.samples.calibration, SENSITIVITY_SAMPLES)
         x = {n: np.concatenate([f[n] for f in few]) for n in self.run.graph.inputs}
         table = allocate.sensitivity(self.run.graph, x, self.run.target, progress=self.run.progress)
         for width in (8, 4, 2):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -175,3 +177,36 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 def test_steps_without_effect_or_out_of_place_fail(steps: list[recipe.Step]) -> None:
     with pytest.raises(EdgeKitError):
         runner().run(tuple(steps))
+
+
+def test_some_samples_of_a_sorted_set_are_of_all_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    g, seen = residual_net(), {}
+    x = np.random.default_rng(5).normal(size=(160, 8, 8, 3)).astype(np.float32)
+    x[:, 0, 0, 0] = np.arange(160) / 160  # sorted
+    run = recipe.Run(g, recipe.material({"x": x}, g, calibration=80, test=80), boards.load("host"))
+
+    def spy(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def told(*a: Any, **k: Any) -> Any:
+            found = next(v for v in (*a, *k.values()) if isinstance(v, (dict, list))
+                         and (v[0] if isinstance(v, list) else v).keys() == {"x"})  # fmt: skip
+            found = found if isinstance(found, list) else [found]
+            seen[name] = np.concatenate([f["x"][:, 0, 0, 0] for f in found])
+            if name == "sensitivity":
+                raise StopIteration
+            return real(*a, **k)
+
+        monkeypatch.setattr(owner, name, told)
+
+    spy(recipe.sqnr, "compare")
+    spy(recipe.reconstruct, "reconstruct")
+    spy(search.allocate, "sensitivity")
+    run.run(recipe.parse(TEXT.replace("steps = 40", "steps = 40\nsamples = 16")))
+    monkeypatch.setattr(search, "SENSITIVITY_SAMPLES", 16)
+    with contextlib.suppress(StopIteration):
+        search._Search(run, run.board, 0.5, 0, {}, None).search(0)
+    seen["observe"] = np.array([f["x"].ravel()[0] for f in run._feed(16)()])
+    assert set(seen) == {"compare", "reconstruct", "sensitivity", "observe"}
+    for name, values in seen.items():
+        assert len(values) <= 16 and 0.2 < values.mean() < 0.8 and values.max() > 0.6, name

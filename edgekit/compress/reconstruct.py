@@ -269,8 +269,8 @@ class _Job:
 
     def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
         """Sets the input mean of every weighted op, from its float input."""
-        first = {k: v[: 4 * CHUNK] for k, v in plain.items()}
-        values = torchnet.run(ops, dict(first), self.const)
+        few = {k: v[:: -(-len(v) // (4 * CHUNK))] for k, v in plain.items()}  # of all classes
+        values = torchnet.run(ops, few, self.const)
         for op in ops:
             if op.name in self.weights:
                 x = values[op.inputs[0]]
