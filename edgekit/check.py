@@ -244,10 +244,10 @@ class _Job:
                 self.progress(what, i + 1, len(self.data))
             yield total / len(starts)
 
-    def labels(self) -> Array:
-        """Classes (n,), or one per group."""
-        assert self.data.labels is not None
-        y = np.asarray(self.data.labels).astype(np.int64) + int(self.spec.get("label_offset", 0))
+    def labels(self, outputs: int | None = None) -> Array:
+        """Classes (n,) of a model with so many outputs, or one per group."""
+        y = data.classes(self.data, int(self.spec.get("label_offset", 0)), outputs)
+        assert y is not None
         if self.metric == "auc" and self.data.groups is not None:
             return np.asarray([y[self.data.groups == g][0] for g in np.unique(self.data.groups)])
         return y
@@ -273,7 +273,7 @@ class _Job:
         )
 
     def _top1(self, ours: Array, theirs: Array | None, label: str) -> Accuracy:
-        y, top = self.labels(), classes(ours)
+        y, top = self.labels(ours.shape[1]), classes(ours)
         right = (top == y).astype(np.float64)
         base = Accuracy("top1", self.data.source, len(y), float(right.mean()), scores=right)
         if theirs is None:

@@ -81,11 +81,9 @@ def load(source: str | Path | dict[str, Any] | Array) -> Dataset:
                 arrays = {k: z[k] for k in z.files}
             labels = arrays.pop("y", None)
             return _checked(Dataset(str(path), arrays, labels))
-    except (OSError, ValueError, EOFError, KeyError) as e:
-        raise DataError(
-            f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez"
-        ) from None
-    except Exception as e:  # zipfile and pickle have error trees of their own
+    except DataError:
+        raise
+    except Exception as e:  # numpy, zipfile and pickle have error trees of their own
         raise DataError(
             f"cannot be read: {e}", where=str(path), todo="write it with numpy.savez"
         ) from None
@@ -116,8 +114,10 @@ def _checked(d: Dataset) -> Dataset:
     sizes = {k: len(a) if np.ndim(a) or isinstance(a, list) else -1 for k, a in d.arrays.items()}
     n = next(iter(sizes.values()))
     if d.labels is not None:
-        sizes["y"] = len(d.labels)
-    if n < 1 or any(s != n for s in sizes.values()):
+        sizes["y"] = len(d.labels) if np.ndim(d.labels) else -1
+    if n == 0:
+        raise DataError("holds no samples", where=d.source)
+    if n < 0 or any(s != n for s in sizes.values()):
         raise DataError(f"arrays differ in their first dimension: {sizes}", where=d.source)
     return d
 
@@ -204,6 +204,29 @@ def turned(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
     """Whether shapes hold the same axes, but for ones, in another order."""
     x, y = ([n for n in s if n != 1] for s in (a, b))
     return x != y and sorted(x) == sorted(y)
+
+
+def classes(d: Dataset, offset: int = 0, outputs: int | None = None) -> Array | None:
+    """Class (n,) of every sample, `offset` added; None without labels.  DataError where `y` is not
+    one whole number per sample, or not one of a model with so many outputs (of one output: 2)."""
+    if d.labels is None:
+        return None
+    y = np.asarray(d.labels)
+    if y.ndim != 1 or y.dtype.kind not in "biuf" or not np.array_equal(y, np.rint(y)):
+        raise DataError(
+            f"labels `y` are {y.dtype}{list(y.shape)}, not one whole number per sample",
+            where=d.source,
+            todo="y[i] is the index of the class of sample i",
+        )
+    y = y.astype(np.int64) + offset
+    if outputs is not None and not 0 <= y.min() <= y.max() < max(2, outputs):
+        raise DataError(
+            f"labels `y` go from {y.min()} to {y.max()}, the model's classes to "
+            f"{max(2, outputs) - 1}",
+            where=d.source,
+            todo="give the labels this model was trained with, or --label-offset",
+        )
+    return y
 
 
 def spread(n: int, count: int, seed: int = 0) -> npt.NDArray[np.intp]:

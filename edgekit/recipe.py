@@ -41,7 +41,7 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime import Session
 
-from edgekit import boards, data, frontends, package, passes, pipeline, shrink, torchnet
+from edgekit import boards, check, data, frontends, package, passes, pipeline, shrink, torchnet
 from edgekit import cost as costs
 from edgekit.compress import (
     calibrate,
@@ -233,23 +233,21 @@ def material(
         third = np.setdiff1d(np.arange(len(d)), second)
     infos, spec = data.input_infos(graph), dict(preprocess or {})
     offset = int(spec.get("label_offset", 0))
-    labels = d.take(second).labels
+    count = int(np.prod(graph.tensors[graph.outputs[0]].shape[1:]))
+    labels = data.classes(d.take(second), offset, count)
     parts = [list(data.feed(s.take(p), infos, spec)) for s, p in ((other, first), (d, second))]
     digest = hashlib.sha256()
     for part in parts:
         for x in part:
             for a in x.values():
                 digest.update(a.tobytes())
-    made = Material(
-        parts[0], parts[1], None if labels is None else np.asarray(labels) + offset,
-        digest.hexdigest()[:16],
-    )  # fmt: skip
+    made = Material(parts[0], parts[1], labels, digest.hexdigest()[:16])
     if not train:
         return made
     third = third[data.spread(len(third), train)]
-    x, y = _stacked(data.feed(other.take(third), infos, spec), infos, len(third)), None
-    if other.labels is not None:
-        y = np.asarray(other.take(third).labels) + offset
+    other = other.take(third)
+    y = data.classes(other, offset, count)
+    x = _stacked(data.feed(other, infos, spec), infos, len(third))
     for a in x.values():
         digest.update(a[:: max(1, len(a) // 64)].tobytes())
     digest.update(repr((len(third), None if y is None else y.tolist())).encode())
@@ -280,7 +278,7 @@ def predictions(
             if progress and i % 50 == 0:
                 progress("accuracy", i, len(samples))
     outputs = np.stack(found)
-    return outputs.argmax(1), outputs
+    return check.classes(outputs), outputs
 
 
 class Run:

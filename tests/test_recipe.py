@@ -13,7 +13,8 @@ from test_reconstruct import residual_net
 
 from edgekit import boards, evaluate, pipeline, recipe, search
 from edgekit.compress import meter
-from edgekit.errors import EdgeKitError, UsageError
+from edgekit.errors import DataError, EdgeKitError, UsageError
+from edgekit.ir import Graph, Tensor
 
 pytest.importorskip("torch")
 TEXT = """
@@ -210,3 +211,32 @@ def test_some_samples_of_a_sorted_set_are_of_all_classes(monkeypatch: pytest.Mon
     assert set(seen) == {"compare", "reconstruct", "sensitivity", "observe"}
     for name, values in seen.items():
         assert len(values) <= 16 and 0.2 < values.mean() < 0.8 and values.max() > 0.6, name
+
+
+@pytest.mark.parametrize(
+    ("y", "says"),
+    [
+        (np.eye(5)[np.zeros(20, int)], r"float64\[10, 5\]"),
+        (np.zeros((20, 1), int), "not one whole number"),
+        (np.full(20, 0.5), "not one whole number"),
+        (np.full(20, np.nan), "not one whole number"),
+        (np.full(20, "cat"), "<U3"),
+        (np.full(20, 5), "from 5 to 5, the model's classes to 4"),
+        (np.full(20, -1), "from -1 to -1"),
+    ],
+)
+def test_labels_are_classes_of_the_model(y: Any, says: str) -> None:
+    x = np.zeros((20, 8, 8, 3), np.float32)
+    with pytest.raises(DataError, match=says):
+        recipe.material({"x": x, "y": y}, residual_net())
+
+
+def test_one_output_is_the_probability_of_class_1() -> None:
+    g = Graph("sigmoid")
+    g.add_tensor(Tensor("x", (1, 4), "f32"))
+    g.inputs = ["x"]
+    y = g.emit("linear", ["x", g.const("w", np.ones((1, 4), np.float32))], name="fc")
+    g.outputs = [g.emit("unary", [y], {"kind": "sigmoid"}, name="p")]
+    x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
+    m = recipe.material({"x": x, "y": x.sum(1) > 0}, g)
+    assert recipe.Run(g, m, boards.load("host")).float_accuracy == 1.0
