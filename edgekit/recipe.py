@@ -41,7 +41,18 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime import Session
 
-from edgekit import boards, check, data, frontends, package, passes, pipeline, shrink, torchnet
+from edgekit import (
+    boards,
+    check,
+    data,
+    frontends,
+    package,
+    passes,
+    pipeline,
+    settings,
+    shrink,
+    torchnet,
+)
 from edgekit import cost as costs
 from edgekit.compress import (
     calibrate,
@@ -60,26 +71,6 @@ from edgekit.passes.channels import remove_constant_channels
 from edgekit.train import fit, net, workers
 
 Progress = Callable[[str, int, int], None]
-TRAINING = {
-    "steps", "epochs", "batch", "rate", "seed", "optimizer", "decay", "warmup", "norms", "estimate",
-    "flip", "shift", "precision", "gradients", "top", "wait_s",
-}  # fmt: skip
-TEACHING = {"soft", "temperature", "kind", "hints", "pairs", "teacher"}
-SETTINGS = {
-    "quantize": {
-        "method", "samples", "bits", "layers", "act_bits", "exclude", "bias_correction", "equalize",
-        "light", "wide",
-    },
-    "prune": {
-        "share", "granule", "macs", "latency", "importance", "layers", "samples", "seed", "repair",
-        "rounds",
-    },
-    "sparsify": {"pattern", "share", "exclude"},
-    "finetune": TRAINING,
-    "distill": TRAINING | TEACHING,
-    "qat": TRAINING | TEACHING | {"freeze"},
-    "reconstruct": {"steps", "batch", "rate", "window", "rank", "drop", "push", "samples", "seed"},
-}  # fmt: skip
 ENDS = 0.1  # of the weights: a first or last layer of more takes few bits like the others
 NEAR = 0.3  # of a step: how far from its integer a weight may start, so that it stays a while
 NOISE_SAMPLES = 8  # for the SQNR of a step
@@ -159,23 +150,18 @@ def parse(text: str, where: str = "recipe") -> tuple[Step, ...]:
     except tomllib.TOMLDecodeError as e:
         raise UsageError(f"is not TOML: {e}", where=where) from None
     unknown = sorted(set(raw) - {"step"})
-    if unknown or not isinstance(raw.get("step"), list):
+    if unknown or not raw.get("step") or not isinstance(raw["step"], list):
         what = f"{unknown[0]!r} is unknown" if unknown else "has no [[step]]"
         raise UsageError(what, where=where, todo='a recipe is a list of [[step]] do = "..."')
     steps = []
     for i, s in enumerate(raw["step"]):
+        if not isinstance(s, dict):
+            raise UsageError(f"step {i} is no table", where=where, todo="write [[step]]")
         do = s.pop("do", None)
-        if do not in SETTINGS:
-            known = ", ".join(SETTINGS)
-            raise UsageError(
-                f"step {i}: do = {do!r} is unknown", where=where, todo=f"known: {known}"
-            )
-        wrong = sorted(set(s) - SETTINGS[do])
-        if wrong:
-            known = ", ".join(sorted(SETTINGS[do]))
-            raise UsageError(
-                f"step {i}: {do} has no setting {wrong[0]!r}", where=where, todo=f"it has {known}"
-            )
+        try:
+            settings.check(do, s)
+        except UsageError as e:
+            raise UsageError(f"step {i}: {e.what}", where=where, todo=e.todo) from None
         steps.append(Step(do, s))
     return tuple(steps)
 
@@ -191,9 +177,11 @@ def trains(step: Step) -> bool:
 def load(path: Path) -> tuple[Step, ...]:
     """Steps of a recipe file."""
     try:
-        return parse(path.read_text(), str(path))
+        return parse(path.read_text(encoding="utf-8"), str(path))
     except OSError as e:
         raise UsageError(f"cannot be read: {e.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise UsageError("is not UTF-8", where=str(path), todo="a recipe is TOML") from None
 
 
 def dump(steps: tuple[Step, ...]) -> str:
@@ -310,6 +298,8 @@ class Run:
 
     def run(self, steps: tuple[Step, ...]) -> tuple[Graph, list[Entry]]:
         """The compressed graph and the ledger's lines, finished steps taken from the folder."""
+        for step in steps:
+            settings.check(step.do, step.settings)
         work, entries, key = Work(self.graph), [], self.key
         done = self._ledger()
         for i, step in enumerate(steps):

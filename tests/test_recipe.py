@@ -60,11 +60,50 @@ def test_a_recipe_survives_writing_and_reading() -> None:
         ("[steps]", "'steps' is unknown"),
         ("", "no \\[\\[step\\]\\]"),
         ("[[step", "not TOML"),
+        ("step = []", "no \\[\\[step\\]\\]"),
+        ("step = 3", "no \\[\\[step\\]\\]"),
+        ("step = [1]", "step 0 is no table"),
+        ("[[step]]\ndo = ['quantize']", "unknown"),
+        *(
+            (f"[[step]]\ndo = '{do}'\n{setting}", f"step 0: {do}: {setting.split()[0]} = ")
+            for do, settings in {
+                "quantize": "bits = 'four'; bits = 4.5; bits = 3; bits = true; bits = [4]; "
+                "samples = 0; samples = 2.5; layers = 4; layers = {c1 = '4'}; exclude = 'c*'; "
+                "exclude = [1]; act_bits = 1; act_bits = 'a'; light = 2; bias_correction = 'no'",
+                "finetune": "steps = -1; steps = 0; steps = 2.5; batch = 0; rate = 0; rate = -1; "
+                "rate = nan; rate = inf; rate = 'a'; seed = -1; epochs = 0; epochs = 'a'; "
+                "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; warmup = 2; top = 3; "
+                "wait_s = 'a'; precision = 'int8'; gradients = 'x'",
+                "distill": "soft = 2; temperature = 0; kind = 'x'; hints = -1; pairs = ['a']; "
+                "pairs = {a = 3}; teacher = 3",
+                "qat": "freeze = -1; freeze = 'a'",
+                "reconstruct": "batch = 0; window = 3; window = 0; rank = -1; drop = 2; push = -1; "
+                "samples = 0; seed = 1.5; rate = nan",
+                "prune": "share = 0; share = 1; share = 'a'; granule = 0; granule = 1.5; macs = 0; "
+                "macs = 0.5; latency = 1; importance = 'x'; layers = 'a'; repair = 'x'; "
+                "rounds = 0; rounds = 1.5; samples = 0; seed = -1",
+                "sparsify": "pattern = 3; share = 'a'; share = 2; exclude = 'a'",
+            }.items()
+            for setting in settings.split("; ")
+        ),
     ],
 )
 def test_mistakes_are_named(text: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         recipe.parse(text)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes('[[step]]\ndo = "quantize"'.encode("utf-16"))
+    with pytest.raises(UsageError, match=r"r\.toml: is not UTF-8"):
+        recipe.load(tmp_path / "r.toml")
+
+
+def test_nothing_runs_of_steps_with_a_wrong_setting(tmp_path: Path) -> None:
+    steps = (*recipe.parse(TEXT)[:1], recipe.Step("reconstruct", {"batch": -1}))
+    with pytest.raises(UsageError, match="a whole number from 1"):
+        runner(tmp_path / "run").run(steps)
+    assert not (tmp_path / "run" / "ledger.jsonl").exists()
 
 
 def test_calibration_and_test_samples_are_apart() -> None:
