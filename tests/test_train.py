@@ -149,7 +149,7 @@ def test_refusals() -> None:
     with pytest.raises(DataError, match="no training samples"):
         runner(train=0).run(recipe.parse("[[step]]\ndo = 'finetune'"))
     with pytest.raises(UsageError, match="changed no weight"):
-        runner().run(recipe.parse("[[step]]\ndo = 'finetune'\nrate = 1e-30\nsteps = 1"))
+        runner().run(recipe.parse("[[step]]\ndo = 'finetune'\nrate = 1e-60\nsteps = 1"))
     with pytest.raises(UsageError, match="before"):
         runner().run(recipe.parse("[[step]]\ndo = 'qat'"))
 
