@@ -498,6 +498,20 @@ def golden_inputs(seed: int, specs: list[tuple[Tensor, tuple[float, float]]]) ->
     return out
 
 
+def folder(path: Path) -> None:
+    """Makes a folder where there is none; PackageError where files cannot be written to it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise PackageError("is a file", where=str(path), todo="choose another folder") from None
+    except OSError as e:
+        raise PackageError(
+            f"cannot be made: {e.strerror}", where=str(path), todo="choose another folder"
+        ) from None
+    if not os.access(path, os.W_OK):
+        raise PackageError("cannot be written to", where=str(path), todo="choose another folder")
+
+
 def save(path: Path, data: bytes) -> None:
     """Writes to a temporary name, then renames: never half a file."""
     tmp = path.with_name(path.name + ".part")

@@ -163,6 +163,10 @@ def parse(text: str, where: str = "recipe") -> tuple[Step, ...]:
         except UsageError as e:
             raise UsageError(f"step {i}: {e.what}", where=where, todo=e.todo) from None
         steps.append(Step(do, s))
+    try:
+        settings.order([step.do for step in steps])
+    except UsageError as e:
+        raise UsageError(e.what, where=where, todo=e.todo) from None
     return tuple(steps)
 
 
@@ -289,6 +293,7 @@ class Run:
         self.cache: dict[tuple[str, int, int], dict[str, calibrate.Observed]] = {}
         self.step = ""  # key of the one that runs
         whole = store.dumps(self.graph) + (store.dumps(teacher) if teacher else b"")
+        whole += b"" if board.id == "host" else board.id.encode()
         self.key = hashlib.sha256(whole + samples.id.encode()).hexdigest()
 
     @property
@@ -300,6 +305,7 @@ class Run:
         """The compressed graph and the ledger's lines, finished steps taken from the folder."""
         for step in steps:
             settings.check(step.do, step.settings)
+        settings.order([step.do for step in steps])
         work, entries, key = Work(self.graph), [], self.key
         done = self._ledger()
         for i, step in enumerate(steps):
@@ -308,7 +314,7 @@ class Run:
             begin, spent = time.perf_counter(), self.meter.read()
             before = work.graph
             if kept is not None and key in done and kept.exists():
-                self._resume(work, step, store.load(kept))
+                self._resume(work, step, self._kept(kept))
                 entries.append(replace(done[key], step=i))
                 continue
             self.step = key
@@ -322,29 +328,38 @@ class Run:
             )  # fmt: skip
             if self.folder is not None and kept is not None and workers.rank() == 0:
                 package.save(kept, store.dumps(work.graph))
+                path = self.folder / "ledger.jsonl"
+                lines = path.read_bytes() if path.exists() else b""
+                lines += b"\n" if lines and not lines.endswith(b"\n") else b""
+                package.save(path, lines + (json.dumps(asdict(entry)) + "\n").encode())
                 (self.folder / f"{key}.pt").unlink(missing_ok=True)
-                with (self.folder / "ledger.jsonl").open("a") as f:
-                    f.write(json.dumps(asdict(entry)) + "\n")
             entries.append(entry)
         return work.graph, entries
 
     def _ledger(self) -> dict[str, Entry]:
-        """Finished steps by key; a line cut off by a kill does not count."""
+        """Finished steps by key; a line that is no entry does not count."""
         found: dict[str, Entry] = {}
         path = None if self.folder is None else self.folder / "ledger.jsonl"
         if path is None or not path.exists():
             return found
-        text = path.read_text()
-        for line in text.splitlines():
+        for line in path.read_bytes().splitlines():
             try:
                 e = Entry(**json.loads(line))
             except (ValueError, TypeError):
                 continue
             found[e.key] = e
-        if text and not text.endswith("\n"):
-            with path.open("a") as f:
-                f.write("\n")
         return found
+
+    def _kept(self, path: Path) -> Graph:
+        """The graph behind a finished step; DataError where the file holds none of this model."""
+        todo = "delete it: the step is done again"
+        try:
+            g = store.load(path)
+        except DataError as e:
+            raise DataError(e.what, where=e.where, todo=todo) from None
+        if (g.inputs, g.outputs) != (self.graph.inputs, self.graph.outputs):
+            raise DataError("is a graph of another model", where=str(path), todo=todo)
+        return g
 
     def _entry(
         self, i: int, step: Step, key: str, work: Work, effect: str, seconds: float
@@ -448,8 +463,6 @@ class Run:
         work.specs = {f: graph.tensors[n].quant for f, n in names.items()}
 
     def _quantize(self, work: Work, s: dict[str, Any]) -> str:
-        if work.quantized is not None:
-            raise UsageError("the recipe quantizes twice")
         self._prepare(work, s)
         before = pipeline.weight_bytes(work.floating)
         q, names = quantize.quantize(
@@ -470,9 +483,8 @@ class Run:
         return f"{before} -> {after} bytes of constants; weights: {text}"
 
     def _reconstruct(self, work: Work, s: dict[str, Any]) -> str:
-        if work.quantized is None:
-            raise UsageError("reconstruct needs a quantize step before it")
         wide = any(q.bits == 16 for q in work.ranged.values())
+        assert work.quantized is not None
         if all(b == 8 for b in work.bits.values()) and not wide:
             raise UsageError(
                 "reconstruct learns weights below 8 bits or read by int16, and there are none",
@@ -498,8 +510,6 @@ class Run:
         return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
 
     def _prune(self, work: Work, s: dict[str, Any]) -> str:
-        if work.quantized is not None:
-            raise UsageError("prune comes before quantize")
         g, o = work.floating, shrink.Options(**s)
         x, y = self._training() if o.trains else ({}, None)
         cut = shrink.shrink(g, x, y, o, self.board, self._same, self.progress)
@@ -519,8 +529,6 @@ class Run:
             raise AssertionError("the pruned graph is not the masked one")
 
     def _sparsify(self, work: Work, s: dict[str, Any]) -> str:
-        if work.quantized is not None:
-            raise UsageError("sparsify comes before quantize")
         share, exclude = float(s.get("share", 0.9)), tuple(s.get("exclude", ()))
         got = sparsify.sparsify(
             work.floating, self.target, str(s.get("pattern", "1:8")), share, exclude
@@ -530,8 +538,6 @@ class Run:
         return f"{mean:.0%} zeros in {len(got.layers)} layers, {len(got.dense)} stay dense"
 
     def _finetune(self, work: Work, s: dict[str, Any], teacher: bool = False) -> str:
-        if work.quantized is not None:
-            raise UsageError("finetune and distill come before quantize", todo="use qat after it")
         x, y = self._training()
         r = fit.fit(
             work.floating, x, y, self._options(s, _count(x)),
@@ -576,8 +582,7 @@ class Run:
 
     def _qat(self, work: Work, s: dict[str, Any]) -> str:
         """Trains the integers; the float graph as it is now teaches."""
-        if work.quantized is None:
-            raise UsageError("qat needs a quantize step before it")
+        assert work.quantized is not None
         x, y = self._training()
         start, sim = _simulation(work)
         other = "teacher" in s or self.teacher is not None
@@ -611,10 +616,10 @@ class Run:
                 work.floating, work.seen, bits=work.bits, ranged=work.ranged, exclude=work.exclude
             )
             self._set(work, graph, names)
-        elif step.do in ("prune", "finetune", "distill"):
+        elif step.do in settings.FLOAT:
             work.floating = graph
         else:
-            work.quantized = graph
+            self._set(work, graph, work.names)
 
 
 def _simulation(work: Work) -> tuple[Graph, net.Simulation]:

@@ -115,7 +115,7 @@ def compress(
     if pipeline.is_quantized(graph):
         raise DataError("the model is quantized already", todo="give the float model")
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        package.folder(folder)
     samples = recipe.material(source, graph, preprocess, test=test)
     run = Run(graph, samples, chip, folder, progress)
     job = _Search(run, chip, max_drop, steps, preprocess or {}, folder, max_cycles)
@@ -142,7 +142,7 @@ def replay(
         source, graph, preprocess, test=test, train=TRAIN_SAMPLES if trains else 0,
         training=training,
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
+    package.folder(folder)
     run = Run(graph, samples, chip, folder, progress)
     result, entries = run.run(steps)
     search = _Search(run, chip, 0.0, 0, preprocess or {}, folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,7 @@ TEACHING = {
     "soft": SHARE, "temperature": ABOVE_0, "kind": _one_of("kd", "dkd"), "hints": FROM_0,
     "pairs": _table(TEXT), "teacher": TEXT,
 }  # fmt: skip
+FLOAT = ("prune", "sparsify", "finetune", "distill")  # steps that come before quantize
 STEPS: dict[str, dict[str, Kind]] = {
     "quantize": {
         "method": _one_of(*calibrate.METHODS), "samples": COUNT, "bits": BITS,
@@ -111,3 +112,20 @@ def check(do: Any, given: dict[str, Any]) -> None:
             raise UsageError(f"{do} has no setting {name!r}", todo=f"it has {known}")
         if not kinds[name].fits(value):
             raise UsageError(f"{do}: {name} = {value!r}", todo=f"it is {kinds[name].says}")
+
+
+def order(names: Sequence[str]) -> None:
+    """UsageError names a step that is out of place."""
+    seen: set[str] = set()
+    for i, do in enumerate(names):
+        where, integers = f"step {i}: {do}", "quantize" in seen
+        if do in FLOAT and integers:
+            raise UsageError(f"{where} comes before quantize", todo="qat trains after it")
+        if do in ("reconstruct", "qat") and not integers:
+            raise UsageError(f"{where} needs a quantize step before it")
+        if do == "quantize" and integers:
+            raise UsageError(f"{where}: the recipe quantizes twice")
+        if do == "reconstruct" and "qat" in seen:
+            raise UsageError(f"{where} would round the weights from before qat again",
+                             todo="put it before qat")  # fmt: skip
+        seen.add(do)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from test_reconstruct import residual_net
 
-from edgekit import boards, evaluate, pipeline, recipe, search
-from edgekit.compress import meter
-from edgekit.errors import DataError, EdgeKitError, UsageError
+from edgekit import boards, evaluate, package, pipeline, recipe, search
+from edgekit.compress import meter, store
+from edgekit.errors import DataError, EdgeKitError, PackageError, UsageError
 from edgekit.ir import Graph, Tensor
 
 pytest.importorskip("torch")
@@ -33,17 +33,17 @@ batch = 16
 """
 
 
-def made(n: int = 160) -> recipe.Material:
+def made(n: int = 160, train: int = 0) -> recipe.Material:
     g = residual_net()
     x = np.random.default_rng(5).normal(size=(n, 8, 8, 3)).astype(np.float32)
     y = np.array([evaluate.outputs(g, {"x": a[None]})["fc"].argmax() for a in x])
-    return recipe.material({"x": x, "y": y}, g, calibration=60, test=100)
+    return recipe.material({"x": x, "y": y}, g, calibration=60, test=100, train=train)
 
 
 def runner(folder: Path | None = None) -> recipe.Run:
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    return recipe.Run(residual_net(), made(), boards.load("nrf52840dk"), folder)
+    return recipe.Run(residual_net(), made(train=60), boards.load("nrf52840dk"), folder)
 
 
 def test_a_recipe_survives_writing_and_reading() -> None:
@@ -188,18 +188,86 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     whole, entries = runner().run(steps)
     runner(folder).run(steps[:1])
     with (folder / "ledger.jsonl").open("a") as f:
-        f.write('{"step": 1, "do": "recon')  # killed while writing
+        f.write('null\n[1]\n{"step": 1, "do": "recon')  # killed while writing
+    with (folder / "ledger.jsonl").open("ab") as f:
+        f.write(b"\xff\x00")
     again = runner(folder)
-    before = (folder / "ledger.jsonl").read_text()
+    before = (folder / "ledger.jsonl").read_bytes()
     graph, rest = again.run(steps)
     assert pipeline.package_graph(graph, again.target) == pipeline.package_graph(
         whole, again.target
     )
     assert [e.accuracy for e in rest] == [e.accuracy for e in entries]
-    after = (folder / "ledger.jsonl").read_text()
-    assert after.startswith(before) and after.count('"quantize"') == 1  # not done again
+    after = (folder / "ledger.jsonl").read_bytes()
+    assert after.startswith(before) and after.count(b'"quantize"') == 1  # not done again
     runner(folder).run(steps)
-    assert (folder / "ledger.jsonl").read_text() == after
+    assert (folder / "ledger.jsonl").read_bytes() == after
+    for damage in (lambda b: b[:-200], lambda b: b[: len(b) // 2], lambda b: b"", other_graph):
+        kept = folder / f"{json.loads(after.splitlines()[0])['key']}.npz"
+        good = kept.read_bytes()
+        kept.write_bytes(damage(good))
+        with pytest.raises(DataError, match="delete it: the step is done again"):
+            runner(folder).run(steps)
+        kept.write_bytes(good)
+
+
+def other_graph(_: bytes) -> bytes:
+    g = Graph("other")
+    g.add_tensor(Tensor("a", (1, 4), "f32"))
+    g.inputs, g.outputs = ["a"], ["a"]
+    return store.dumps(g)
+
+
+@pytest.mark.parametrize("killed", ["graph", "ledger", "after"])
+def test_steps_of_every_kind_go_on_after_a_kill(killed: str, tmp_path: Path) -> None:
+    """Killed while a step's graph or its line in the ledger is written, or behind the step."""
+    quick = "batch = 8\nsteps = 2\n"
+    text = "".join(
+        f"[[step]]\ndo = '{do}'\n{rest}"
+        for do, rest in {
+            "prune": "share = 0.4\ngranule = 4\n", "sparsify": "pattern = '1:8'\n",
+            "finetune": quick, "distill": quick, "quantize": "bits = 4\n",
+            "reconstruct": "batch = 8\nsteps = 40\n",
+            "qat": quick + "rate = 0.02\n",
+        }.items()
+    )  # fmt: skip
+    steps = (*recipe.parse(text), recipe.Step("qat", {"steps": 2, "batch": 8, "rate": 0.01}))
+    folder, real, written = tmp_path / "run", package.save, []
+
+    def save(path: Path, data: bytes) -> None:
+        written.append(path)
+        if killed == path.stem or (killed == "graph" and path.suffix == ".npz"):
+            raise KeyboardInterrupt
+        real(path, data)
+        if killed == "after" and path.stem == "ledger":
+            raise KeyboardInterrupt
+
+    whole, entries = runner().run(steps)
+    for i in range(1, len(steps) + 1):
+        with pytest.MonkeyPatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(package, "save", save)
+            runner(folder).run(steps[:i])
+        runner(folder).run(steps[:i])
+    graph, rest = runner(folder).run(steps)
+    assert store.dumps(graph) == store.dumps(whole)
+    assert [e.accuracy for e in rest] == [e.accuracy for e in entries]
+
+
+def test_another_board_is_another_run(tmp_path: Path) -> None:
+    steps = recipe.parse(TEXT)[:1]
+    runner(tmp_path / "run").run(steps)
+    other = recipe.Run(residual_net(), made(), boards.load("rpi5"), tmp_path / "run")
+    assert other.run(steps)[1][0].package_bytes == len(
+        pipeline.package_graph(other.run(steps)[0], other.target)
+    )
+
+
+def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PackageError, match="is a file"):
+        package.folder(tmp_path / "file")
+    with pytest.raises(PackageError, match="cannot be made: Not a directory"):
+        package.folder(tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize(
@@ -208,6 +276,15 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         [recipe.Step("reconstruct", {})],
         [recipe.Step("quantize", {}), recipe.Step("reconstruct", {})],
         [recipe.Step("quantize", {}), recipe.Step("quantize", {})],
+        [recipe.Step("quantize", {}), recipe.Step("prune", {})],
+        [recipe.Step("quantize", {}), recipe.Step("sparsify", {})],
+        [recipe.Step("quantize", {}), recipe.Step("distill", {})],
+        [recipe.Step("qat", {})],
+        [
+            recipe.Step("quantize", {"bits": 4}),
+            recipe.Step("qat", {"steps": 1}),
+            recipe.Step("reconstruct", {"steps": 20, "batch": 4}),
+        ],
         [
             recipe.Step("quantize", {"layers": {"c1": 4}}),
             recipe.Step("reconstruct", {"steps": 0, "batch": 4}),
