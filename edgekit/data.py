@@ -196,6 +196,12 @@ def feed(d: Dataset, infos: list[TensorInfo], spec: dict[str, Any]) -> Iterator[
                     where=d.source,
                     todo="check --resize, --scale, --mean, --std",
                 )
+            if x.dtype.kind == "f" and not np.isfinite(x).all():
+                raise DataError(
+                    f"sample {i} holds values that are not finite after preprocessing",
+                    where=d.source,
+                    todo="check the data and --std",
+                )
             sample[info.name] = np.ascontiguousarray(x)
         yield sample
 

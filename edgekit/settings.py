@@ -66,9 +66,10 @@ NAMES = Kind(
 FLAG, COUNT, SEED = _one_of(True, False), _whole(1), _whole(0)
 ABOVE_0, FROM_0, SHARE = _number(0, ends=False), _number(0), _number(0, 1)
 PART, TIMES, BITS = _number(0, 1, ends=False), _number(1, ends=False), _one_of(8, 4, 2)
+RATE = _number(0, 1000, ends=False)
 
 TRAINING = {
-    "steps": COUNT, "epochs": ABOVE_0, "batch": COUNT, "rate": ABOVE_0, "seed": SEED,
+    "steps": COUNT, "epochs": ABOVE_0, "batch": COUNT, "rate": RATE, "seed": SEED,
     "optimizer": _one_of("adam", "sgd"), "decay": FROM_0, "warmup": SHARE, "norms": FLAG,
     "estimate": COUNT, "flip": FLAG, "shift": _whole(0),
     "precision": _one_of("auto", *precision.PRECISIONS), "gradients": _one_of(*workers.KINDS),
@@ -95,7 +96,7 @@ STEPS: dict[str, dict[str, Kind]] = {
     "distill": TRAINING | TEACHING,
     "qat": TRAINING | TEACHING | {"freeze": SHARE},
     "reconstruct": {
-        "steps": COUNT, "batch": COUNT, "rate": ABOVE_0, "window": _one_of(1, 2),
+        "steps": COUNT, "batch": COUNT, "rate": RATE, "window": _one_of(1, 2),
         "rank": _whole(0), "drop": SHARE, "push": FROM_0, "samples": COUNT, "seed": SEED,
     },
 }  # fmt: skip

@@ -106,6 +106,7 @@ def shrink(
     `same(masked, cut)` is called to prove every cut.  UsageError where nothing can go or the budget
     cannot be met.
     """
+    fit.check_labels(graph, labels)
     n = len(next(iter(x.values()))) if x else 0
     order = np.random.default_rng(o.seed).permutation(n)
     few, some = order[: o.samples], order[: fit.NORM_SAMPLES // (1 + (o.repair == "outputs"))]

@@ -15,10 +15,10 @@ from edgekit_runtime import Session
 from test_prune import gated, separable
 from test_reconstruct import residual_net
 
-from edgekit import boards, package, pipeline, recipe, shrink, torchnet
-from edgekit.compress import prune, quantize
-from edgekit.errors import DataError, UsageError
-from edgekit.ir import Array, Graph
+from edgekit import boards, evaluate, package, pipeline, recipe, shrink, torchnet
+from edgekit.compress import calibrate, prune, quantize
+from edgekit.errors import DataError, ModelError, UsageError
+from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
 from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair
 
@@ -146,12 +146,48 @@ def test_refusals() -> None:
     x = {"x": np.zeros((8, 8, 8, 3), np.float32)}
     with pytest.raises(DataError, match="labels or a teacher"):
         fit.fit(g, x, None, fit.Options(steps=1))
+    with pytest.raises(DataError, match="from 5 to 5, the model has 5 output"):
+        fit.fit(g, x, np.full(8, 5), fit.Options(steps=1))
+    x = {"x": np.full((8, 8, 8, 3), 3, np.float32)}
+    with pytest.raises(UsageError, match="not finite"):
+        fit.fit(g, x, np.zeros(8, int), fit.Options(steps=5, rate=1e30))
     with pytest.raises(DataError, match="no training samples"):
         runner(train=0).run(recipe.parse("[[step]]\ndo = 'finetune'"))
     with pytest.raises(UsageError, match="changed no weight"):
         runner().run(recipe.parse("[[step]]\ndo = 'finetune'\nrate = 1e-60\nsteps = 1"))
     with pytest.raises(UsageError, match="before"):
         runner().run(recipe.parse("[[step]]\ndo = 'qat'"))
+
+
+def test_teachers_are_asked_by_place_and_must_fit() -> None:
+    g, x = residual_net(), {"x": np.zeros((8, 8, 8, 3), np.float32)}
+    other = residual_net()
+    other.tensors["image"] = replace(other.tensors.pop("x"), name="image")
+    other.inputs = ["image"]
+    other.ops = [op.with_(inputs=tuple("image" if n == "x" else n for n in op.inputs))
+                 for op in other.ops]  # fmt: skip
+    o = fit.Options(steps=1, batch=4)
+    fit.fit(g, x, None, o, teacher=fit.Teacher(other))
+    seen = calibrate.observe(g, lambda i: evaluate.run(g, i) | i, lambda: iter([{"x": x["x"][:1]}]))
+    few = quantize.quantize(g, seen)[0]
+    with pytest.raises(ModelError, match="the teacher is quantized"):
+        fit.fit(g, x, None, o, teacher=fit.Teacher(few))
+    with pytest.raises(ModelError, match=r"takes inputs \[\(1, 8, 8, 4\)\], the model"):
+        fit.fit(g, x, None, o, teacher=fit.Teacher(flat(8 * 8 * 4, 5, (1, 8, 8, 4))))
+    with pytest.raises(ModelError, match="tells 7 classes, the model 5"):
+        fit.fit(g, x, None, o, teacher=fit.Teacher(flat(8 * 8 * 3, 7, (1, 8, 8, 3))))
+    with pytest.raises(ModelError, match="tells 7 classes, the model 5"):
+        fit.fit(g, x, None, o, teacher=np.zeros((8, 7), np.float32))
+
+
+def flat(k: int, n: int, shape: tuple[int, ...]) -> Graph:
+    """One linear op over all values."""
+    g = Graph("flat")
+    g.add_tensor(Tensor("a", shape, "f32"))
+    g.inputs = ["a"]
+    y = g.emit("reshape", ["a"], {"shape": (1, k)})
+    g.outputs = [g.emit("linear", [y, g.const("w", np.ones((n, k), np.float32))], name="fc")]
+    return g
 
 
 KILLED = """
@@ -190,6 +226,11 @@ def test_a_killed_training_goes_on(tmp_path: Path) -> None:
     child.wait()
     assert path.exists() and child.returncode == -9
     steps: list[int] = []
+    kept = path.read_bytes()
+    path.write_bytes(kept[: len(kept) // 2])
+    with pytest.raises(DataError, match=r"half\.pt: cannot be read.*\n.*delete it"):
+        long(path)
+    path.write_bytes(kept)
     on = long(path, lambda what, i, n: steps.append(i))
     assert steps[0] >= seen[-1] - 1 > 0  # not from the start
     whole = long(tmp_path / "whole.pt")

@@ -108,7 +108,47 @@ def fit(
         bad = torchnet.unsupported(g)
         if bad:
             raise ModelError(f"training does not know ops of type {', '.join(bad)}")
+    check_labels(graph, labels)
+    if teacher is not None:
+        _check_teacher(graph, teacher)
     return _Job(graph, x, labels, options, teacher, simulation).run(progress, checkpoint)
+
+
+def check_labels(graph: Graph, labels: Array | None) -> None:
+    """DataError for labels that are no outputs of the graph."""
+    n = _classes(graph)
+    if labels is not None and not 0 <= np.min(labels) <= np.max(labels) < n:
+        raise DataError(
+            f"labels go from {np.min(labels)} to {np.max(labels)}, the model has {n} output(s)",
+            todo="training takes a class as the index of an output",
+        )
+
+
+def _check_teacher(graph: Graph, teacher: Array | Teacher) -> None:
+    """ModelError for a teacher that takes other inputs or tells other classes."""
+    other = teacher.graph if isinstance(teacher, Teacher) else None
+    told = teacher if other is None else other.tensors[logits_of(other)]
+    its, mine = int(np.prod(told.shape[1:])), _classes(graph)  # type: ignore[union-attr]
+    if its != mine:
+        raise ModelError(f"the teacher tells {its} classes, the model {mine}")
+    if other is None:
+        return
+    if any(t.dtype in ("i8", "u8", "i16") for t in other.tensors.values()):
+        raise ModelError("the teacher is quantized", todo="give the float model")
+    own, takes = ([g.tensors[n].shape for n in g.inputs] for g in (graph, other))
+    if own != takes:
+        raise ModelError(
+            f"the teacher takes inputs {takes}, the model {own}",
+            todo="both are given the same samples, prepared as the model wants them",
+        )
+
+
+def _line(e: Exception) -> str:
+    return next(iter(str(e).strip().splitlines()), type(e).__name__)[:160]
+
+
+def _classes(graph: Graph) -> int:
+    return int(np.prod(graph.tensors[logits_of(graph)].shape[1:]))
 
 
 class _Job:
@@ -231,7 +271,12 @@ class _Job:
         if self.shared:
             self.format, kept = workers.same((self.format, kept))
         if kept is not None:
-            first = self._resume(kept)
+            try:
+                first = self._resume(kept)
+            except Exception as e:  # torch has many errors for a damaged file
+                assert checkpoint is not None
+                raise DataError(f"cannot be read: {_line(e)}", where=str(checkpoint.path),
+                                todo="delete it: the training begins again") from None  # fmt: skip
         if self.shared:
             self._share()
         writes = checkpoint if workers.rank() == 0 else None
@@ -256,7 +301,10 @@ class _Job:
         tenth = max(1, len(self.losses) // 10)
         ends = self.losses[:tenth] or [0.0], self.losses[-tenth:] or [0.0]
         ended = float(np.mean(ends[0])), float(np.mean(ends[1]))
-        return replace(self.net.fitted(ended, self.format), sent=sent)
+        fitted = self.net.fitted(ended, self.format)
+        if not all(np.isfinite(a).all() for a in fitted.constants.values()):
+            raise UsageError("training left weights that are not finite", todo="a lower rate")
+        return replace(fitted, sent=sent)
 
     def _step(self, pick: Tensor, i: int) -> None:
         self.optimizer.zero_grad()
@@ -266,6 +314,8 @@ class _Job:
         self.net.hold()
         self.slower.step()
         self.losses.append(float(loss.detach()))
+        if not math.isfinite(self.losses[-1]):
+            raise UsageError(f"the loss is not finite at step {i}", todo="a lower rate")
         for name, q in self.net.quiet.items():  # stricter towards the end
             late = i / max(1, self.o.steps)
             q.watch(self._integers(name), self.o.freeze * (1 - late) + 0.2 * self.o.freeze * late)
@@ -304,8 +354,10 @@ class _Job:
         import torch
 
         graph = self.teacher.graph  # type: ignore[union-attr]
+        own = self.net.graph.inputs  # the teacher's may have other names
+        fed = {its: x[mine] for mine, its in zip(own, graph.inputs, strict=True)}
         with torch.no_grad(), precision.autocast(form):
-            seen = torchnet.run(graph.ops, dict(x), self.const)
+            seen = torchnet.run(graph.ops, fed, self.const)
         return seen[logits_of(graph)], seen
 
     def _probe(self) -> str:
