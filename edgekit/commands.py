@@ -34,6 +34,8 @@ def read_package(path: Path) -> bytes:
 
 def preprocess_of(args: argparse.Namespace) -> Facts:
     """The preprocessing given on the command line, with the keys packages store."""
+    if np.any(np.asarray(1.0 if args.std is None else args.std) == 0):
+        raise UsageError("--std is 0", todo="values are divided by it")
     keys = ("scale", "mean", "std", "resize", "layout", "label_offset")
     return {k: getattr(args, k) for k in keys if getattr(args, k) is not None}
 
@@ -143,6 +145,10 @@ def compress(args: argparse.Namespace) -> None:
     from edgekit.train import workers
 
     model_file(args.model)
+    if args.train and not args.recipe:
+        raise UsageError("--train belongs to --recipe", todo="the search takes --data alone")
+    if args.recipe and args.max_cycles:
+        raise UsageError("--max-cycles belongs to the search", todo="leave out --recipe")
     options: Facts = {
         "board": args.board,
         "preprocess": preprocess_of(args),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,10 +111,9 @@ def compress(
     if max_cycles is not None and cost.isa_of(chip) is None:
         raise UsageError("there is no model of cycles for this board", where=chip.id,
                          todo="leave out --max-cycles")  # fmt: skip
-    loaded = model if isinstance(model, Graph) else frontends.load(model, shapes=shapes)
-    graph = passes.simplify_all(loaded)[0]
-    if pipeline.is_quantized(graph):
-        raise DataError("the model is quantized already", todo="give the float model")
+    if not math.isfinite(max_drop):
+        raise UsageError(f"a drop of {max_drop} is no number of points", todo="as --max-drop 0.5")
+    graph = _float_graph(model, shapes)
     if folder is not None:
         package.folder(folder)
     samples = recipe.material(source, graph, preprocess, test=test)
@@ -127,6 +127,20 @@ def compress(
     return found
 
 
+def _float_graph(model: Any, shapes: dict[str, tuple[int, ...]] | None) -> Graph:
+    """The graph of a model, which must not be quantized already."""
+    loaded = model if isinstance(model, Graph) else frontends.load(model, shapes=shapes)
+    graph = passes.simplify_all(loaded)[0]
+    if pipeline.is_quantized(graph):
+        raise DataError("the model is quantized already", todo="give the float model")
+    return graph
+
+
+def _same_file(a: Any, b: Any) -> bool:
+    files = [Path(x).resolve() for x in (a, b) if isinstance(x, (str, Path))]
+    return len(files) == 2 and files[0] == files[1]
+
+
 def replay(
     model: Any, source: Any, path: Path, folder: Path, *, board: str = "host",
     preprocess: dict[str, Any] | None = None, shapes: dict[str, tuple[int, ...]] | None = None,
@@ -135,7 +149,10 @@ def replay(
     """Runs a recipe file; the folder receives ledger.jsonl, its report ledger.html, and model.ekp.
     `training`: a set of its own to calibrate and train on."""
     steps = recipe.load(path)
-    graph = passes.simplify_all(frontends.load(model, shapes=shapes))[0]
+    if training is not None and _same_file(source, training):
+        raise UsageError("--train is --data: the test would be of what was learned",
+                         todo="leave out --train: a part of --data is the test")  # fmt: skip
+    graph = _float_graph(model, shapes)
     chip = boards.load(board)
     trains = any(recipe.trains(s) for s in steps)
     samples = recipe.material(

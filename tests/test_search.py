@@ -11,7 +11,7 @@ from edgekit_runtime import Session
 from test_reconstruct import residual_net
 
 from edgekit import boards, cli, evaluate, recipe, search
-from edgekit.errors import UsageError
+from edgekit.errors import DataError, UsageError
 from edgekit.ir import Graph
 from edgekit.search import InfeasibleError, Point
 
@@ -123,3 +123,33 @@ def test_a_budget_of_cycles_is_kept_or_named(tmp_path: Path) -> None:
     assert all(p["cycles"] > 1000 and not p["fits"] for p in points)
     with pytest.raises(UsageError, match="no model of cycles"):
         search.compress(net(), data_set(60), board="rp2040", max_cycles=1000)
+
+
+def test_what_the_command_does_not_take_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data, text = tmp_path / "m.onnx", tmp_path / "d.npz", tmp_path / "r.toml"
+    for p in (model, data):
+        p.write_bytes(b"x")
+    text.write_text('[[step]]\ndo = "quantize"')
+    rest = [str(model), "--data", str(data), "-o", str(tmp_path / "out")]
+    recipe = ["--recipe", str(text)]
+    for more, says in (
+        (["--train", str(data)], "--train belongs to --recipe"),
+        ([*recipe, "--train", str(data)], "--train is --data"),
+        ([*recipe, "--max-cycles", "9"], "--max-cycles belongs to the search"),
+        (["--max-drop", "nan"], "no number of points"),
+        (["--std", "1,0,1"], "--std is 0"),
+    ):
+        assert cli.main(["compress", *rest, *more]) == 2
+        assert says in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text('[[step]]\ndo = "quantize"')
+    run = recipe.Run(net(), recipe.material(data_set(), net()), boards.load("host"))
+    g = run.run((recipe.Step("quantize", {}),))[0]
+    with pytest.raises(DataError, match="quantized already"):
+        search.replay(g, data_set(), tmp_path / "r.toml", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
