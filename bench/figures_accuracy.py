@@ -10,6 +10,8 @@ import samples
 from figures import Outcome, Skip, item, model, points
 
 from edgekit import boards, check, data, pipeline, recipe
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import Material, predictions
 
 IMAGENET = "ImageNet, 500 images of even classes, middle 7/8"
 TORCH_CIFAR = {
@@ -131,11 +133,11 @@ def mbnet128_wide() -> Outcome:
     spec = {"resize": [128, 128], "scale": 1 / 127.5, "mean": 1.0}
     every = list(data.feed(data.load({"x": x}), data.input_infos(g), spec))
     few = data.spread(len(x), 128, seed=1)
-    material = recipe.Material([every[i] for i in few], every, np.asarray(y), "mbnet128")
-    run = recipe.Run(g, material, boards.load("host"))
+    made = Material([every[i] for i in few], every, np.asarray(y), "mbnet128")
+    run = Run(g, made, boards.load("host"))
     steps = (recipe.Step("quantize", {"act_bits": 16}), recipe.Step("reconstruct", {"steps": 250}))
     graph, (nearest, learned) = run.run(steps)
-    top, outputs = recipe.predictions(graph, every, run.host)
+    top, outputs = predictions(graph, every, run.host)
     found = check.paired_loss((run.top == y).astype(float), (top == y).astype(float))
     rest = np.setdiff1d(np.arange(len(x)), few)
     same = differing(graph, every[:8])

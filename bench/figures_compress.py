@@ -25,13 +25,14 @@ from edgekit import (
     package,
     passes,
     pipeline,
-    recipe,
     search,
 )
 from edgekit.compress import groups
 from edgekit.ir import Array, Graph
 from edgekit.passes.channels import remove_constant_channels
-from edgekit.recipe import Material, Run, Step
+from edgekit.recipe import Step
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import Material, material, predictions
 
 CALIBRATION = 256
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
@@ -60,8 +61,8 @@ def cifar(
 def small(name: str, spec: dict[str, Any], x: Any, y: Any, board: str = "host") -> Run:
     """Half of the calibration images are not tested; the rest of the set is."""
     g = graph_of(name)
-    material = recipe.material({"x": x, "y": y}, g, spec, calibration=CALIBRATION // 2)
-    return Run(g, material, boards.load(board))
+    made = material({"x": x, "y": y}, g, spec, calibration=CALIBRATION // 2)
+    return Run(g, made, boards.load(board))
 
 
 def loss(run: Run, steps: tuple[Step, ...]) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def loss(run: Run, steps: tuple[Step, ...]) -> dict[str, Any]:
     begin = time.process_time()
     graph, entries = run.run(steps)
     seconds = time.process_time() - begin
-    top, _ = recipe.predictions(graph, run.samples.test, run.host)
+    top, _ = predictions(graph, run.samples.test, run.host)
     y = run.samples.labels
     found = check.paired_loss((run.top == y).astype(float), (top == y).astype(float))
     return {

@@ -19,6 +19,8 @@ from samples import _file, jpeg_cifar
 from edgekit import boards, frontends, passes, pipeline, recipe
 from edgekit.compress import store
 from edgekit.ir import Array, Graph
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import material, predictions
 
 HOST = "host"
 TEST = 3000
@@ -37,17 +39,17 @@ def mnist() -> tuple[Array, Array]:
 def runner(
     graph: Graph, seed: int, train: int = 7000, teacher: Graph | None = None, board: str = HOST,
     held: int = 0,
-) -> recipe.Run:  # fmt: skip
+) -> Run:  # fmt: skip
     """3,000 test images, the same for all seeds; the seed picks the others' order.  `held`: so many
     of those, behind the ones that train, take the test images' place."""
     x, y = mnist()
     order = np.random.default_rng(seed).permutation(len(x) - TEST) + TEST
     test, order = order[train : train + held] if held else np.arange(TEST), order[:train]
-    made = recipe.material(
+    made = material(
         {"x": x[test], "y": y[test]}, graph, test=len(test), train=train,
         training={"x": x[order], "y": y[order]},
     )  # fmt: skip
-    return recipe.Run(graph, made, boards.load(board), teacher=teacher)
+    return Run(graph, made, boards.load(board), teacher=teacher)
 
 
 def graph_of(net: Any) -> Graph:
@@ -209,7 +211,7 @@ def distill() -> Outcome:
         taught = step("finetune", steps=300, seed=seed, shift=2, **learn)
         return runner(cnn(seed, 32, 64, 64), 0, 500).run((taught,))[0]
 
-    def scored(run: recipe.Run, do: str, seed: int, **more: float) -> float:
+    def scored(run: Run, do: str, seed: int, **more: float) -> float:
         entry = run.run((step(do, steps=200, seed=seed, **learn, **more),))[1][-1]
         return 100 * (entry.accuracy or 0.0)
 
@@ -245,11 +247,11 @@ def w4a4() -> Outcome:
     `resnet20` and `w4a4.0` to `w4a4.2` of EDGEKIT_RUNS."""
     runs = [trained(name) for name in ("resnet20", *(f"w4a4.{seed}" for seed in range(3)))]
     x, y = jpeg_cifar("test")
-    made = recipe.material(
+    made = material(
         {"x": x, "y": y}, runs[0][0], train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
     )
     target = pipeline.target_of(boards.load(HOST))
-    right = [(recipe.predictions(g, made.test, target)[0] == made.labels) for g, _ in runs]
+    right = [(predictions(g, made.test, target)[0] == made.labels) for g, _ in runs]
     base, *taught = (points(float(r.mean())) for r in right)
     loss = round(base - float(np.mean(taught)), 2)
     figure = {
@@ -268,11 +270,11 @@ def resnet56() -> Outcome:
     `pruned` of EDGEKIT_RUNS, on all 10,000 test images; p: exact, of the images they differ on."""
     (a, first), (b, second) = trained("dense"), trained("pruned")
     x, y = jpeg_cifar("test")
-    made = recipe.material(
+    made = material(
         {"x": x, "y": y}, a, train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
     )
     target = pipeline.target_of(boards.load(HOST))
-    right = [recipe.predictions(g, made.test, target)[0] == made.labels for g in (a, b)]
+    right = [predictions(g, made.test, target)[0] == made.labels for g in (a, b)]
     one, other = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
     n = one + other
     tail = 2 * sum(math.comb(n, k) for k in range(min(one, other) + 1)) / 2**n

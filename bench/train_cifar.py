@@ -21,6 +21,8 @@ import samples
 from edgekit import boards, frontends, passes, recipe
 from edgekit.compress import store
 from edgekit.ir import Graph
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import material
 
 PREPROCESS = {
     "scale": 1 / 255, "mean": samples.IMAGENET_MEAN, "std": samples.IMAGENET_STD, "layout": "nchw",
@@ -52,9 +54,9 @@ def main() -> None:
             print(time.strftime("%H:%M:%S"), what, i, n, flush=True)
 
     test, train = ({"x": x, "y": y} for x, y in map(samples.jpeg_cifar, ("test", "train")))
-    made = recipe.material(test, graph, PREPROCESS, test=a.test, train=TRAIN, training=train)
+    made = material(test, graph, PREPROCESS, test=a.test, train=TRAIN, training=train)
     teacher = graph_of(a.teacher) if a.teacher else None
-    run = recipe.Run(graph, made, boards.load("host"), a.folder, progress, teacher)
+    run = Run(graph, made, boards.load("host"), a.folder, progress, teacher)
     print("before:", run.float_accuracy, flush=True)
     steps = recipe.load(a.recipe)
     if a.seed is not None:

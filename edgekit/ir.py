@@ -182,6 +182,13 @@ class Graph:
             dict(self.views),
         )
 
+    def with_constants(self, data: dict[str, Array]) -> Graph:
+        """A copy with those values in place of its own, by name."""
+        g = self.copy()
+        for n, a in data.items():
+            g.tensors[n] = dataclasses.replace(g.tensors[n], data=a)
+        return g
+
     def unique(self, stem: str) -> str:
         """A tensor name that is not taken yet."""
         if stem not in self.tensors:

@@ -35,7 +35,10 @@ from edgekit.compress import allocate
 from edgekit.errors import DataError, EdgeKitError, UsageError
 from edgekit.ir import Graph
 from edgekit.passes.channels import remove_constant_channels
-from edgekit.recipe import Entry, Progress, Run, Step
+from edgekit.recipe import Step
+from edgekit.recipe.ledger import Entry
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import Progress, material
 from edgekit.train import workers
 
 SENSITIVITY_SAMPLES = 64
@@ -116,7 +119,7 @@ def compress(
     graph = _float_graph(model, shapes)
     if folder is not None:
         package.folder(folder)
-    samples = recipe.material(source, graph, preprocess, test=test)
+    samples = material(source, graph, preprocess, test=test)
     run = Run(graph, samples, chip, folder, progress)
     job = _Search(run, chip, max_drop, steps, preprocess or {}, folder, max_cycles)
     found = job.search(points)
@@ -155,7 +158,7 @@ def replay(
     graph = _float_graph(model, shapes)
     chip = boards.load(board)
     trains = any(recipe.trains(s) for s in steps)
-    samples = recipe.material(
+    samples = material(
         source, graph, preprocess, test=test, train=TRAIN_SAMPLES if trains else 0,
         training=training,
     )  # fmt: skip

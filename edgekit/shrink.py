@@ -166,7 +166,5 @@ def _repaired(graph: Graph, now: Shrunk, samples: _Samples, o: Options) -> Shrun
     if not o.repair:
         return now
     how: Any = repair.outputs if o.repair == "outputs" else repair.spreads
-    g = now.graph.copy()
-    for n, a in how(graph, now.graph, now.masks, samples.rows).items():
-        g.tensors[n] = replace(g.tensors[n], data=a)
-    return replace(now, graph=g)
+    constants = how(graph, now.graph, now.masks, samples.rows)
+    return replace(now, graph=now.graph.with_constants(constants))

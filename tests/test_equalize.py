@@ -12,6 +12,8 @@ from edgekit.compress import calibrate, quantize
 from edgekit.compress.equalize import equalize, pairs
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Tensor
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import material
 
 F = np.float32
 
@@ -86,8 +88,8 @@ def test_as_a_setting_of_a_recipe() -> None:
     pytest.importorskip("torch")
     x = np.concatenate([s["x"] for s in samples(24)])
     g = separable()
-    material = recipe.material({"x": x}, g)
-    run = recipe.Run(g, material, boards.load("host"))
+    made = material({"x": x}, g)
+    run = Run(g, made, boards.load("host"))
     plain = run.run((recipe.Step("quantize", {}),))[1][-1]
     better = run.run((recipe.Step("quantize", {"equalize": True}),))[1][-1]
     assert better.sqnr_db > plain.sqnr_db
@@ -95,8 +97,6 @@ def test_as_a_setting_of_a_recipe() -> None:
     flat.add_tensor(Tensor("x", (1, 8)))
     flat.inputs = ["x"]
     flat.outputs = [flat.emit("linear", ["x", flat.const("w", np.eye(8, dtype=F))], name="y")]
-    one = recipe.material({"x": np.random.default_rng(0).normal(size=(8, 8)).astype(F)}, flat)
+    one = material({"x": np.random.default_rng(0).normal(size=(8, 8)).astype(F)}, flat)
     with pytest.raises(UsageError, match="equalize changed nothing"):
-        recipe.Run(flat, one, boards.load("host")).run(
-            (recipe.Step("quantize", {"equalize": True}),)
-        )
+        Run(flat, one, boards.load("host")).run((recipe.Step("quantize", {"equalize": True}),))

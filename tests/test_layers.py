@@ -20,7 +20,7 @@ LAYERS = tuple(
         "ops toolchain agent torchnet",
         "cost",
         "frontends passes compress train plan evaluate data adapters emulate gen hub",
-        "package patchwise shrink settings measure devices remote_bench console",
+        "package patchwise shrink measure devices remote_bench console",
         "contents signing pipeline",
         "explain check",
         "embed",

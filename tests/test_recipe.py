@@ -12,9 +12,12 @@ import pytest
 from test_reconstruct import residual_net
 
 from edgekit import boards, evaluate, package, pipeline, recipe, search
-from edgekit.compress import meter, store
+from edgekit.compress import meter, reconstruct, sqnr, store
 from edgekit.errors import DataError, EdgeKitError, PackageError, UsageError
 from edgekit.ir import Graph, Tensor
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import Material, material, predictions
+from edgekit.recipe.steps import Work
 
 pytest.importorskip("torch")
 TEXT = """
@@ -33,17 +36,17 @@ batch = 16
 """
 
 
-def made(n: int = 160, train: int = 0) -> recipe.Material:
+def made(n: int = 160, train: int = 0) -> Material:
     g = residual_net()
     x = np.random.default_rng(5).normal(size=(n, 8, 8, 3)).astype(np.float32)
     y = np.array([evaluate.outputs(g, {"x": a[None]})["fc"].argmax() for a in x])
-    return recipe.material({"x": x, "y": y}, g, calibration=60, test=100, train=train)
+    return material({"x": x, "y": y}, g, calibration=60, test=100, train=train)
 
 
-def runner(folder: Path | None = None) -> recipe.Run:
+def runner(folder: Path | None = None) -> Run:
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    return recipe.Run(residual_net(), made(train=60), boards.load("nrf52840dk"), folder)
+    return Run(residual_net(), made(train=60), boards.load("nrf52840dk"), folder)
 
 
 def test_a_recipe_survives_writing_and_reading() -> None:
@@ -123,7 +126,7 @@ def test_the_ledger_is_what_the_native_kernels_gave(tmp_path: Path) -> None:
     assert last.accuracy == last.agreement and last.sqnr_db > first.sqnr_db
     assert first.worst_class is not None and first.worst_class <= (first.accuracy or 0)
     assert last.package_bytes == len(pipeline.package_graph(graph, run.target))
-    top, _ = recipe.predictions(graph, run.samples.test, run.host)
+    top, _ = predictions(graph, run.samples.test, run.host)
     assert last.accuracy == float((top == run.samples.labels).mean())
     assert "2 bits" in first.effect and "rounded otherwise" in last.effect
     bits = {n: la["bits"] for n, la in last.layers.items() if "bits" in la}
@@ -173,8 +176,8 @@ def test_the_lightest_layers_keep_8_bits() -> None:
     """c1 and c2 hold 576 weights each, down 1,152, the ends 216 and 80, of 2,600 in all."""
     found = {}
     for share in (0.0, 0.12, 0.34, 0.56):
-        work = recipe.Work(residual_net())
-        runner()._prepare(work, {"bits": 4, "light": share})
+        work = Work(residual_net())
+        runner().steps._prepare(work, {"bits": 4, "light": share})
         found[share] = [n for n, b in work.bits.items() if b == 4]
     assert found == {0.0: ["c1", "c2", "down"], 0.12: ["c1", "c2", "down"],
                      0.34: ["c2", "down"], 0.56: ["down"]}  # fmt: skip
@@ -256,7 +259,7 @@ def test_steps_of_every_kind_go_on_after_a_kill(killed: str, tmp_path: Path) -> 
 def test_another_board_is_another_run(tmp_path: Path) -> None:
     steps = recipe.parse(TEXT)[:1]
     runner(tmp_path / "run").run(steps)
-    other = recipe.Run(residual_net(), made(), boards.load("rpi5"), tmp_path / "run")
+    other = Run(residual_net(), made(), boards.load("rpi5"), tmp_path / "run")
     assert other.run(steps)[1][0].package_bytes == len(
         pipeline.package_graph(other.run(steps)[0], other.target)
     )
@@ -300,7 +303,7 @@ def test_some_samples_of_a_sorted_set_are_of_all_classes(monkeypatch: pytest.Mon
     g, seen = residual_net(), {}
     x = np.random.default_rng(5).normal(size=(160, 8, 8, 3)).astype(np.float32)
     x[:, 0, 0, 0] = np.arange(160) / 160  # sorted
-    run = recipe.Run(g, recipe.material({"x": x}, g, calibration=80, test=80), boards.load("host"))
+    run = Run(g, material({"x": x}, g, calibration=80, test=80), boards.load("host"))
 
     def spy(owner: Any, name: str) -> None:
         real = getattr(owner, name)
@@ -316,14 +319,14 @@ def test_some_samples_of_a_sorted_set_are_of_all_classes(monkeypatch: pytest.Mon
 
         monkeypatch.setattr(owner, name, told)
 
-    spy(recipe.sqnr, "compare")
-    spy(recipe.reconstruct, "reconstruct")
+    spy(sqnr, "compare")
+    spy(reconstruct, "reconstruct")
     spy(search.allocate, "sensitivity")
     run.run(recipe.parse(TEXT.replace("steps = 40", "steps = 40\nsamples = 16")))
     monkeypatch.setattr(search, "SENSITIVITY_SAMPLES", 16)
     with contextlib.suppress(StopIteration):
-        search._Search(run, run.board, 0.5, 0, {}, None).search(0)
-    seen["observe"] = np.array([f["x"].ravel()[0] for f in run._feed(16)()])
+        search._Search(run, run.steps.board, 0.5, 0, {}, None).search(0)
+    seen["observe"] = np.array([f["x"].ravel()[0] for f in run.steps._feed(16)()])
     assert set(seen) == {"compare", "reconstruct", "sensitivity", "observe"}
     for name, values in seen.items():
         assert len(values) <= 16 and 0.2 < values.mean() < 0.8 and values.max() > 0.6, name
@@ -344,7 +347,7 @@ def test_some_samples_of_a_sorted_set_are_of_all_classes(monkeypatch: pytest.Mon
 def test_labels_are_classes_of_the_model(y: Any, says: str) -> None:
     x = np.zeros((20, 8, 8, 3), np.float32)
     with pytest.raises(DataError, match=says):
-        recipe.material({"x": x, "y": y}, residual_net())
+        material({"x": x, "y": y}, residual_net())
 
 
 def test_data_that_are_not_finite_are_refused() -> None:
@@ -364,5 +367,5 @@ def test_one_output_is_the_probability_of_class_1() -> None:
     y = g.emit("linear", ["x", g.const("w", np.ones((1, 4), np.float32))], name="fc")
     g.outputs = [g.emit("unary", [y], {"kind": "sigmoid"}, name="p")]
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
-    m = recipe.material({"x": x, "y": x.sum(1) > 0}, g)
-    assert recipe.Run(g, m, boards.load("host")).float_accuracy == 1.0
+    m = material({"x": x, "y": x.sum(1) > 0}, g)
+    assert Run(g, m, boards.load("host")).float_accuracy == 1.0

@@ -13,6 +13,8 @@ from test_reconstruct import residual_net
 from edgekit import boards, cli, evaluate, recipe, search
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Graph
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import material
 from edgekit.search import InfeasibleError, Point
 
 pytest.importorskip("torch")
@@ -72,7 +74,7 @@ def test_recipes_and_packages_of_the_front_are_there_and_replay(
     point = learned[0]
     steps = recipe.load(folder / f"{point.name}.toml")
     graph = net()
-    run = recipe.Run(graph, recipe.material(data_set(), graph), boards.load("qemu_mps2_an386"))
+    run = Run(graph, material(data_set(), graph), boards.load("qemu_mps2_an386"))
     _, entries = run.run(steps)
     assert entries[-1].accuracy == point.accuracy
     assert entries[-1].package_bytes == point.package_bytes

@@ -20,6 +20,9 @@ from edgekit.compress import calibrate, prune, quantize
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
+from edgekit.recipe.run import Run
+from edgekit.recipe.samples import material
+from edgekit.recipe.steps import Work, simulation
 from edgekit.train import batches, fit, importance, integers, losses, net, precision, repair
 
 torch = pytest.importorskip("torch")
@@ -34,14 +37,14 @@ def classes(n: int = 360) -> dict[str, Array]:
     return {"x": x.astype(np.float32), "y": y}
 
 
-def runner(train: int = 200) -> recipe.Run:
+def runner(train: int = 200) -> Run:
     g = residual_net()
-    made = recipe.material(classes(), g, calibration=60, test=120, train=train)
-    return recipe.Run(g, made, boards.load("host"))
+    made = material(classes(), g, calibration=60, test=120, train=train)
+    return Run(g, made, boards.load("host"))
 
 
 def test_training_samples_are_not_test_samples() -> None:
-    m = recipe.material(classes(), residual_net(), calibration=60, test=120, train=1000)
+    m = material(classes(), residual_net(), calibration=60, test=120, train=1000)
     train = {a.tobytes() for a in m.train["x"]}
     assert len(train) == 240 and not train & {x["x"][0].tobytes() for x in m.test}
 
@@ -70,14 +73,14 @@ steps = 80
 
 
 def trained_integers(
-    run: recipe.Run, bits: int, o: fit.Options
+    run: Run, bits: int, o: fit.Options
 ) -> tuple[fit._Job, net.Fitted, Graph, dict[str, str]]:
     """A training of integers, and the graph it exports with the names of its tensors."""
     torch.set_num_threads(1)
-    work = recipe.Work(run.graph)
-    run._quantize(work, {"bits": bits} | ({"act_bits": bits} if bits < 8 else {}))
-    start, simulation = recipe._simulation(work)
-    job = fit._Job(start, *run._training(), o, None, simulation)
+    work = Work(run.graph)
+    run.steps.quantize(work, {"bits": bits} | ({"act_bits": bits} if bits < 8 else {}))
+    start, sim = simulation(work)
+    job = fit._Job(start, *run.steps._training(), o, None, sim)
     r = job.run(None, None)
     given = {n: quantize.Given(*v) for n, v in r.integers.items()}
     q, names = quantize.quantize(
@@ -121,8 +124,8 @@ def test_other_ops_are_evaluated_as_integers(make: Callable[[], Graph], bits: in
     g, rng = make(), np.random.default_rng(0)
     x = rng.normal(size=(120, *g.tensors["x"].shape[1:])).astype(np.float32)
     y = rng.integers(0, 3, 120)
-    made = recipe.material({"x": x, "y": y}, g, calibration=30, test=10, train=60)
-    run = recipe.Run(g, made, boards.load("host"))
+    made = material({"x": x, "y": y}, g, calibration=30, test=10, train=60)
+    run = Run(g, made, boards.load("host"))
     o = fit.Options(steps=10, batch=16, norms=True, rate=3e-3)
     job, _, q, names = trained_integers(run, bits, o)
     outputs = evaluated(job, q, names, x[:10])
@@ -254,11 +257,11 @@ def test_batch_norms_come_back_and_go() -> None:
 def test_norms_of_a_simulation_know_its_noise() -> None:
     """Estimated again on the samples they come from, they leave the rounded net as it was."""
     run = runner()
-    work = recipe.Work(run.graph)
-    run._quantize(work, {"bits": 4, "act_bits": 4})
-    start, simulation = recipe._simulation(work)
+    work = Work(run.graph)
+    run.steps.quantize(work, {"bits": 4, "act_bits": 4})
+    start, sim = simulation(work)
     x = torchnet.tensors({"x": run.samples.train["x"][:128]})
-    job = net.Net(start, simulation)
+    job = net.Net(start, sim)
     with torch.no_grad():
         before = job.logits(x)
         job.put_norms(x)
@@ -271,7 +274,7 @@ def test_norms_of_a_simulation_know_its_noise() -> None:
 def test_repair_gives_outputs_their_spread_again() -> None:
     g, x = residual_net(16, 16), classes(128)["x"].repeat(2, 1).repeat(2, 2)
     cut = prune.prune(g, 0.5, granule=4)
-    got = recipe._with(cut.graph, repair.spreads(g, cut.graph, cut.masks, {"x": x}))
+    got = cut.graph.with_constants(repair.spreads(g, cut.graph, cut.masks, {"x": x}))
 
     def spread(graph: Graph) -> Array:
         values = torchnet.run(graph.ops, torchnet.tensors({"x": x}), torchnet.constants(graph))
@@ -292,8 +295,8 @@ def test_least_squares_brings_outputs_nearer_than_spreads() -> None:
         a, b = (torchnet.run(h.ops, dict(rest), torchnet.constants(h))["fc"] for h in (g, graph))
         return float(((a - b) ** 2).mean() / (a**2).mean())
 
-    solved = recipe._with(cut.graph, repair.outputs(g, cut.graph, cut.masks, rows))
-    spread = recipe._with(cut.graph, repair.spreads(g, cut.graph, cut.masks, rows))
+    solved = cut.graph.with_constants(repair.outputs(g, cut.graph, cut.masks, rows))
+    spread = cut.graph.with_constants(repair.spreads(g, cut.graph, cut.masks, rows))
     assert off(solved) < 0.7 * min(off(spread), off(cut.graph))
     with pytest.raises(UsageError, match="repair = 'all'"):
         runner().run(recipe.parse("[[step]]\ndo = 'prune'\nrepair = 'all'"))
@@ -309,7 +312,7 @@ def test_rounds_meet_the_budget_and_stay_nearer() -> None:
         o = shrink.Options(
             macs=2.5, granule=1, importance="fisher", layers=True, repair="outputs", rounds=rounds
         )
-        cut = shrink.shrink(g, x, y, o, run.board, lambda a, b: proven.append((a, b)))
+        cut = shrink.shrink(g, x, y, o, run.steps.board, lambda a, b: proven.append((a, b)))
         assert 2.5 * pipeline.macs(cut.graph) <= whole
         for op in cut.graph.ops:
             if op.name in cut.masks:
