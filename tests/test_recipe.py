@@ -355,9 +355,9 @@ def test_data_that_are_not_finite_are_refused() -> None:
     x[7, 1] = np.nan
     for settings in ({}, {"train": 9}):
         with pytest.raises(DataError, match=r"sample \d holds values that are not finite"):
-            recipe.material({"x": x}, residual_net(), **settings)
+            material({"x": x}, residual_net(), **settings)
     with pytest.raises(DataError, match="sample 0 holds"):
-        recipe.material({"x": x[:5] + 1}, residual_net(), {"scale": np.nan})
+        material({"x": x[:5] + 1}, residual_net(), {"scale": np.nan})
 
 
 def test_one_output_is_the_probability_of_class_1() -> None:
