@@ -285,6 +285,24 @@ def test_repair_gives_outputs_their_spread_again() -> None:
     assert off[0] < 0.05 and off[0] < off[1] / 3  # not exact: behind a clamp
 
 
+@pytest.mark.parametrize("how", [repair.spreads, repair.outputs])
+def test_depthwise_nets_are_repaired(how: Callable[..., dict[str, Array]]) -> None:
+    g, rng = separable(), np.random.default_rng(0)
+    x = {"x": rng.normal(size=(64, 8, 8, 3)).astype(np.float32)}
+    cut = prune.prune(g, 0.5, 4)
+    assert cut.masks["b"].tolist() == cut.masks["a"].tolist() and cut.masks["b"].sum() == 8
+
+    def error(graph: Graph) -> float:
+        got, want = (
+            torchnet.run(h.ops, torchnet.tensors(x), torchnet.constants(h))["y"].numpy()
+            for h in (graph, g)
+        )
+        return float(((got - want) ** 2).mean())
+
+    repaired = cut.graph.with_constants(how(g, cut.graph, cut.masks, x))
+    assert error(repaired) < error(cut.graph)
+
+
 def test_least_squares_brings_outputs_nearer_than_spreads() -> None:
     """Channels leave the residual's branch; what reads them is solved for again."""
     g, x = residual_net(8, 16), classes(160)["x"]

@@ -50,8 +50,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The smaller graph; op -> mask of its outputs that stay; layers that left (by their addition);
-    families that stay whole with the reason."""
+    """The smaller graph; op with weights -> mask of its outputs that stay; layers that left (by
+    their addition); families that stay whole with the reason."""
 
     graph: Graph
     masks: dict[str, npt.NDArray[np.bool_]]
@@ -303,6 +303,9 @@ def prune(
         if op.type in MAKERS and any(n == op.name for n, _ in dead):
             w = graph.tensors[op.inputs[1]].shape[0]
             masks[op.name] = np.array([(op.name, i) not in dead for i in range(w)])
+        elif op.type == "depthwise_conv2d" and (ids := labels.of(op.outputs[0])[-1]) is not None:
+            mask = plan.alive[labels.roots(ids)]
+            masks |= {} if mask.all() else {op.name: mask}
     return Pruned(g, masks, left, stays)
 
 
