@@ -150,7 +150,7 @@ def test_what_the_command_does_not_take_is_said(
 
 def test_a_recipe_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text('[[step]]\ndo = "quantize"')
-    run = recipe.Run(net(), recipe.material(data_set(), net()), boards.load("host"))
+    run = Run(net(), material(data_set(), net()), boards.load("host"))
     g = run.run((recipe.Step("quantize", {}),))[0]
     with pytest.raises(DataError, match="quantized already"):
         search.replay(g, data_set(), tmp_path / "r.toml", tmp_path / "out")
