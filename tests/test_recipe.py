@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -369,3 +370,18 @@ def test_one_output_is_the_probability_of_class_1() -> None:
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     m = material({"x": x, "y": x.sum(1) > 0}, g)
     assert Run(g, m, boards.load("host")).float_accuracy == 1.0
+
+
+def test_other_labels_of_the_test_are_measured_again(tmp_path: Path) -> None:
+    steps, first = recipe.parse(TEXT)[:1], runner(tmp_path / "run")
+    _, before = first.run(steps)
+    assert first.samples.labels is not None
+    other = replace(first.samples, labels=(first.samples.labels + 1) % 5)
+    again = Run(residual_net(), other, boards.load("nrf52840dk"), tmp_path / "run")
+    want = Run(residual_net(), other, boards.load("nrf52840dk")).run(steps)[1][0]
+    for _ in range(2):
+        e = again.run(steps)[1][0]
+        assert (e.float_accuracy, e.accuracy, e.worst_class) == (0, want.accuracy, want.worst_class)
+        assert e.seconds == before[0].seconds
+    lines = (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()
+    assert len(lines) == 2 and json.loads(lines[1])["float_accuracy"] == 0

@@ -66,7 +66,12 @@ class Run:
             before = work.graph
             if kept is not None and key in done and kept.exists():
                 self.steps.resume(work, step, self._kept(kept))
-                entries.append(replace(done[key], step=i))
+                entry = replace(done[key], step=i)
+                if entry.float_accuracy != self.float_accuracy:  # the test has other labels now
+                    now = self._entry(i, step, key, work, entry.effect, entry.seconds)
+                    entry = replace(now, joules=entry.joules, energy=entry.energy)
+                    self._keep(entry)
+                entries.append(entry)
                 continue
             if self.folder is not None:
                 self.steps.checkpoint = fit.Checkpoint(self.folder / f"{key}.pt", package.save)
@@ -78,12 +83,18 @@ class Run:
                 self._entry(i, step, key, work, effect, seconds), energy=self.meter.source,
                 joules=None if total is None or spent is None else round(total - spent, 3),
             )  # fmt: skip
-            if self.folder is not None and kept is not None and workers.rank() == 0:
-                package.save(kept, store.dumps(work.graph))
-                ledger.add(self.folder, entry)
-                (self.folder / f"{key}.pt").unlink(missing_ok=True)
+            self._keep(entry, work.graph)
             entries.append(entry)
         return work.graph, entries
+
+    def _keep(self, entry: Entry, graph: Graph | None = None) -> None:
+        """Writes a step's graph and its line; only then what its training had kept goes."""
+        if self.folder is None or workers.rank():
+            return
+        if graph is not None:
+            package.save(self.folder / f"{entry.key}.npz", store.dumps(graph))
+        ledger.add(self.folder, entry)
+        (self.folder / f"{entry.key}.pt").unlink(missing_ok=True)
 
     def _kept(self, path: Path) -> Graph:
         """The graph behind a finished step; DataError where the file holds none of this model."""
