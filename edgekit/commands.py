@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def compress(args: argparse.Namespace) -> None:
             if workers.rank():  # of torchrun: number 0 says it all
                 return
             if args.json:
-                console.emit({"steps": entries})
+                console.emit({"steps": [asdict(e) for e in entries]})
                 return
             console.table("", search.LEDGER, search.ledger_rows(entries))
             console.say(f"report: {args.output / 'ledger.html'}")

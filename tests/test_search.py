@@ -155,3 +155,17 @@ def test_a_recipe_of_a_quantized_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="quantized already"):
         search.replay(g, data_set(), tmp_path / "r.toml", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_ledger_is_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, text = tmp_path / "m.onnx", tmp_path / "r.toml"
+    model.write_bytes(b"")
+    text.write_text('[[step]]\ndo = "quantize"')
+    np.savez(tmp_path / "d.npz", **data_set(60))
+    monkeypatch.setattr(search, "_float_graph", lambda *_: net())
+    assert cli.main(["compress", str(model), "--data", str(tmp_path / "d.npz"), "--json",
+                     "--recipe", str(text), "-o", str(tmp_path / "out")]) == 0  # fmt: skip
+    line = json.loads((tmp_path / "out" / "ledger.jsonl").read_text())
+    assert json.loads(capsys.readouterr().out) == {"steps": [line]}
