@@ -432,7 +432,9 @@ def test_mlperf_tiny(
         assert made.need.engine <= 20 * 1024
 
 
-def test_nothing_is_left_when_a_project_cannot_be_written(tmp_path: Path) -> None:
+def test_nothing_is_left_when_a_project_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "file"
     file.write_text("x")
     board = boards.load("qemu_mps2_an386")
@@ -440,6 +442,15 @@ def test_nothing_is_left_when_a_project_cannot_be_written(tmp_path: Path) -> Non
     data = (ROOT / "tests" / "compat" / "0.1.0.ekp").read_bytes()
     with pytest.raises(EdgeKitError, match="not a folder"):
         embed.write(embed.project(data, board, "file"), file, "")
+    with pytest.raises(EdgeKitError, match="file: is a file"):
+        embed.write(embed.project(data, board, "below"), file / "below", "")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(EdgeKitError, match="cannot write: No space left"):
+        embed.write(embed.project(data, board, "new"), tmp_path / "new", "")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 

@@ -16,7 +16,7 @@ from edgekit import boards, contents, gen, layout, ops, package, paths, pipeline
 from edgekit.boards import Board
 from edgekit.contents import Contents
 from edgekit.embed.strip import strip
-from edgekit.errors import UsageError
+from edgekit.errors import PackageError, UsageError
 from edgekit.explain import isa_slots, slot_names
 from edgekit.ir import Graph, Tensor
 from edgekit.layout import GROUPS, Layout, isas
@@ -115,15 +115,19 @@ def write(made: Project, folder: Path, readme: str = "") -> None:
         raise UsageError(f"{folder} is not a folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / f"{made.name}.ekp").exists():
         raise UsageError(f"{folder} holds other files", todo="give a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".edgekit-", dir=folder.parent) as tmp:
-        new = Path(tmp) / "new"
-        save(made, new)
-        if readme:
-            (new / "README.md").write_text(readme, encoding="utf-8")
-        if folder.exists():
-            folder.replace(Path(tmp) / "old")
-        new.replace(folder)
+    package.folder(folder.parent)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".edgekit-", dir=folder.parent) as tmp:
+            new = Path(tmp) / "new"
+            save(made, new)
+            if readme:
+                (new / "README.md").write_text(readme, encoding="utf-8")
+            if folder.exists():
+                folder.replace(Path(tmp) / "old")
+            new.replace(folder)
+    except OSError as e:
+        raise PackageError(f"cannot write: {e.strerror}", where=str(folder),
+                           todo="free space or choose another folder") from None  # fmt: skip
 
 
 def save(made: Project, folder: Path) -> None:
