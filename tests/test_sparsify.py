@@ -93,6 +93,11 @@ def test_unknown_pattern(pattern: str) -> None:
         sparsify(net(), DSP, pattern)
 
 
+def test_names_that_match_no_op_are_refused() -> None:
+    with pytest.raises(UsageError, match="'nope' matches no op"):
+        sparsify(net(), DSP, "1:8", exclude=["nope"])
+
+
 def test_build_says_how_zeros_are_stored() -> None:
     g = sparsify(net(), DSP, "1:8").graph
     m4 = pipeline.build(g, board="qemu_mps2_an386", precision="int8", calibration=calibration()).log

@@ -7,13 +7,13 @@ board's matter: `Target.sparse` says which patterns its kernels read, and from w
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
+from edgekit.compress.quantize import excluded
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Op
 from edgekit.layout import BLOCKS, CHUNK, Target
@@ -44,15 +44,16 @@ def sparsify(
 
     pattern: "N:M" with M dividing 64, or "blocks", of which `share` become zero.  The first and the
     last layer stay dense, and so do those that the target gains nothing from.
-    Raises UsageError for other patterns, and where no layer would get faster on the target.
+    Raises UsageError for other patterns, for names that match no op, and where no layer would get
+    faster on the target.
     """
-    keep = _keeper(pattern, share)
+    keep, skip = _keeper(pattern, share), excluded(graph, exclude)
     g, layers, dense = graph.copy(), {}, {}
     ops = [op for op in graph.ops if op.type in TYPES and graph.value(op.inputs[1]) is not None]
     for op in ops:
         w = graph.value(op.inputs[1])
         assert w is not None
-        why = _why_dense(op, w, op in (ops[0], ops[-1]), exclude)
+        why = _why_dense(op, w, op in (ops[0], ops[-1]), op.name in skip)
         if why:
             dense[op.name] = why
             continue
@@ -143,8 +144,8 @@ def _blocks(a: Array, share: float) -> Array:
     return np.asarray(mask.repeat(BLOCK, 0).repeat(BLOCK, 1)[:n, :k])
 
 
-def _why_dense(op: Op, w: Array, edge: bool, exclude: Sequence[str]) -> str:
-    if any(fnmatch.fnmatch(op.name, p) for p in exclude):
+def _why_dense(op: Op, w: Array, edge: bool, skip: bool) -> str:
+    if skip:
         return "excluded"
     if op.attrs.get("groups", 1) != 1:
         return "grouped"
