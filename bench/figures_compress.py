@@ -176,7 +176,7 @@ def ad() -> Outcome:
 def w4a4() -> Outcome:
     """2,048 images: what is learned from 256 of them fits those (2.21 points lost)."""
     narrow = Step("quantize", {"bits": 4, "act_bits": 4})
-    learned = Step("reconstruct", {"steps": 250, "window": 2})
+    learned = Step("reconstruct", {"steps": 600, "window": 2})
     found = loss(cifar("resnet20", calibration=LEARNED), (narrow, learned))
     return Outcome(found, found["loss"] <= 1.5)
 
