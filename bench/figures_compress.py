@@ -116,9 +116,9 @@ def spectra() -> Run:
     return Run(g, Material(cal, cal[:8], None, "ad"), boards.load(PHONE))
 
 
-def seeds(run: Run, steps: tuple[Step, ...], **settings: Any) -> dict[str, Any]:
+def seeds(run: Run, before: tuple[Step, ...], **settings: Any) -> dict[str, Any]:
     """`loss` of every seed of the learning that ends the steps, and the means."""
-    rows = [loss(run, (*steps, learn(seed, **settings))) for seed in SEEDS]
+    rows = [loss(run, (*before, learn(seed, **settings))) for seed in SEEDS]
     means = {k: round(float(np.mean([r[k] for r in rows])), 2) for k in ("loss", "cpu_seconds")}
     return means | {"seeds": rows}
 
@@ -176,7 +176,7 @@ def ad() -> Outcome:
 def w4a4() -> Outcome:
     """2,048 images: what is learned from 256 of them fits those (2.21 points lost)."""
     narrow = Step("quantize", {"bits": 4, "act_bits": 4})
-    learned = Step("reconstruct", {"steps": 600, "window": 2})
+    learned = Step("reconstruct", {"steps": 250, "window": 2})
     found = loss(cifar("resnet20", calibration=LEARNED), (narrow, learned))
     return Outcome(found, found["loss"] <= 1.5)
 

@@ -102,6 +102,31 @@ def test_learned_rounding_removes_loss(window: int, rank: int) -> None:
         assert off.max() < 1.01  # each weight is one of its two neighbours
 
 
+def test_steps_of_narrow_activations_learn_too() -> None:
+    """Of 4-bit activations alone, and less of the loss is left than with the steps as observed."""
+    g = residual_net()
+    seen = observed(g)
+    narrow = quantize.narrow_specs(g, observed(g, levels=15), ["c1", "c2", "down"], 4)
+    q, names = quantize.quantize(g, seen, bits=BITS, ranged=narrow)
+    specs = {f: q.tensors[n].quant for f, n in names.items()}
+    x = {"x": samples(256)}
+
+    def learned(rate: float, monkeypatch: pytest.MonkeyPatch) -> reconstruct.Reconstructed:
+        monkeypatch.setattr(reconstruct, "STEP_RATE", rate)
+        return reconstruct.reconstruct(g, specs, BITS, x, reconstruct.Options(steps=120))
+
+    with pytest.MonkeyPatch.context() as patch:
+        moved, held = learned(reconstruct.STEP_RATE, patch), learned(0.0, patch)
+    assert moved.ranged.keys() == {n for n, s in specs.items() if s is not None and s.bits == 4}
+    assert all(held.ranged[n] == specs[n] for n in held.ranged)
+    assert all(moved.ranged[n].scale != specs[n].scale for n in moved.ranged)
+    assert moved.blocks[-1].after < held.blocks[-1].after
+    again, _ = quantize.quantize(
+        g, seen, bits=BITS, given=moved.given, ranged=narrow | moved.ranged
+    )
+    assert any(t.quant == moved.ranged["add"] for t in again.tensors.values())
+
+
 def test_the_learned_integers_are_those_of_the_native_runtime() -> None:
     g = residual_net()
     _, specs, seen = prepared(g)

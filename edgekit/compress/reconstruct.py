@@ -2,16 +2,16 @@
 
 Each weight learns whether to round down or up so that its block's output stays what the float block
 gives (AdaRound, Nagel et al. 2020, over blocks as BRECQ, Li et al. 2021), while inputs and inner
-activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along.  With
-`window` 2 a block is optimized together with the next one, which is settled only in its turn, as
-overlapping windows do, and with `rank` what is learned of a layer is a product of two thin matrices
-(both CBQ, 2025).  Needs no labels.
+activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along, and the
+steps of activations of few bits.  With `window` 2 a block is optimized together with the next one,
+which is settled only in its turn, as overlapping windows do, and with `rank` what is learned of a
+layer is a product of two thin matrices (both CBQ, 2025).  Needs no labels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from edgekit.ir import Array, Graph, Op, QuantSpec
 Tensor = Any
 CHUNK = 64  # samples at a time where no gradient is needed
 WARM = 0.2  # share of the steps before rounding is pushed to 0 or 1
+STEP_RATE = 3e-3  # of logarithms of activation steps
 Progress = Callable[[str, int, int], None]
 
 
@@ -54,9 +55,10 @@ class BlockLoss:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """What to hand to `quantize` as `given`, and what every block gained."""
+    """What to hand to `quantize` as `given` and `ranged`, and what every block gained."""
 
     given: dict[str, Given]
+    ranged: dict[str, QuantSpec]  # activations of few bits, whose steps learned too
     blocks: tuple[BlockLoss, ...]
 
 
@@ -210,7 +212,13 @@ class _Job:
             w = graph.value(op.inputs[1]) if op.type in _WEIGHTED else None
             if w is not None and op.outputs[0] in specs and op.name not in skip:
                 self.weights[op.name] = self.weight(op, w, bits.get(op.name, 8), biases)
+        import torch
+
         self.blocks = blocks(graph, set(self.weights))
+        few = {n: s for n, s in specs.items() if s is not None and s.bits < 8}
+        self.few = {n: (float(s.scale), int(s.zero), s.bits) for n, s in few.items()}
+        # of tensors that share their integers too: relative to the step as observed, a logarithm
+        self.grown = {k: torch.zeros((), requires_grad=True) for k in set(self.few.values())}
 
     def weight(self, op: Op, w: Array, bits: int, biases: dict[str, Array]) -> _Weight:
         import torch
@@ -265,7 +273,11 @@ class _Job:
             )
             for n, w in self.weights.items()
         }
-        return Reconstructed(given, tuple(found))
+        ranged = {
+            n: replace(self.specs[n], scale=np.asarray(self.size(n).detach().numpy(), np.float32))
+            for n in self.few
+        }
+        return Reconstructed(given, ranged, tuple(found))
 
     def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
         """Sets the input mean of every weighted op, from its float input."""
@@ -276,12 +288,18 @@ class _Job:
                 x = values[op.inputs[0]]
                 self.weights[op.name].mean = x.reshape(-1, x.shape[-1]).mean(0)
 
+    def size(self, name: str) -> Tensor:
+        """The step of an activation of few bits, as learned so far."""
+        key = self.few[name]
+        return self.grown[key].exp() * key[0]
+
     def quantized(self, name: str, x: Tensor) -> Tensor:
         """Fake-quantized activation; the gradient passes where the value is in range."""
         spec = self.specs.get(name)
         if spec is None:
             return x
-        s, z, half = float(spec.scale), int(spec.zero), 1 << spec.bits - 1
+        s: Any = self.size(name) if name in self.few else float(spec.scale)
+        z, half = int(spec.zero), 1 << spec.bits - 1
         y = (x / s).clamp(-half - z, half - 1 - z)
         return (y + (y.round() - y).detach()) * s
 
@@ -360,6 +378,9 @@ class _Job:
             if rounded
             else [{"params": [w.bias for w in mine], "lr": 1e-3}]
         )
+        made = {self.few[n] for op in ops for n in op.outputs if n in self.few}
+        if made:
+            steps.add_param_group({"params": [self.grown[k] for k in made], "lr": STEP_RATE})
         n, total = len(next(iter(plain.values()))), self.o.steps
         for i in range(total):
             pick = torch.randint(n, (self.o.batch,))

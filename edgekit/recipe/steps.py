@@ -140,8 +140,9 @@ class Steps:
             work.floating, work.specs, work.bits, x, reconstruct.Options(**known),
             skip=work.exclude, progress=self.progress,
         )  # fmt: skip
+        ranged = work.ranged | {n: s for n, s in r.ranged.items() if n in work.ranged}
         q, names = quantize.quantize(
-            work.floating, work.seen, bits=work.bits, ranged=work.ranged, given=r.given,
+            work.floating, work.seen, bits=work.bits, ranged=ranged, given=r.given,
             exclude=work.exclude,
         )  # fmt: skip
         moved = sum(_moved(work.quantized, q, n) for n in r.given)
