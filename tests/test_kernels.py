@@ -84,7 +84,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("kernels") / "kernels_test"
     core = [NATIVE / "src" / f"{name}.c" for name in ("portable", "fmath", "cpu")]
     files = [SOURCE, *core, NATIVE / "gen" / "isas.c", *sorted(NATIVE.glob("kernels/*/*.c"))]
-    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1"]
     run(compiler, *STRICT, *sanitize, *INCLUDE, *map(str, files), "-o", str(out))
     return out
 
