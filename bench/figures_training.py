@@ -241,18 +241,22 @@ def trained(name: str) -> tuple[Graph, list[dict[str, Any]]]:
     return store.load(RUNS / name / f"{lines[-1]['key']}.npz"), lines
 
 
+def right(*graphs: Graph) -> list[Array]:
+    """Which of the 10,000 test images (n,) each of the graphs has right, on the native runtime."""
+    x, y = jpeg_cifar("test")
+    made = material(
+        {"x": x, "y": y}, graphs[0], train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
+    )
+    target = pipeline.target_of(boards.load(HOST))
+    return [predictions(g, made.test, target)[0] == made.labels for g in graphs]
+
+
 @item("training.w4a4", "ResNet-20, W4A4 by QAT, mean of 3 seeds, 10,000 images: loss <= 0.5 points")
 def w4a4() -> Outcome:
     """The graphs that recipes/resnet20.toml and, for 3 seeds, qat_w4a4.toml ended with, in folders
     `resnet20` and `w4a4.0` to `w4a4.2` of EDGEKIT_RUNS."""
     runs = [trained(name) for name in ("resnet20", *(f"w4a4.{seed}" for seed in range(3)))]
-    x, y = jpeg_cifar("test")
-    made = material(
-        {"x": x, "y": y}, runs[0][0], train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
-    )
-    target = pipeline.target_of(boards.load(HOST))
-    right = [(predictions(g, made.test, target)[0] == made.labels) for g, _ in runs]
-    base, *taught = (points(float(r.mean())) for r in right)
+    base, *taught = (points(float(r.mean())) for r in right(*(g for g, _ in runs)))
     loss = round(base - float(np.mean(taught)), 2)
     figure = {
         "float": base, "rounded": points(runs[1][1][0]["accuracy"]), "trained": taught,
@@ -269,22 +273,17 @@ def resnet56() -> Outcome:
     """The graphs that recipes/dense.toml and pruned.toml ended with, in folders `dense` and
     `pruned` of EDGEKIT_RUNS, on all 10,000 test images; p: exact, of the images they differ on."""
     (a, first), (b, second) = trained("dense"), trained("pruned")
-    x, y = jpeg_cifar("test")
-    made = material(
-        {"x": x, "y": y}, a, train_cifar.PREPROCESS, test=len(y), training={"x": x[:64]}
-    )
-    target = pipeline.target_of(boards.load(HOST))
-    right = [predictions(g, made.test, target)[0] == made.labels for g in (a, b)]
-    one, other = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
+    whole, cut = right(a, b)
+    one, other = int(np.sum(whole & ~cut)), int(np.sum(cut & ~whole))
     n = one + other
     tail = 2 * sum(math.comb(n, k) for k in range(min(one, other) + 1)) / 2**n
     ratio, quick = pipeline.macs(a) / pipeline.macs(b), faster(a, b, 2000)
     figure = {
-        "dense_pruned": [points(float(r.mean())) for r in right],
+        "dense_pruned": [points(float(r.mean())) for r in (whole, cut)],
         "only_dense_only_pruned": [one, other],
         "p": float(f"{min(1.0, tail):.2g}"),
         "times_fewer_macs": round(ratio, 3), "times_faster": round(quick, 2),
         "hours": [round(sum(e["seconds"] for e in run) / 3600, 2) for run in (first, second)],
     }  # fmt: skip
-    drop = float(right[0].mean() - right[1].mean())
+    drop = float(whole.mean() - cut.mean())
     return Outcome(figure, drop <= 0.001 and ratio >= 2.1 and quick >= 0.75 * ratio)

@@ -205,6 +205,8 @@ class _Job:
         biases: dict[str, Array],
         skip: set[str],
     ) -> None:
+        import torch
+
         self.g, self.specs, self.o = graph, specs, options
         self.const = torchnet.constants(graph)
         self.weights: dict[str, _Weight] = {}
@@ -212,8 +214,6 @@ class _Job:
             w = graph.value(op.inputs[1]) if op.type in _WEIGHTED else None
             if w is not None and op.outputs[0] in specs and op.name not in skip:
                 self.weights[op.name] = self.weight(op, w, bits.get(op.name, 8), biases)
-        import torch
-
         self.blocks = blocks(graph, set(self.weights))
         few = {n: s for n, s in specs.items() if s is not None and s.bits < 8}
         self.few = {n: (float(s.scale), int(s.zero), s.bits) for n, s in few.items()}

@@ -104,6 +104,18 @@ class Steps:
         work.quantized, work.names = graph, names
         work.specs = {f: graph.tensors[n].quant for f, n in names.items()}
 
+    def _learned(self, work: Work, given: dict[str, quantize.Given], ranged: dict[str, Any]) -> int:
+        """Quantizes again with integers and activation specs that were learned; how many weights
+        are others now."""
+        assert work.quantized is not None
+        before = work.quantized
+        q, names = quantize.quantize(
+            work.floating, work.seen, bits=work.bits, ranged=ranged, given=given,
+            exclude=work.exclude,
+        )  # fmt: skip
+        self._set(work, q, names)
+        return sum(_moved(before, q, n) for n in given)
+
     def quantize(self, work: Work, s: dict[str, Any]) -> str:
         self._prepare(work, s)
         before = pipeline.weight_bytes(work.floating)
@@ -141,14 +153,9 @@ class Steps:
             skip=work.exclude, progress=self.progress,
         )  # fmt: skip
         ranged = work.ranged | {n: s for n, s in r.ranged.items() if n in work.ranged}
-        q, names = quantize.quantize(
-            work.floating, work.seen, bits=work.bits, ranged=ranged, given=r.given,
-            exclude=work.exclude,
-        )  # fmt: skip
-        moved = sum(_moved(work.quantized, q, n) for n in r.given)
+        moved = self._learned(work, r.given, ranged)
         if not moved:
             raise UsageError("reconstruct changed no weight", todo="give it more steps")
-        self._set(work, q, names)
         gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
         return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
 
@@ -229,14 +236,9 @@ class Steps:
             simulation=sim, progress=self.progress, checkpoint=self.checkpoint,
         )  # fmt: skip
         given = {n: quantize.Given(*v) for n, v in r.integers.items()}
-        q, names = quantize.quantize(
-            work.floating, work.seen, bits=work.bits, ranged=r.activations, given=given,
-            exclude=work.exclude,
-        )  # fmt: skip
-        moved = sum(_moved(work.quantized, q, n) for n in sim.weights)
+        moved = self._learned(work, given, r.activations)
         if not moved:
             raise UsageError("qat changed no weight", todo="give it more steps or a higher rate")
-        self._set(work, q, names)
         return f"loss {r.losses[0]:.4f} -> {r.losses[1]:.4f}; {moved} integers changed{_sent(r)}"
 
     def _training(self) -> tuple[dict[str, Array], Array | None]:
