@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from edgekit_runtime.session import TensorInfo
 
-from edgekit.errors import DataError, EdgeKitError, ModelError
+from edgekit.errors import DataError, EdgeKitError, ModelError, first_line
 
 Array = npt.NDArray[Any]
 ORT_TYPES = {
@@ -140,7 +140,7 @@ class OnnxPeer(Peer):
             )
         except Exception as e:  # onnxruntime raises a tree of its own
             raise ModelError(
-                f"onnxruntime cannot load it: {_first_line(e)}", where=str(path)
+                f"onnxruntime cannot load it: {first_line(e)}", where=str(path)
             ) from None
         self.label = f"onnxruntime {ort.__version__}"
         self._inputs = [_ort_info(a, shapes or {}, str(path)) for a in self._session.get_inputs()]
@@ -194,7 +194,7 @@ class LitePeer(Peer):
             self._interpreter = module.Interpreter(**args)
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as e:
-            raise ModelError(f"LiteRT cannot load it: {_first_line(e)}", where=str(path)) from None
+            raise ModelError(f"LiteRT cannot load it: {first_line(e)}", where=str(path)) from None
         package = module.__name__.split(".")[0]
         self.label = (
             f"{'LiteRT' if package == 'ai_edge_litert' else 'tflite-runtime'} {_version(package)}"
@@ -240,7 +240,7 @@ class TorchPeer(Peer):
         try:
             program = torch.export.load(str(path))
         except Exception as e:
-            raise ModelError(f"torch cannot load it: {_first_line(e)}", where=str(path)) from None
+            raise ModelError(f"torch cannot load it: {first_line(e)}", where=str(path)) from None
         torch.set_num_threads(threads)
         self._torch, self._call = torch, program.module()
         self.label = f"torch {torch.__version__}"
@@ -323,10 +323,6 @@ def _version(package: str) -> str:
         return metadata.version(package.replace("_", "-"))
     except metadata.PackageNotFoundError:
         return "of unknown version"
-
-
-def _first_line(e: Exception) -> str:
-    return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
 
 
 def _ort_info(arg: Any, shapes: Mapping[str, tuple[int, ...]] | None, where: str) -> TensorInfo:

@@ -49,5 +49,10 @@ class ToolchainError(EdgeKitError):
     """A compiler, linker or emulator is missing or failed."""
 
 
+def first_line(e: Exception) -> str:
+    """What a foreign library's error says, on one line of at most 200 characters."""
+    return (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
+
+
 def _rebuild(kind: type[EdgeKitError], what: str, where: str, todo: str) -> EdgeKitError:
     return kind(what, where=where, todo=todo)

@@ -24,8 +24,6 @@ from edgekit.recipe.samples import Material, Progress, predictions
 from edgekit.recipe.steps import Steps, Work
 from edgekit.train import fit, net, workers
 
-NOISE_SAMPLES = 8  # for the SQNR of a step
-
 
 class Run:
     """Runs steps on one model and data set; the float graph is measured once."""
@@ -132,7 +130,7 @@ class Run:
         q = work.quantized
         if q is None:
             return {}
-        few = data.some(self.samples.test, NOISE_SAMPLES)
+        few = data.some(self.samples.test, pipeline.NOISE_SAMPLES)
         with (
             pipeline.every_tensor(work.floating, self.host) as exact,
             pipeline.every_tensor(q, self.host) as run,

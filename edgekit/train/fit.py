@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.errors import DataError, ModelError, UsageError
+from edgekit.errors import DataError, ModelError, UsageError, first_line
 from edgekit.ir import Array, Graph
 from edgekit.train import batches, losses, precision, workers
 from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits, logits_of
@@ -141,10 +141,6 @@ def _check_teacher(graph: Graph, teacher: Array | Teacher) -> None:
             f"the teacher takes inputs {takes}, the model {own}",
             todo="both are given the same samples, prepared as the model wants them",
         )
-
-
-def _line(e: Exception) -> str:
-    return next(iter(str(e).strip().splitlines()), type(e).__name__)[:160]
 
 
 def _classes(graph: Graph) -> int:
@@ -275,7 +271,7 @@ class _Job:
                 first = self._resume(kept)
             except Exception as e:  # torch has many errors for a damaged file
                 assert checkpoint is not None
-                raise DataError(f"cannot be read: {_line(e)}", where=str(checkpoint.path),
+                raise DataError(f"cannot be read: {first_line(e)}", where=str(checkpoint.path),
                                 todo="delete it: the training begins again") from None  # fmt: skip
         if self.shared:
             self._share()

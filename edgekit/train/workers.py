@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from edgekit.errors import LinkError, UsageError
+from edgekit.errors import LinkError, UsageError, first_line
 
 Tensor = Any
 KINDS = ("none", "fp16", "int8", "topk")
@@ -109,7 +109,7 @@ def join(wait_s: float) -> bool:
             dist.init_process_group("gloo", timeout=timedelta(seconds=wait_s))
         except (RuntimeError, ValueError) as e:
             raise LinkError(
-                f"the {workers()} workers of this training did not meet: {_line(e)}",
+                f"the {workers()} workers of this training did not meet: {first_line(e)}",
                 todo="start it by torchrun; see MASTER_ADDR and MASTER_PORT",
             ) from None
         atexit.register(_leave)
@@ -150,13 +150,9 @@ def guarded(step: Callable[[], Any]) -> Any:
         if workers() == 1 or not any(word in str(e).lower() for word in LOST):
             raise
         raise LinkError(
-            f"worker {rank()} lost another worker of this training: {_line(e)}",
+            f"worker {rank()} lost another worker of this training: {first_line(e)}",
             todo="start it again; with a folder it goes on where it was last kept",
         ) from None
-
-
-def _line(e: Exception) -> str:
-    return str(e).strip().splitlines()[0][:160]
 
 
 def parallel(forward: Callable[[Tensor], Tensor], parameters: list[Tensor], e: Exchange) -> Any:
