@@ -20,7 +20,7 @@ POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)  # and infinity: twin of native/src/winog
 PANEL, ALIGN, SKEW = 64, 64, 16  # twins of native/ops/winograd.c
 SCRATCH = 600_000  # bytes of transformed tiles: stays in a core's second cache
 TILES = (8, 128)  # of a block, at least and at most
-LEAST = 16  # channels in and out, below which transforms cost more than they save
+LEAST = 8  # channels in and out, below which transforms cost more than they save
 PIXELS = 64  # of the output, below which the larger weights cost more to read than they save
 FIXED = {"stride": (1, 1), "dilation": (1, 1), "groups": 1, "kernel": None, "run": None}
 
@@ -102,6 +102,7 @@ def samples() -> Iterator[tuple[str, Graph, dict[str, Array]]]:
         ("valid_batch", (3, 8, 7, 20), 17, (0, 0, 0, 0), {}),
         ("few", (1, 3, 5, 3), 5, (1, 0, 2, 1), {"lo": -4.0, "hi": 4.0}),
         ("panels", (2, 13, 13, 16), 80, (1, 1, 1, 1), {}),
+        ("halves", (1, 9, 7, 11), 24, (1, 1, 1, 1), {"hi": 6.0}),
         ("edge", (1, 2, 1, 24), 16, (2, 2, 2, 2), {}),
     )
     for label, x, o, pad, clamp in cases:

@@ -457,8 +457,8 @@ EK_INLINE EK_AVX512 void one_f32(const ek_gemm *g, const tile_f32 *t, const unsi
                 __m512 x = _mm512_set1_ps(a[r][at]);
                 EK_UNROLL for (unsigned b = 0; b < nb; b++)
                     acc[r][b] = _mm512_fmadd_ps(x, wv[b], acc[r][b]);
-                if (half)
-                    part[r] = _mm256_fmadd_ps(_mm512_castps512_ps256(x), wp, part[r]);
+                if (half) /* alone: a 512-bit load is two to the core */
+                    part[r] = _mm256_fmadd_ps(nb ? _mm512_castps512_ps256(x) : _mm256_set1_ps(a[r][at]), wp, part[r]);
             }
         }
     }
