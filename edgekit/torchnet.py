@@ -13,6 +13,7 @@ import numpy as np
 
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op
+from edgekit.ops import resize
 
 Tensor = Any  # torch.Tensor: torch is imported where it is used
 Hook = Callable[[Op, Tensor], Tensor]
@@ -152,7 +153,7 @@ def _avg_pool(op: Op, xs: list[Tensor]) -> Tensor:
 
     a = op.attrs
     x = _padded(xs[0].permute(0, 3, 1, 2), a["pad"])
-    mask = _padded(torch.ones_like(xs[0][:1, :, :, :1].permute(0, 3, 1, 2)), a["counted"])
+    mask = _padded(torch.ones_like(xs[0][:1, :, :, :1].permute(0, 3, 1, 2)), a["counted"], 1.0)
     extra = [p - c for p, c in zip(a["pad"], a["counted"], strict=True)]
     mask = _padded(mask, extra)
     kernel, stride = tuple(a["kernel"]), tuple(a["stride"])
@@ -166,7 +167,7 @@ def _max_pool(op: Op, xs: list[Tensor]) -> Tensor:
     import torch.nn.functional as nn
 
     a = op.attrs
-    x = _padded(xs[0].permute(0, 3, 1, 2), a["pad"], -3.0e38)
+    x = _padded(xs[0].permute(0, 3, 1, 2), a["pad"], -np.inf)
     y = nn.max_pool2d(x, tuple(a["kernel"]), tuple(a["stride"]), 0, tuple(a["dilation"]))
     return y.permute(0, 2, 3, 1)
 
@@ -189,6 +190,24 @@ def _reshape(op: Op, xs: list[Tensor]) -> Tensor:
     if shape[0] != 1:
         raise ModelError("a reshape that moves the batch axis", where=op.name)
     return xs[0].reshape(-1, *shape[1:])
+
+
+def _resize(op: Op, xs: list[Tensor]) -> Tensor:
+    import torch
+
+    x = xs[0]
+    for axis, line in zip((1, 2), resize.lines(op, x.shape), strict=True):
+        if op.attrs["mode"] == "nearest":
+            x = x.index_select(
+                axis, torch.from_numpy(resize.nearest_index(*line, op.attrs["nearest"]))
+            )
+            continue
+        low, part = resize.linear_index(*line)
+        part = torch.from_numpy(part).to(x.dtype).reshape([-1] + [1] * (3 - axis))
+        high = np.minimum(low + 1, line[0] - 1)
+        a, b = (x.index_select(axis, torch.from_numpy(i)) for i in (low, high))
+        x = torch.lerp(a, b, part.expand_as(a))
+    return x
 
 
 def _pad(op: Op, xs: list[Tensor]) -> Tensor:
@@ -254,6 +273,7 @@ FORMS: dict[str, Callable[[Op, list[Tensor]], Tensor]] = {
     "max_pool2d": _max_pool,
     "reduce": _reduce,
     "reshape": _reshape,
+    "resize": _resize,
     "pad": _pad,
     "slice": _slice,
     "concat": lambda op, xs: __import__("torch").cat(xs, int(op.attrs["axis"])),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from edgekit_runtime import Session
 
-from edgekit import evaluate, pipeline, torchnet
+from edgekit import evaluate, ops, pipeline, torchnet
 from edgekit.compress import calibrate, quantize, reconstruct
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Tensor
@@ -176,6 +176,28 @@ def test_torch_form_equals_the_reference() -> None:
     got = torchnet.run(g.ops, torchnet.tensors({"x": x}), torchnet.constants(g))["fc"].numpy()
     want = np.concatenate([evaluate.run(g, {"x": a[None]})["fc"] for a in x])
     assert np.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("op", sorted(torchnet.FORMS.keys() - {"reshape", "gather"}))
+def test_torch_form_of_an_op_equals_its_reference(op: str) -> None:
+    """The op's own float cases, those that keep axis 0: forms leave the batch alone."""
+    known = 0
+    for name, g, x in ops.get(op).samples():
+        if not _floats(g):
+            continue
+        try:
+            got = torchnet.run(g.ops, torchnet.tensors(x), torchnet.constants(g))
+        except ModelError:
+            continue
+        for n, want in evaluate.run(g, x).items():
+            if g.tensors[n].shape[:1] == g.tensors[g.inputs[0]].shape[:1]:
+                assert np.allclose(got[n].numpy(), want, atol=1e-4, rtol=1e-4), name
+                known += 1
+    assert known
+
+
+def _floats(g: Graph) -> bool:
+    return all(t.dtype in ("f32", "i32", "i64") and t.quant is None for t in g.tensors.values())
 
 
 def test_a_bias_is_made_where_there_is_none() -> None:

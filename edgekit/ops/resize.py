@@ -105,7 +105,8 @@ def linear_index(n: int, out: int, scale: float, coordinates: str) -> tuple[Arra
     return low.astype(np.int64), (at - low).astype(F)
 
 
-def _lines(op: Op, x: tuple[int, ...]) -> list[tuple[int, int, float, str]]:
+def lines(op: Op, x: Sequence[int]) -> list[tuple[int, int, float, str]]:
+    """Length, outputs, scale and coordinates of both axes."""
     a = op.attrs
     return [(x[1 + k], a["size"][k], a["scale"][k], a["coordinates"]) for k in (0, 1)]
 
@@ -113,11 +114,11 @@ def _lines(op: Op, x: tuple[int, ...]) -> list[tuple[int, int, float, str]]:
 def reference(op: Op, g: Graph, xs: Sequence[Array | None]) -> list[Array]:
     x = xs[0]
     assert x is not None
-    lines = _lines(op, x.shape)
+    axes = lines(op, x.shape)
     if op.attrs["mode"] == "nearest":
-        rows, cols = (nearest_index(*line, op.attrs["nearest"]) for line in lines)
+        rows, cols = (nearest_index(*line, op.attrs["nearest"]) for line in axes)
         return [np.ascontiguousarray(x[:, rows][:, :, cols])]
-    (r0, fr), (c0, fc) = (linear_index(*line) for line in lines)
+    (r0, fr), (c0, fc) = (linear_index(*line) for line in axes)
     r1, c1 = np.minimum(r0 + 1, x.shape[1] - 1), np.minimum(c0 + 1, x.shape[2] - 1)
     if x.dtype == np.float32:
         fr, fc = fr[:, None, None], fc[:, None]
@@ -138,11 +139,11 @@ def weights(fraction: Array) -> Array:
 
 def lower(op: Op, g: Graph, target: Target) -> Op:
     x = g.tensors[op.inputs[0]]
-    lines = _lines(op, x.shape)
+    axes = lines(op, x.shape)
     if op.attrs["mode"] == "nearest":
-        parts = [nearest_index(*line, op.attrs["nearest"]) for line in lines]
+        parts = [nearest_index(*line, op.attrs["nearest"]) for line in axes]
     else:
-        pairs = [linear_index(*line) for line in lines]
+        pairs = [linear_index(*line) for line in axes]
         parts = [low for low, _ in pairs]
         parts += [f.view(np.int32) if x.dtype == "f32" else weights(f) for _, f in pairs]
     table = g.const(op.name + ".table", np.concatenate(parts).astype(np.int32))
