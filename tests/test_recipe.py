@@ -79,7 +79,7 @@ def test_a_recipe_survives_writing_and_reading() -> None:
                 "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; warmup = 2; top = 3; "
                 "wait_s = 'a'; precision = 'int8'; gradients = 'x'",
                 "distill": "soft = 2; temperature = 0; kind = 'x'; hints = -1; pairs = ['a']; "
-                "pairs = {a = 3}; teacher = 3",
+                "pairs = {a = 3}; teacher = 3; teacher = []; teacher = [3]",
                 "qat": "freeze = -1; freeze = 'a'",
                 "reconstruct": "batch = 0; window = 3; window = 0; rank = -1; drop = 2; push = -1; "
                 "samples = 0; seed = 1.5; rate = nan",

@@ -16,7 +16,7 @@ from test_prune import gated, separable
 from test_reconstruct import residual_net
 
 from edgekit import boards, evaluate, package, pipeline, recipe, shrink, torchnet
-from edgekit.compress import calibrate, prune, quantize
+from edgekit.compress import calibrate, prune, quantize, store
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
@@ -181,6 +181,47 @@ def test_teachers_are_asked_by_place_and_must_fit() -> None:
         fit.fit(g, x, None, o, teacher=fit.Teacher(flat(8 * 8 * 3, 7, (1, 8, 8, 3))))
     with pytest.raises(ModelError, match="tells 7 classes, the model 5"):
         fit.fit(g, x, None, o, teacher=np.zeros((8, 7), np.float32))
+    with pytest.raises(ModelError, match="tells 7 classes, the model 5"):
+        both = fit.Teacher(other, (flat(8 * 8 * 3, 7, (1, 8, 8, 3)),))
+        fit.fit(g, x, None, o, teacher=both)
+
+
+def test_several_teachers_teach_by_the_mean_of_their_logits() -> None:
+    """Of linear nets, which one net of mean weights gives too."""
+    rng = np.random.default_rng(0)
+    x = {"a": rng.normal(size=(32, 1, 2, 2, 3)).astype(np.float32)[:, 0]}
+    start, a, b, mean = (flat(12, 5, (1, 2, 2, 3)) for _ in range(4))
+    for g in (a, b):
+        w = g.tensors["w"]
+        g.tensors["w"] = replace(w, data=rng.normal(size=w.shape).astype(np.float32))
+    half = (a.tensors["w"].data + b.tensors["w"].data) / 2  # type: ignore[operator]
+    mean.tensors["w"] = replace(mean.tensors["w"], data=half)
+    o = fit.Options(steps=20, batch=8, rate=0.1)
+    two = fit.fit(start, x, None, o, teacher=fit.Teacher(a, (b,)))
+    one = fit.fit(start, x, None, o, teacher=fit.Teacher(mean))
+    assert np.allclose(two.constants["w"], one.constants["w"], atol=1e-5)
+    alone = fit.fit(start, x, None, o, teacher=fit.Teacher(a))
+    assert not np.allclose(alone.constants["w"], one.constants["w"], atol=1e-2)
+
+
+def test_a_recipe_names_several_teachers(tmp_path: Path) -> None:
+    """Each counts: another second file is another step, one that is missing is named."""
+    for name, seed in (("a", 0), ("b", 1)):
+        g = flat(8 * 8 * 3, 5, (1, 8, 8, 3))
+        w = np.random.default_rng(seed).normal(size=(5, 192)).astype(np.float32)
+        g.tensors["w"] = replace(g.tensors["w"], data=w)
+        (tmp_path / f"{name}.npz").write_bytes(store.dumps(g))
+    names = [f"{tmp_path.as_posix()}/{n}.npz" for n in "ab"]
+    text = "[[step]]\ndo = 'distill'\nsteps = 2\nbatch = 8\nteacher = "
+    both, one = (recipe.parse(text + str(t)) for t in (names, names[:1]))
+    assert recipe.key("", both[0]) != recipe.key("", one[0])
+    assert "loss" in runner().run(both)[1][0].effect
+    before = recipe.key("", both[0])
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes())
+    assert recipe.key("", both[0]) != before
+    (tmp_path / "b.npz").unlink()
+    with pytest.raises(UsageError, match=r"b\.npz.*cannot be read"):
+        runner().run(both)
 
 
 def flat(k: int, n: int, shape: tuple[int, ...]) -> Graph:

@@ -19,8 +19,8 @@ core, multiplications in whole tiles) is so many times less; `edgekit.shrink.Opt
 importance, layers, repair, rounds, granule, samples, seed.  finetune, distill and qat train as
 `train.fit.Options` says (epochs for steps; the workers of torchrun share the batches); the teacher
 of distill and qat is the float model as it came, or before the integers, or the file that `teacher`
-names.  prune, sparsify (pattern, share, exclude), finetune and distill come before quantize, qat
-after it.  A step that changes nothing is an error.
+names; of several files the mean of their logits. prune, sparsify (pattern, share, exclude),
+finetune and distill come before quantize, qat after it. A step that changes nothing is an error.
 """
 
 from __future__ import annotations
@@ -103,15 +103,19 @@ def trains(step: Step) -> bool:
     return step.do in ("finetune", "distill", "qat")
 
 
+def teachers(settings: dict[str, Any]) -> list[Path]:
+    """The files that a step's `teacher` names."""
+    named = settings.get("teacher", [])
+    return [Path(n) for n in ([named] if isinstance(named, str) else named)]
+
+
 def key(before: str, step: Step) -> str:
     """Names a step by all that it follows from: those before it, settings, what files hold."""
     digest = hashlib.sha256((before + step.do).encode())
     digest.update(json.dumps(step.settings, sort_keys=True).encode())
-    if "teacher" in step.settings:
+    for path in teachers(step.settings):
         try:
-            digest.update(Path(step.settings["teacher"]).read_bytes())
+            digest.update(path.read_bytes())
         except OSError as e:
-            raise UsageError(
-                f"cannot be read: {e.strerror}", where=str(step.settings["teacher"])
-            ) from None
+            raise UsageError(f"cannot be read: {e.strerror}", where=str(path)) from None
     return digest.hexdigest()[:16]

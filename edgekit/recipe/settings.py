@@ -63,6 +63,7 @@ NAMES = Kind(
     "a list of names",
     lambda v: isinstance(v, (list, tuple)) and all(isinstance(n, str) for n in v),
 )
+FILES = Kind("a file or a list of files", lambda v: TEXT.fits(v) or (bool(v) and NAMES.fits(v)))
 FLAG, COUNT, SEED = _one_of(True, False), _whole(1), _whole(0)
 ABOVE_0, FROM_0, SHARE = _number(0, ends=False), _number(0), _number(0, 1)
 PART, TIMES, BITS = _number(0, 1, ends=False), _number(1, ends=False), _one_of(8, 4, 2)
@@ -77,7 +78,7 @@ TRAINING = {
 }  # fmt: skip
 TEACHING = {
     "soft": SHARE, "temperature": ABOVE_0, "kind": _one_of("kd", "dkd"), "hints": FROM_0,
-    "pairs": _table(TEXT), "teacher": TEXT,
+    "pairs": _table(TEXT), "teacher": FILES,
 }  # fmt: skip
 FLOAT = ("prune", "sparsify", "finetune", "distill")  # steps that come before quantize
 STEPS: dict[str, dict[str, Kind]] = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from edgekit import cost as costs
 from edgekit.compress import calibrate, equalize, quantize, reconstruct, sparsify, store
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
-from edgekit.recipe import Step, settings
+from edgekit.recipe import Step, settings, teachers
 from edgekit.recipe.samples import Material, Progress, predictions
 from edgekit.train import fit, net
 
@@ -215,14 +214,17 @@ class Steps:
         return replace(o, steps=round(float(s["epochs"]) * samples / min(o.batch, samples)))
 
     def _teacher(self, s: dict[str, Any]) -> fit.Teacher:
-        """The graph that `teacher` names (a model file, or a graph of a run), else the float model
+        """The graphs that `teacher` names (model files, or graphs of a run), else the float model
         as it came."""
         if "teacher" not in s:
             return fit.Teacher(self.teacher or self.graph)
-        path = Path(s["teacher"])
-        if path.suffix == ".npz":
-            return fit.Teacher(store.load(path))
-        return fit.Teacher(passes.simplify_all(frontends.load(path))[0])
+        first, *others = (
+            store.load(path)
+            if path.suffix == ".npz"
+            else passes.simplify_all(frontends.load(path))[0]
+            for path in teachers(s)
+        )
+        return fit.Teacher(first, tuple(others))
 
     def qat(self, work: Work, s: dict[str, Any]) -> str:
         """Trains the integers; the float graph as it is now teaches."""

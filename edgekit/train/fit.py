@@ -71,9 +71,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A float graph that is asked for every batch."""
+    """A float graph that is asked for every batch; with `others`, the mean of all their logits
+    teaches.  Hints are the first one's."""
 
     graph: Graph
+    others: tuple[Graph, ...] = ()
+
+    @property
+    def graphs(self) -> tuple[Graph, ...]:
+        return self.graph, *self.others
 
 
 @dataclass(frozen=True)
@@ -104,13 +110,14 @@ def fit(
     """
     if labels is None and teacher is None:
         raise DataError("training needs labels or a teacher", todo="add an array `y` to the data")
-    for g in (graph, teacher.graph if isinstance(teacher, Teacher) else graph):
+    for g in (graph, *(teacher.graphs if isinstance(teacher, Teacher) else ())):
         bad = torchnet.unsupported(g)
         if bad:
             raise ModelError(f"training does not know ops of type {', '.join(bad)}")
     check_labels(graph, labels)
-    if teacher is not None:
-        _check_teacher(graph, teacher)
+    for one in teacher.graphs if isinstance(teacher, Teacher) else [teacher]:
+        if one is not None:
+            _check_teacher(graph, one)
     return _Job(graph, x, labels, options, teacher, simulation).run(progress, checkpoint)
 
 
@@ -124,11 +131,11 @@ def check_labels(graph: Graph, labels: Array | None) -> None:
         )
 
 
-def _check_teacher(graph: Graph, teacher: Array | Teacher) -> None:
+def _check_teacher(graph: Graph, teacher: Array | Graph) -> None:
     """ModelError for a teacher that takes other inputs or tells other classes."""
-    other = teacher.graph if isinstance(teacher, Teacher) else None
-    told = teacher if other is None else other.tensors[logits_of(other)]
-    its, mine = int(np.prod(told.shape[1:])), _classes(graph)  # type: ignore[union-attr]
+    other = teacher if isinstance(teacher, Graph) else None
+    told: Any = teacher if other is None else other.tensors[logits_of(other)]
+    its, mine = int(np.prod(told.shape[1:])), _classes(graph)
     if its != mine:
         raise ModelError(f"the teacher tells {its} classes, the model {mine}")
     if other is None:
@@ -168,7 +175,7 @@ class _Job:
             self.net.put_norms({k: v[some] for k, v in self.data.items()})
         self.known = None
         if isinstance(teacher, Teacher):
-            self.const = torchnet.constants(teacher.graph)
+            self.const = [torchnet.constants(g) for g in teacher.graphs]
         elif teacher is not None:
             if o.flip or o.shift or o.hints:
                 raise UsageError("changed images and hints need the teacher's graph")
@@ -334,7 +341,6 @@ class _Job:
         if self.teacher is None:
             return hard
         t, seen = self._ask(x, form) if self.known is None else (self.known[pick], {})
-        t = t.float().reshape(len(pick), -1)
         if o.kind == "dkd" and y is not None:
             soft = losses.decoupled(z, t, y, o.temperature)
         else:
@@ -347,14 +353,16 @@ class _Job:
         return total + o.hints * losses.features(own, its, self.bridges)
 
     def _ask(self, x: dict[str, Tensor], form: str) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean logits of the teachers, and what the first one's tensors hold."""
         import torch
 
-        graph = self.teacher.graph  # type: ignore[union-attr]
-        own = self.net.graph.inputs  # the teacher's may have other names
-        fed = {its: x[mine] for mine, its in zip(own, graph.inputs, strict=True)}
-        with torch.no_grad(), precision.autocast(form):
-            seen = torchnet.run(graph.ops, fed, self.const)
-        return seen[logits_of(graph)], seen
+        own, found = self.net.graph.inputs, []
+        for graph, const in zip(self.teacher.graphs, self.const, strict=True):  # type: ignore[union-attr]
+            fed = {its: x[mine] for mine, its in zip(own, graph.inputs, strict=True)}  # other names
+            with torch.no_grad(), precision.autocast(form):
+                found.append((graph, torchnet.run(graph.ops, fed, const)))
+        told = [v[logits_of(g)].float().reshape(len(v[logits_of(g)]), -1) for g, v in found]
+        return sum(told) / len(told), found[0][1]
 
     def _probe(self) -> str:
         """The fastest precision of one small step; nothing learns from it."""
