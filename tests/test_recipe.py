@@ -76,7 +76,8 @@ def test_a_recipe_survives_writing_and_reading() -> None:
                 "exclude = [1]; act_bits = 1; act_bits = 'a'; light = 2; bias_correction = 'no'",
                 "finetune": "steps = -1; steps = 0; steps = 2.5; batch = 0; rate = 0; rate = -1; "
                 "rate = nan; rate = inf; rate = 'a'; seed = -1; epochs = 0; epochs = 'a'; "
-                "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; warmup = 2; top = 3; "
+                "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; variants = 0.5; "
+                "warmup = 2; top = 3; "
                 "wait_s = 'a'; precision = 'int8'; gradients = 'x'",
                 "distill": "soft = 2; temperature = 0; kind = 'x'; hints = -1; pairs = ['a']; "
                 "pairs = {a = 3}; teacher = 3; teacher = []; teacher = [3]",

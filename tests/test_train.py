@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,13 +248,14 @@ def long(path: Path, progress: fit.Progress | None = None) -> fit.Fitted:
     torch.set_num_threads(1)
     d = classes(64)
     o = fit.Options(
-        steps=60, batch=16, norms=True, optimizer="sgd", rate=0.01, flip=True, shift=1, freeze=0.2
-    )
+        steps=60, batch=16, norms=True, optimizer="sgd", rate=0.01, flip=True, shift=1, variants=2,
+        freeze=0.2,
+    )  # fmt: skip
     kept = fit.Checkpoint(path, package.save, every_s=0.0)
     specs = {"c1": quantize.quantize_weights(W, 0, 4)[1]}
     return fit.fit(
-        residual_net(), {"x": d["x"]}, d["y"], o, simulation=net.Simulation(specs, {}),
-        progress=progress, checkpoint=kept,
+        residual_net(), {"x": d["x"]}, d["y"], o, teacher=fit.Teacher(residual_net(8, 16)),
+        simulation=net.Simulation(specs, {}), progress=progress, checkpoint=kept,
     )  # fmt: skip
 
 
@@ -428,14 +430,48 @@ def test_hints_and_decoupled_labels_train() -> None:
 
 def test_images_are_mirrored_and_moved() -> None:
     x = torch.arange(2 * 3 * 6 * 7, dtype=torch.float32).reshape(2, 3, 6, 7) + 1
-    seen = batches.changed(x.repeat(300, 1, 1, 1), True, 1, torch.Generator().manual_seed(0))
+    ways = batches.drawn(600, True, 1, torch.Generator().manual_seed(0))
+    seen = batches.changed(x.repeat(300, 1, 1, 1), *ways, 1)
     assert seen.shape == (600, 3, 6, 7)
     assert any(torch.equal(s, x[0]) for s in seen[::2])
     assert any(torch.equal(s, x[0].flip(2)) for s in seen[::2])
     moved = torch.nn.functional.pad(x[0], (1, 1, 1, 1))[:, :6, :7]
     assert any(torch.equal(s, moved) for s in seen[::2])
-    last = batches.changed(x.permute(0, 2, 3, 1), False, 0, None)
+    last = batches.changed(x.permute(0, 2, 3, 1), *batches.drawn(2, False, 0, None), 0)
     assert torch.equal(last, x.permute(0, 2, 3, 1))
+
+
+def test_a_teacher_is_asked_once_for_a_sample_and_each_variant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it told before is as good as asking again; images changed anew are asked for anew."""
+    d, teacher, asked = classes(16), fit.Teacher(residual_net(8, 16)), [0]
+    ask = fit._Job._ask
+
+    def told(job: Any, x: dict[str, Any], form: str) -> Any:
+        asked[0] += len(x["x"])
+        return ask(job, x, form)
+
+    monkeypatch.setattr(fit._Job, "_ask", told)
+
+    def trained(**how: Any) -> tuple[int, Array]:
+        asked[0] = 0
+        o = fit.Options(**({"steps": 30, "batch": 8, "rate": 0.01} | how))
+        r = fit.fit(residual_net(), {"x": d["x"]}, d["y"], o, teacher=teacher)
+        return asked[0], r.constants["w"]
+
+    (few, w), (varied, _) = trained(), trained(flip=True, shift=1, variants=3)
+    assert 16 <= few < 32 and 32 < varied < 96  # one that is twice in a batch is asked twice
+    assert trained(flip=True, shift=1)[0] == 240
+    fixed = trained(flip=True, shift=1, variants=1)
+    monkeypatch.setattr(fit, "KNOWN", 0)
+    for before, how in ((w, {}), (fixed[1], {"flip": True, "shift": 1, "variants": 1})):
+        always, again = trained(**how)
+        assert always == 240 and np.allclose(again, before, atol=1e-5)
+    with pytest.raises(UsageError, match="variants are ways to change images"):
+        trained(variants=2)
+    with pytest.raises(UsageError, match="hints need all of it"):
+        trained(variants=2, flip=True, hints=1.0)
 
 
 def test_precision_is_chosen_by_trying() -> None:

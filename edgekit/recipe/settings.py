@@ -72,7 +72,7 @@ RATE = _number(0, 1000, ends=False)
 TRAINING = {
     "steps": COUNT, "epochs": ABOVE_0, "batch": COUNT, "rate": RATE, "seed": SEED,
     "optimizer": _one_of("adam", "sgd"), "decay": FROM_0, "warmup": SHARE, "norms": FLAG,
-    "estimate": COUNT, "flip": FLAG, "shift": _whole(0),
+    "estimate": COUNT, "flip": FLAG, "shift": _whole(0), "variants": _whole(0),
     "precision": _one_of("auto", *precision.PRECISIONS), "gradients": _one_of(*workers.KINDS),
     "top": SHARE, "wait_s": ABOVE_0,
 }  # fmt: skip

@@ -28,6 +28,7 @@ Progress = Callable[[str, int, int], None]
 NORM_SAMPLES = 512  # whose statistics the batch norms start from
 PROBE = 16  # samples of a step that chooses the precision
 CHECKPOINT_S = 60.0
+KNOWN = 1 << 24  # of a teacher's logits that are kept, at most
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class Options:
     the teacher in the loss, at `temperature`; `kind`: "kd" or "dkd".  `hints`: weight of the
     distance between features, of tensors of the same name in both graphs or as `pairs` say.
     `norms`: batch norms are put back, learn, and are estimated again at the end over `estimate`
-    batches.  `flip`, `shift`: images are mirrored and moved by so many pixels.  `freeze`: share of
-    steps in which a weight may jump back before it is held (with a simulation; 0: never).
+    batches.  `flip`, `shift`: images are mirrored and moved by so many pixels, anew each time, or
+    each in `variants` ways that are drawn once: a teacher is asked once for each of them, and
+    training takes less time.  `freeze`: share of steps in which a weight may jump back before it is
+    held (with a simulation; 0: never).
 
     Under torchrun the workers share each batch: `gradients` says how they are sent ("none", "fp16",
     "int8", "topk"; see `workers`), `top` which share of them by topk, `wait_s` how long one waits
@@ -62,6 +65,7 @@ class Options:
     estimate: int = 32
     flip: bool = False
     shift: int = 0
+    variants: int = 0
     precision: str = "float32"
     freeze: float = 0.0
     gradients: str = "none"
@@ -182,6 +186,11 @@ class _Job:
             self.known = torch.from_numpy(np.asarray(teacher, np.float32))
         self.pairs = self._pairs(graph) if o.hints else []
         self.bridges = self._bridges()
+        self.images = [n for n, v in self.data.items() if batches.image_axes(tuple(v.shape))]
+        self.ways: dict[str, Any] = {}  # input -> how each variant of each image is changed
+        if o.variants:
+            self._vary()
+        self.told = self._table(graph)
         groups = self.net.groups(o.rate, o.decay)
         rates = {"params": [b for b in self.bridges if b is not None], "lr": o.rate}
         self.optimizer = _optimizer(o, [*groups, rates] if rates["params"] else groups)
@@ -192,6 +201,27 @@ class _Job:
             with torch.no_grad():
                 for name in simulation.weights:
                     self.net.quiet[name] = Oscillation.of(self._integers(name))
+
+    def _vary(self) -> None:
+        o = self.o
+        if not self.images or not (o.flip or o.shift):
+            raise UsageError("variants are ways to change images", todo="set flip or shift too")
+        if o.hints:
+            raise UsageError("variants spare a teacher's work, but hints need all of it",
+                             todo="keep one of them")  # fmt: skip
+        for name in self.images:
+            self.ways[name] = batches.drawn(self.n * o.variants, o.flip, o.shift, self.random)
+
+    def _table(self, graph: Graph) -> Tensor | None:
+        """Room for what the teacher tells of each variant, NaN until it is asked; None where a
+        sample is never the same again."""
+        import torch
+
+        changes = self.images and (self.o.flip or self.o.shift) and not self.o.variants
+        size = self.n * max(1, self.o.variants), _classes(graph)
+        if self.teacher is None or self.known is not None or self.pairs or changes:
+            return None
+        return torch.full(size, torch.nan) if size[0] * size[1] <= KNOWN else None
 
     def _rate(self, i: int) -> float:
         rise = self.o.warmup * self.o.steps
@@ -327,12 +357,10 @@ class _Job:
         import torch
 
         o = self.o
-        x = {
-            k: batches.changed(v[pick], o.flip, o.shift, self.random) for k, v in self.data.items()
-        }
+        x, rows = self._changed(pick)
         if self.shared:  # all draw the same batch, each takes its part
-            pick = pick[workers.rank() :: workers.workers()]
-            x = {k: v[workers.rank() :: workers.workers()] for k, v in x.items()}
+            part = slice(workers.rank(), None, workers.workers())
+            pick, rows, x = pick[part], rows[part], {k: v[part] for k, v in x.items()}
         with precision.autocast(form):
             values = self.net.values(x)
         z = values[logits_of(self.net.graph)].float().reshape(len(pick), -1)
@@ -340,7 +368,7 @@ class _Job:
         hard = None if y is None else torch.nn.functional.cross_entropy(z, y)
         if self.teacher is None:
             return hard
-        t, seen = self._ask(x, form) if self.known is None else (self.known[pick], {})
+        t, seen = self._told(x, pick, rows, form)
         if o.kind == "dkd" and y is not None:
             soft = losses.decoupled(z, t, y, o.temperature)
         else:
@@ -351,6 +379,37 @@ class _Job:
         own = [values[a].float() for a, _ in self.pairs]
         its = [seen[b].float() for _, b in self.pairs]
         return total + o.hints * losses.features(own, its, self.bridges)
+
+    def _changed(self, pick: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """A batch, its images changed, and which rows of the teacher's table it is."""
+        import torch
+
+        o, x = self.o, {k: v[pick] for k, v in self.data.items()}
+        if o.variants:
+            pick = pick * o.variants + torch.randint(
+                o.variants, (len(pick),), generator=self.random
+            )
+        for name in self.images if o.flip or o.shift else []:
+            if o.variants:
+                mirrored, moves = self.ways[name]
+                x[name] = batches.changed(x[name], mirrored[pick], moves[:, pick], o.shift)
+            else:
+                ways = batches.drawn(len(pick), o.flip, o.shift, self.random)
+                x[name] = batches.changed(x[name], *ways, o.shift)
+        return x, pick
+
+    def _told(
+        self, x: dict[str, Tensor], pick: Tensor, rows: Tensor, form: str
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The teacher's logits of a batch, which is asked for what it has not told yet."""
+        if self.known is not None:
+            return self.known[pick], {}
+        if self.told is None:
+            return self._ask(x, form)
+        new = self.told[rows, 0].isnan()
+        if new.any():
+            self.told[rows[new]] = self._ask({k: v[new] for k, v in x.items()}, form)[0]
+        return self.told[rows], {}
 
     def _ask(self, x: dict[str, Tensor], form: str) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean logits of the teachers, and what the first one's tensors hold."""
@@ -373,6 +432,8 @@ class _Job:
         found, _ = precision.fastest(lambda form: self._loss(pick, form).backward())
         self.optimizer.zero_grad()
         self.random.set_state(kept)
+        if self.told is not None:
+            self.told.fill_(torch.nan)
         return found
 
     def _estimate(self) -> None:
@@ -394,7 +455,7 @@ class _Job:
         kept = {
             "step": step, "net": self.net.state(), "optimizer": self.optimizer.state_dict(),
             "slower": self.slower.state_dict(), "random": self.random.get_state(),
-            "losses": self.losses, "format": self.format,
+            "losses": self.losses, "format": self.format, "told": self.told,
             "bridges": [b for b in self.bridges if b is not None],
         }  # fmt: skip
         torch.save(kept, out)
@@ -409,6 +470,7 @@ class _Job:
         self.slower.load_state_dict(kept["slower"])
         self.random.set_state(kept["random"])
         self.losses, self.format = kept["losses"], kept["format"]
+        self.told = kept["told"]
         with torch.no_grad():
             mine = [b for b in self.bridges if b is not None]
             for b, was in zip(mine, kept["bridges"], strict=True):
