@@ -1,12 +1,14 @@
 """Runs a recipe on the JPEG CIFAR-10 set of ../shared/data; goes on after a kill.
 
-python bench/train_cifar.py MODEL RECIPE.toml FOLDER [--test N] [--teacher MODEL] [--seed N]
+python bench/train_cifar.py MODEL RECIPE.toml FOLDER [--test N] [--teacher MODEL ...] [--seed N]
 
 MODEL: .onnx, or a graph (.npz) of another run.  The ledger is FOLDER/ledger.jsonl.  The recipes
-behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to an hour each on
-one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step as MODEL and
-the last as --teacher; resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the
-same --teacher and --seed 0, 1 and 2.
+behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to an hour and a
+half each on one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step
+as MODEL, and as --teacher that of ten epochs more (dense.toml with `epochs = 10`) and the graph of
+teacher_cifar.py;
+resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the first of these teachers
+and --seed 0, 1 and 2.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def main() -> None:
     for name in ("model", "recipe", "folder"):
         p.add_argument(name, type=Path)
     p.add_argument("--test", type=int, default=10_000)
-    p.add_argument("--teacher", type=Path)
+    p.add_argument("--teacher", nargs="+", help="in place of the float model as it came")
     p.add_argument("--seed", type=int, help="in place of the steps' own")
     a = p.parse_args()
     a.folder.mkdir(parents=True, exist_ok=True)
@@ -55,16 +57,16 @@ def main() -> None:
 
     test, train = ({"x": x, "y": y} for x, y in map(samples.jpeg_cifar, ("test", "train")))
     made = material(test, graph, PREPROCESS, test=a.test, train=TRAIN, training=train)
-    teacher = graph_of(a.teacher) if a.teacher else None
-    run = Run(graph, made, boards.load("host"), a.folder, progress, teacher)
+    run = Run(graph, made, boards.load("host"), a.folder, progress)
     print("before:", run.float_accuracy, flush=True)
-    steps = recipe.load(a.recipe)
-    if a.seed is not None:
-        steps = tuple(
-            replace(s, settings=s.settings | {"seed": a.seed}) if "seed" in s.settings else s
-            for s in steps
-        )
-    for e in run.run(steps)[1]:
+    given = {"seed": a.seed, "teacher": a.teacher}
+    steps = [
+        replace(s, settings=s.settings | {
+            k: v for k, v in given.items() if v is not None and k in recipe.settings.STEPS[s.do]
+        })
+        for s in recipe.load(a.recipe)
+    ]  # fmt: skip
+    for e in run.run(tuple(steps))[1]:
         print(f"{e.do}: {e.accuracy} after {e.seconds} s; {e.macs} MACs; {e.effect}", flush=True)
 
 

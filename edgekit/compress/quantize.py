@@ -162,7 +162,7 @@ def excluded(graph: Graph, patterns: Sequence[str]) -> set[str]:
         if not hit:
             near = difflib.get_close_matches(p, names, 3)
             raise UsageError(
-                f"--exclude {p!r} matches no op",
+                f"exclude: {p!r} matches no op",
                 todo=f"near: {', '.join(near)}" if near else "see `edgekit inspect`",
             )
         out.update(hit)

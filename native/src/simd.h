@@ -14,7 +14,7 @@
 #define EK_INLINE static inline __attribute__((always_inline))
 
 /* keeps a pointer in a register of its own: clang would add the row stride again and again in the inner loop */
-#define EK_KEEP(p) __asm__("" : "+r"(p))
+#define EK_PIN(p) __asm__("" : "+r"(p))
 
 /* GCC would start the loads of a whole loop body at once, and spill; clang pairs them */
 #if defined(__clang__)

@@ -62,7 +62,7 @@ EK_INLINE EK_AVX512 void tile_acc(const tile *t, __m512i acc[ROWS][BLOCKS], cons
     }
     EK_UNROLL for (unsigned r = 0; r < mr; r++) {
         a[r] = t->a[r];
-        EK_KEEP(a[r]);
+        EK_PIN(a[r]);
     }
     ptrdiff_t at = 0;
     for (uint32_t k = 0; k < t->k; k += t->segment, at += t->gap) {
@@ -443,7 +443,7 @@ EK_INLINE EK_AVX512 void one_f32(const ek_gemm *g, const tile_f32 *t, const unsi
             acc[r][b] = _mm512_loadu_ps(t->w + b * block);
         part[r] = half ? _mm256_loadu_ps(t->w + nb * block) : _mm256_setzero_ps();
         a[r] = t->a[r];
-        EK_KEEP(a[r]);
+        EK_PIN(a[r]);
     }
     ptrdiff_t at = 0;
     for (uint32_t k = 0; k < t->k; k += t->segment, at += t->gap) {

@@ -40,7 +40,7 @@ EK_INLINE EK_DOT const uint8_t *tile(ek_ends *e, const uint8_t *panel, const uin
     int32x4_t acc[12][2];
     EK_UNROLL for (unsigned q = 0; q < nq; q++) {
         p[q] = (const int8_t *)panel + q * group;
-        EK_KEEP(p[q]);
+        EK_PIN(p[q]);
     }
     EK_UNROLL for (unsigned r = 0; r < 4 * nq; r++) {
         if (dyn)
@@ -78,7 +78,7 @@ EK_INLINE EK_DOT void row_chunk4(int32x4_t acc[1][2], int8x16_t x, const int8_t 
 {
     int8x16x4_t u = vld1q_s8_x4(*w), v;
     *w += 64;
-    EK_KEEP(*w);
+    EK_PIN(*w);
     v = vld1q_s8_x4(*w);
     *w += 64;
     acc[0][0] = vdotq_laneq_s32(acc[0][0], u.val[0], x, 0);
@@ -99,7 +99,7 @@ EK_INLINE EK_DOT void row_tile4(ek_ends *e, const ek_cursor *c, const uint8_t *r
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
         ek_start(o->head + b * o->next_head, dyn, acc[b][0]);
         w[b] = (const int8_t *)o->w + b * o->next_w;
-        EK_KEEP(w[b]);
+        EK_PIN(w[b]);
     }
     for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
         const int8_t *a = (const int8_t *)row;
@@ -134,7 +134,7 @@ EK_INLINE EK_DOT void row_tile8(ek_ends *e, const ek_cursor *c, const uint8_t *r
         EK_UNROLL for (unsigned j = 0; j < 4; j++)
             acc[b][j] = j & 1 ? vzip2q_s32(bias[j / 2], none) : vzip1q_s32(bias[j / 2], none);
         w[b] = (const int8_t *)o->w + b * o->next_w;
-        EK_KEEP(w[b]);
+        EK_PIN(w[b]);
     }
     for (uint32_t done = 0; done < c->bytes; done += c->segment, row += c->gap) {
         const uint8_t *a = row;

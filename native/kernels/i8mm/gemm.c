@@ -85,7 +85,7 @@ EK_INLINE EK_I8MM const uint8_t *tile(ek_ends *e, const uint8_t *panel, const ui
     ek_start(head, dyn, bias);
     EK_UNROLL for (unsigned r = 0; r < pairs; r++) {
         p[r] = (const int8_t *)panel + r * group;
-        EK_KEEP(p[r]);
+        EK_PIN(p[r]);
     }
     EK_UNROLL for (unsigned j = 0; j < 4; j++) {
         int32x4_t both = row_of(bias[j / 2], bias[j / 2], j & 1);

@@ -45,10 +45,10 @@ EK_INLINE void step2(int32x4_t acc[4][4], const int8_t **p, const int8_t **w)
     int8x16_t a[4]; /* 0, 1: of the first step */
     int32x4x4_t x = vld4q_dup_s32((const int32_t *)(const void *)*p), z;
     *p += 16;
-    EK_KEEP(*p);
+    EK_PIN(*p);
     z = vld4q_dup_s32((const int32_t *)(const void *)*p);
     *p += 16;
-    EK_KEEP(*p);
+    EK_PIN(*p);
     EK_NEXT_PAIR(a[0], a[1], *w);
     EK_NEXT_PAIR(a[2], a[3], *w);
     EK_UNROLL for (unsigned r = 0; r < 4; r++) {
@@ -220,7 +220,7 @@ EK_INLINE void finish_f32(ek_ends *e, float32x4_t acc[][2], const unsigned mr)
                 v.val[j] = vminnmq_f32(vmaxnmq_f32(acc[r][j], lo), hi);
             vst1q_f32_x2(y, v);
             y += ldy;
-            EK_KEEP(y);
+            EK_PIN(y);
         }
     } else {
         EK_UNROLL for (unsigned r = 0; r < mr; r++, y += ldy)
@@ -239,7 +239,7 @@ EK_INLINE const uint8_t *tile_f32(ek_ends *e, const uint8_t *panel, const float 
     float32x4_t acc[12][2];
     EK_UNROLL for (unsigned q = 0; q < nq; q++) {
         p[q] = (const float *)(const void *)panel + q * group;
-        EK_KEEP(p[q]);
+        EK_PIN(p[q]);
     }
     EK_UNROLL for (unsigned r = 0; r < 4 * nq; r++)
         EK_LOAD_PAIR(float, acc[r][0], acc[r][1], w);
@@ -277,7 +277,7 @@ EK_INLINE void row_tile_f32(ek_ends *e, const ek_cursor *c, const uint8_t *row, 
     float32x4_t acc[4][1][2];
     EK_UNROLL for (unsigned b = 0; b < nb; b++) {
         w[b] = head + b * size + 8;
-        EK_KEEP(w[b]);
+        EK_PIN(w[b]);
         acc[b][0][0] = vld1q_f32(w[b] - 8);
         acc[b][0][1] = vld1q_f32(w[b] - 4);
     }
@@ -288,7 +288,7 @@ EK_INLINE void row_tile_f32(ek_ends *e, const ek_cursor *c, const uint8_t *row, 
             EK_UNROLL for (unsigned b = 0; b < nb; b++) {
                 float32x4x4_t u = vld1q_f32_x4(w[b]), v;
                 w[b] += 16;
-                EK_KEEP(w[b]);
+                EK_PIN(w[b]);
                 v = vld1q_f32_x4(w[b]);
                 w[b] += 16;
                 acc[b][0][0] = vfmaq_laneq_f32(acc[b][0][0], u.val[0], x, 0);

@@ -173,7 +173,7 @@ EK_INLINE void ek_finish_dyn(const ek_ends *e, const uint8_t *head, float row_sc
     do {                                                                        \
         type four = load(p);                                                    \
         (p) += 64 / sizeof *(p);                                                \
-        EK_KEEP(p);                                                             \
+        EK_PIN(p);                                                             \
         EK_UNROLL for (unsigned i = 0; i < 4; i++)                              \
             (v)[i] = four.val[i];                                               \
     } while (0)

@@ -103,7 +103,7 @@ EK_INLINE void ek_put_chunk(const uint8x16_t v[4], uint8_t **to, const unsigned 
         vst2q_u64((uint64_t *)(void *)*to, two);
     }
     *to += 16 * of;
-    EK_KEEP(*to);
+    EK_PIN(*to);
 }
 
 /* n bytes of each of `of` rows, a multiple of 4; moves on */
