@@ -76,11 +76,11 @@ def test_a_recipe_survives_writing_and_reading() -> None:
                 "exclude = [1]; act_bits = 1; act_bits = 'a'; light = 2; bias_correction = 'no'",
                 "finetune": "steps = -1; steps = 0; steps = 2.5; batch = 0; rate = 0; rate = -1; "
                 "rate = nan; rate = inf; rate = 'a'; seed = -1; epochs = 0; epochs = 'a'; "
-                "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; variants = 0.5; "
+                "optimizer = 'x'; norms = 'yes'; flip = 1; shift = -2; "
                 "warmup = 2; top = 3; "
                 "wait_s = 'a'; precision = 'int8'; gradients = 'x'",
                 "distill": "soft = 2; temperature = 0; kind = 'x'; hints = -1; pairs = ['a']; "
-                "pairs = {a = 3}; teacher = 3; teacher = []; teacher = [3]",
+                "pairs = {a = 3}; variants = 0.5; teacher = 3; teacher = []; teacher = [3]",
                 "qat": "freeze = -1; freeze = 'a'",
                 "reconstruct": "batch = 0; window = 3; window = 0; rank = -1; drop = 2; push = -1; "
                 "samples = 0; seed = 1.5; rate = nan",

@@ -19,8 +19,8 @@ core, multiplications in whole tiles) is so many times less; `edgekit.shrink.Opt
 importance, layers, repair, rounds, granule, samples, seed.  finetune, distill and qat train as
 `train.fit.Options` says (epochs for steps; the workers of torchrun share the batches); the teacher
 of distill and qat is the float model as it came, or before the integers, or the file that `teacher`
-names; of several files the mean of their logits. prune, sparsify (pattern, share, exclude),
-finetune and distill come before quantize, qat after it. A step that changes nothing is an error.
+names; of several files the mean of their logits.  prune, sparsify (pattern, share, exclude),
+finetune and distill come before quantize, qat after it.  A step that changes nothing is an error.
 """
 
 from __future__ import annotations

@@ -72,13 +72,13 @@ RATE = _number(0, 1000, ends=False)
 TRAINING = {
     "steps": COUNT, "epochs": ABOVE_0, "batch": COUNT, "rate": RATE, "seed": SEED,
     "optimizer": _one_of("adam", "sgd"), "decay": FROM_0, "warmup": SHARE, "norms": FLAG,
-    "estimate": COUNT, "flip": FLAG, "shift": _whole(0), "variants": _whole(0),
+    "estimate": COUNT, "flip": FLAG, "shift": _whole(0),
     "precision": _one_of("auto", *precision.PRECISIONS), "gradients": _one_of(*workers.KINDS),
     "top": SHARE, "wait_s": ABOVE_0,
 }  # fmt: skip
 TEACHING = {
     "soft": SHARE, "temperature": ABOVE_0, "kind": _one_of("kd", "dkd"), "hints": FROM_0,
-    "pairs": _table(TEXT), "teacher": FILES,
+    "pairs": _table(TEXT), "teacher": FILES, "variants": _whole(0),
 }  # fmt: skip
 FLOAT = ("prune", "sparsify", "finetune", "distill")  # steps that come before quantize
 STEPS: dict[str, dict[str, Kind]] = {
