@@ -391,11 +391,10 @@ class _Job:
             )
         for name in self.images if o.flip or o.shift else []:
             if o.variants:
-                mirrored, moves = self.ways[name]
-                x[name] = batches.changed(x[name], mirrored[pick], moves[:, pick], o.shift)
+                mirrored, moves = (w[..., pick] for w in self.ways[name])
             else:
-                ways = batches.drawn(len(pick), o.flip, o.shift, self.random)
-                x[name] = batches.changed(x[name], *ways, o.shift)
+                mirrored, moves = batches.drawn(len(pick), o.flip, o.shift, self.random)
+            x[name] = batches.changed(x[name], mirrored, moves, o.shift)
         return x, pick
 
     def _told(

@@ -31,6 +31,11 @@ EK_INLINE EK_AVX512 __m512 ek_clamp512(__m512 v, float lo, float hi)
     return _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
 }
 
+EK_INLINE EK_AVX512 __m256 ek_clamp_half(__m256 v, float lo, float hi)
+{
+    return _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(lo)), _mm256_set1_ps(hi));
+}
+
 EK_INLINE EK_AVX512 __m128i ek_requant512_s8(__m512i acc, __m512 scale, const ek_requant512 *q)
 {
     __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale);

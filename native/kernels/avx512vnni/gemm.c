@@ -467,8 +467,7 @@ EK_INLINE EK_AVX512 void one_f32(const ek_gemm *g, const tile_f32 *t, const unsi
         EK_UNROLL for (unsigned b = 0; b < nb; b++)
             ek_store16_f32(y + b * 16u, ek_clamp512(acc[r][b], g->lo, g->hi), t->left - b * 16u);
         if (half) {
-            __m256 v = _mm256_max_ps(part[r], _mm256_set1_ps(g->lo));
-            v = _mm256_min_ps(v, _mm256_set1_ps(g->hi));
+            __m256 v = ek_clamp_half(part[r], g->lo, g->hi);
             _mm256_mask_storeu_ps(y + nb * 16u, (__mmask8)((1u << (t->left - nb * 16u)) - 1), v);
         }
     }

@@ -9,10 +9,7 @@ typedef float wide_vec __attribute__((vector_size(64)));
 typedef float half_vec __attribute__((vector_size(32)));
 
 EK_INLINE EK_V wide_vec wide_clamp(wide_vec v, float lo, float hi) { return (wide_vec)ek_clamp512((__m512)v, lo, hi); }
-EK_INLINE EK_V half_vec half_clamp(half_vec v, float lo, float hi)
-{
-    return (half_vec)_mm256_min_ps(_mm256_max_ps((__m256)v, _mm256_set1_ps(lo)), _mm256_set1_ps(hi));
-}
+EK_INLINE EK_V half_vec half_clamp(half_vec v, float lo, float hi) { return (half_vec)ek_clamp_half((__m256)v, lo, hi); }
 
 #define EK_VB 64
 #define EK_WINO(name) wide_##name
