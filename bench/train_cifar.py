@@ -6,9 +6,8 @@ MODEL: .onnx, or a graph (.npz) of another run.  The ledger is FOLDER/ledger.jso
 behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to an hour and a
 half each on one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step
 as MODEL, and as --teacher that of ten epochs more (dense.toml with `epochs = 10`) and the graph of
-teacher_cifar.py;
-resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the first of these teachers
-and --seed 0, 1 and 2.
+teacher_cifar.py; resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the first
+of these teachers and --seed 0, 1 and 2.
 """
 
 from __future__ import annotations
@@ -38,6 +37,13 @@ def graph_of(path: Path) -> Graph:
     return passes.simplify_all(frontends.load(path))[0]
 
 
+def given(step: recipe.Step, a: argparse.Namespace) -> dict[str, object]:
+    """What the command line sets of a step: a seed where it has one, teachers where it can."""
+    seed = {"seed": a.seed} if a.seed is not None and "seed" in step.settings else {}
+    taught = a.teacher and "teacher" in recipe.settings.STEPS[step.do]
+    return seed | ({"teacher": a.teacher} if taught else {})
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("model", "recipe", "folder"):
@@ -59,13 +65,7 @@ def main() -> None:
     made = material(test, graph, PREPROCESS, test=a.test, train=TRAIN, training=train)
     run = Run(graph, made, boards.load("host"), a.folder, progress)
     print("before:", run.float_accuracy, flush=True)
-    given = {"seed": a.seed, "teacher": a.teacher}
-    steps = [
-        replace(s, settings=s.settings | {
-            k: v for k, v in given.items() if v is not None and k in recipe.settings.STEPS[s.do]
-        })
-        for s in recipe.load(a.recipe)
-    ]  # fmt: skip
+    steps = [replace(s, settings=s.settings | given(s, a)) for s in recipe.load(a.recipe)]
     for e in run.run(tuple(steps))[1]:
         print(f"{e.do}: {e.accuracy} after {e.seconds} s; {e.macs} MACs; {e.effect}", flush=True)
 
