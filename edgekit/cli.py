@@ -1,4 +1,4 @@
-"""The command `edgekit`: arguments and errors.  What each command does is in edgekit/commands.py.
+"""The command `edgekit`: arguments and errors.  What each command does is in edgekit/commands.
 
 Exit codes: 0 done, 1 an error, 2 wrong usage.  EDGEKIT_DEBUG=1 shows tracebacks.
 """
