@@ -28,7 +28,7 @@ from edgekit import (
     patchwise,
     plan,
 )
-from edgekit.compress import calibrate, groups, sparsify
+from edgekit.compress import calibrate, groups, sparsify, widths
 from edgekit.compress import quantize as quant
 from edgekit.compress import sqnr as noise
 from edgekit.errors import UsageError
@@ -340,7 +340,7 @@ def _int8(
             exclude=exclude,
             io=io,
             bias_correction=bias_correction,
-            ranged=quant.wide_specs(reference, seen) if wide else None,
+            ranged=widths.wide_specs(reference, seen) if wide else None,
         )
         name, kind = ("w8a16", "int16") if wide else ("int8", "int8")
         log.append(

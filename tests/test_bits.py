@@ -14,7 +14,7 @@ from edgekit_runtime._native import cpu_isas
 from package_cases import conv_net, repaired
 
 from edgekit import contents, evaluate, package, pipeline
-from edgekit.compress import calibrate, quantize
+from edgekit.compress import calibrate, quantize, widths
 from edgekit.errors import ToolchainError, UsageError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Layout, Target, pack_bits, pack_gemm
@@ -94,7 +94,7 @@ def test_only_ops_that_can_read_them_take_fewer_bits() -> None:
 
 def test_least_error_scales_beat_the_range() -> None:
     w = np.random.default_rng(0).normal(size=(6, 200)).astype(F)
-    q, spec = quantize.quantize_weights(w, 0, 4)
+    q, spec = widths.quantize_weights(w, 0, 4)
     got = ((spec.dequantize(q) - w) ** 2).sum(1)
     s = np.abs(w).max(1, keepdims=True) / 7
     naive = ((np.clip(np.rint(w / s), -8, 7) * s - w) ** 2).sum(1)

@@ -10,7 +10,7 @@ import pytest
 from edgekit_runtime import Session
 
 from edgekit import boards, cost, evaluate, pipeline
-from edgekit.compress import calibrate, quantize
+from edgekit.compress import calibrate, quantize, widths
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, QuantSpec, Tensor
 from edgekit.ops.lut import table_of
@@ -87,7 +87,7 @@ def test_int16_activations_lose_less_than_int8() -> None:
 def test_int16_around_some_ops_is_cast_at_its_borders(names: list[str]) -> None:
     g = small_net()
     seen = observed(g)
-    q, _ = quantize.quantize(g, seen, ranged=quantize.wide_specs(g, seen, names))
+    q, _ = quantize.quantize(g, seen, ranged=widths.wide_specs(g, seen, names))
     kinds = {t.dtype for t in q.tensors.values() if t.data is None}
     assert {"i8", "i16"} <= kinds
     same_integers(q)
@@ -96,11 +96,11 @@ def test_int16_around_some_ops_is_cast_at_its_borders(names: list[str]) -> None:
 def test_int16_takes_weights_of_8_bits_only() -> None:
     g = small_net()
     seen = observed(g)
-    wide = quantize.wide_specs(g, seen, ["logits"])
+    wide = widths.wide_specs(g, seen, ["logits"])
     with pytest.raises(UsageError, match="below 8 bits"):
         quantize.quantize(g, seen, ranged=wide, bits={"logits": 4})
     with pytest.raises(UsageError, match="matches no op"):
-        quantize.wide_specs(g, seen, ["nothing"])
+        widths.wide_specs(g, seen, ["nothing"])
 
 
 def test_a_channel_that_is_almost_its_bias_keeps_it_in_int16() -> None:
@@ -111,7 +111,7 @@ def test_a_channel_that_is_almost_its_bias_keeps_it_in_int16() -> None:
     b = g.const("b", np.array([0.7, 0.1], F))
     g.outputs = [g.emit("conv2d", ["x", g.const("w", w), b], {}, name="conv")]
     seen = observed(g)
-    q, names = quantize.quantize(g, seen, ranged=quantize.wide_specs(g, seen))
+    q, names = quantize.quantize(g, seen, ranged=widths.wide_specs(g, seen))
     y = evaluate.run(q, {"x": samples(1)[0]})[names[g.outputs[0]]]
     spec = q.tensors[names[g.outputs[0]]].quant
     assert spec is not None
@@ -198,7 +198,7 @@ def test_calibration_refuses_empty_and_infinite_data() -> None:
 def test_weights_are_symmetric_per_channel_and_dead_channels_survive() -> None:
     w = np.zeros((3, 4), F)
     w[1] = [1, -2, 0.5, 0]
-    q, spec = quantize.quantize_weights(w, 0)
+    q, spec = widths.quantize_weights(w, 0)
     assert q.min() == -127
     assert spec.scale.shape == (3,)
     assert np.array_equal(spec.dequantize(q)[0], np.zeros(4, F))

@@ -10,7 +10,7 @@ import pytest
 from edgekit_runtime import Session
 
 from edgekit import evaluate, ops, pipeline, torchnet
-from edgekit.compress import calibrate, quantize, reconstruct
+from edgekit.compress import calibrate, quantize, reconstruct, widths
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
@@ -106,7 +106,7 @@ def test_steps_of_narrow_activations_learn_too() -> None:
     """Of 4-bit activations alone, and less of the loss is left than with the steps as observed."""
     g = residual_net()
     seen = observed(g)
-    narrow = quantize.narrow_specs(g, observed(g, levels=15), ["c1", "c2", "down"], 4)
+    narrow = widths.narrow_specs(g, observed(g, levels=15), ["c1", "c2", "down"], 4)
     q, names = quantize.quantize(g, seen, bits=BITS, ranged=narrow)
     specs = {f: q.tensors[n].quant for f, n in names.items()}
     x = {"x": samples(256)}
@@ -142,7 +142,7 @@ def test_the_learned_integers_are_those_of_the_native_runtime() -> None:
 
 def test_activations_of_fewer_bits_stay_within_them_natively() -> None:
     g = residual_net()
-    ranged = quantize.narrow_specs(g, observed(g, levels=15), list(BITS), 4)
+    ranged = widths.narrow_specs(g, observed(g, levels=15), list(BITS), 4)
     q, names = quantize.quantize(g, observed(g), bits=BITS, ranged=ranged)
     assert {"stem", "c1", "add"} <= ranged.keys() and "x" not in ranged
     with Session(pipeline.package_graph(q, Target(), keep=True)) as s:

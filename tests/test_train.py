@@ -17,7 +17,7 @@ from test_prune import gated, separable
 from test_reconstruct import residual_net
 
 from edgekit import boards, evaluate, package, pipeline, recipe, shrink, torchnet
-from edgekit.compress import calibrate, prune, quantize, store
+from edgekit.compress import calibrate, prune, quantize, store, widths
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
@@ -83,7 +83,7 @@ def trained_integers(
     start, sim = simulation(work)
     job = fit._Job(start, *run.steps._training(), o, None, sim)
     r = job.run(None, None)
-    given = {n: quantize.Given(*v) for n, v in r.integers.items()}
+    given = {n: widths.Given(*v) for n, v in r.integers.items()}
     q, names = quantize.quantize(
         work.floating, work.seen, bits=work.bits, ranged=r.activations, given=given
     )
@@ -252,7 +252,7 @@ def long(path: Path, progress: fit.Progress | None = None) -> fit.Fitted:
         freeze=0.2,
     )  # fmt: skip
     kept = fit.Checkpoint(path, package.save, every_s=0.0)
-    specs = {"c1": quantize.quantize_weights(W, 0, 4)[1]}
+    specs = {"c1": widths.quantize_weights(W, 0, 4)[1]}
     return fit.fit(
         residual_net(), {"x": d["x"]}, d["y"], o, teacher=fit.Teacher(residual_net(8, 16)),
         simulation=net.Simulation(specs, {}), progress=progress, checkpoint=kept,

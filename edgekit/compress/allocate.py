@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress.quantize import CHANNEL_AXIS, PACKABLE, quantize_weights
+from edgekit.compress.widths import CHANNEL_AXIS, PACKABLE, quantize_weights
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op
 from edgekit.layout import Target

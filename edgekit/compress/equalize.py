@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgekit.compress.calibrate import Runner
-from edgekit.compress.quantize import CHANNEL_AXIS
+from edgekit.compress.widths import CHANNEL_AXIS
 from edgekit.ir import Array, Graph, Op
 
 LEAST = 1e-2  # of the largest channel's range: smaller ones are not scaled further

@@ -19,7 +19,7 @@ import numpy as np
 
 from edgekit import torchnet
 from edgekit.compress.calibrate import Runner
-from edgekit.compress.quantize import excluded
+from edgekit.compress.widths import excluded
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 from edgekit.layout import bfloat16

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress.quantize import CHANNEL_AXIS, Given, quantize_weights, wide_least
+from edgekit.compress.widths import CHANNEL_AXIS, Given, quantize_weights, wide_least
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from edgekit.compress.quantize import excluded
+from edgekit.compress.widths import excluded
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Op
 from edgekit.layout import BLOCKS, CHUNK, Target

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit import boards, data, frontends, passes, pipeline, shrink, torchnet
 from edgekit import cost as costs
-from edgekit.compress import calibrate, equalize, quantize, reconstruct, sparsify, store
+from edgekit.compress import calibrate, equalize, quantize, reconstruct, sparsify, store, widths
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
 from edgekit.recipe import Step, settings, teachers
@@ -79,7 +79,7 @@ class Steps:
                 raise UsageError("equalize changed nothing", todo="leave it out of the recipe")
         g = work.floating
         sizes = {op.name: g.tensors[op.inputs[1]].size for op in g.ops
-                 if op.type in quantize.PACKABLE}  # fmt: skip
+                 if op.type in widths.PACKABLE}  # fmt: skip
         packable, heavy = list(sizes), ENDS * sum(sizes.values())
         bits = {n: int(s["bits"]) for n in packable} if "bits" in s else {}
         if len(packable) > 2 and bits:  # the first and the last layer suffer most
@@ -92,18 +92,18 @@ class Steps:
         if "wide" in s and s.get("act_bits") != 16:
             raise UsageError("wide names the ops of act_bits = 16")
         if s.get("act_bits") == 16:
-            work.ranged = quantize.wide_specs(g, work.seen, tuple(s.get("wide", ("*",))))
+            work.ranged = widths.wide_specs(g, work.seen, tuple(s.get("wide", ("*",))))
         elif "act_bits" in s:
             few = [n for n, b in work.bits.items() if b < 8]
             seen = self.observe(g, method, count, (1 << int(s["act_bits"])) - 1)
-            work.ranged = quantize.narrow_specs(g, seen, few, int(s["act_bits"]))
+            work.ranged = widths.narrow_specs(g, seen, few, int(s["act_bits"]))
         work.exclude = tuple(s.get("exclude", ()))
 
     def _set(self, work: Work, graph: Graph, names: dict[str, str]) -> None:
         work.quantized, work.names = graph, names
         work.specs = {f: graph.tensors[n].quant for f, n in names.items()}
 
-    def _learned(self, work: Work, given: dict[str, quantize.Given], ranged: dict[str, Any]) -> int:
+    def _learned(self, work: Work, given: dict[str, widths.Given], ranged: dict[str, Any]) -> int:
         """Quantizes again with integers and activation specs that were learned; how many weights
         are others now."""
         assert work.quantized is not None
@@ -237,7 +237,7 @@ class Steps:
             teacher=self._teacher(s) if other else fit.Teacher(work.floating),
             simulation=sim, progress=self.progress, checkpoint=self.checkpoint,
         )  # fmt: skip
-        given = {n: quantize.Given(*v) for n, v in r.integers.items()}
+        given = {n: widths.Given(*v) for n, v in r.integers.items()}
         moved = self._learned(work, given, r.activations)
         if not moved:
             raise UsageError("qat changed no weight", todo="give it more steps or a higher rate")
