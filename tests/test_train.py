@@ -243,6 +243,16 @@ test_train.long(test_train.Path({path!r}), lambda what, i, n: print(i, flush=Tru
 """
 
 
+def test_an_epoch_sees_every_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a batch ends one pass and begins the next."""
+    d, seen = classes(40), []
+    monkeypatch.setattr(fit._Job, "_step", lambda self, pick, i: seen.extend(pick.tolist()))
+    fit.fit(residual_net(), {"x": d["x"]}, d["y"], fit.Options(steps=5, batch=16, estimate=0))
+    passes = [sorted(seen[:40]), sorted(seen[40:])]
+    assert passes[0] == list(range(40)) and len(passes[1]) == 40 == len(set(passes[1]))
+    assert seen[:40] != passes[0] and seen[:40] != seen[40:]
+
+
 def long(path: Path, progress: fit.Progress | None = None) -> fit.Fitted:
     """A training that is kept after every step; one thread, whose sums have one order."""
     torch.set_num_threads(1)
@@ -363,23 +373,31 @@ def test_least_squares_brings_outputs_nearer_than_spreads() -> None:
         runner().run(recipe.parse("[[step]]\ndo = 'prune'\nrepair = 'all'"))
 
 
-def test_rounds_meet_the_budget_and_stay_nearer() -> None:
-    """A trained net: what goes at once costs more of the loss than what goes bit by bit."""
+def test_each_round_goes_on_from_the_repaired_cut_of_the_last() -> None:
+    """Masks only clear weights, so what else differs from the cut before was repaired."""
     run = runner()
     g, _ = run.run(recipe.parse("[[step]]\ndo = 'finetune'\nsteps = 80\nrate = 0.01"))
     whole, x, y = pipeline.macs(g), run.samples.train, run.samples.train_labels
-    proven, rise = [], {}
-    for rounds in (1, 4):
-        o = shrink.Options(
-            macs=2.5, granule=1, importance="fisher", layers=True, repair="outputs", rounds=rounds
-        )
-        cut = shrink.shrink(g, x, y, o, run.steps.board, lambda a, b: proven.append((a, b)))
-        assert 2.5 * pipeline.macs(cut.graph) <= whole
-        for op in cut.graph.ops:
-            if op.name in cut.masks:
-                assert cut.masks[op.name].sum() == cut.graph.tensors[op.outputs[0]].shape[-1]
-        rise[rounds] = importance.losses(g, {"": cut.graph}, x, y)[""]
-    assert len(proven) == 5 and rise[4] < rise[1]
+    proven: list[tuple[Graph, Graph]] = []
+    o = shrink.Options(
+        macs=2.5, granule=1, importance="fisher", layers=True, repair="outputs", rounds=4
+    )
+    made = shrink.shrink(g, x, y, o, run.steps.board, lambda a, b: proven.append((a, b)))
+    was = g
+    for i, (masked, cut) in enumerate(proven):
+        assert pipeline.macs(masked) == pipeline.macs(was)
+        pairs = [
+            (was.value(op.inputs[1]), masked.value(op.inputs[1]))
+            for op in masked.ops if op.type in net.WEIGHTED
+        ]  # fmt: skip
+        repaired = any(bool(((b != a) & (b != 0)).any()) for a, b in pairs)
+        assert repaired == (i > 0)
+        assert 2.5 ** ((i + 1) / 4) * pipeline.macs(cut) <= whole
+        was = cut
+    assert len(proven) == 4 and pipeline.macs(made.graph) == pipeline.macs(was)
+    for op in made.graph.ops:
+        if op.name in made.masks:
+            assert made.masks[op.name].sum() == made.graph.tensors[op.outputs[0]].shape[-1]
     with pytest.raises(UsageError, match="rounds = 2 needs a budget"):
         shrink.Options(share=0.5, rounds=2)
 

@@ -195,6 +195,7 @@ class _Job:
         rates = {"params": [b for b in self.bridges if b is not None], "lr": o.rate}
         self.optimizer = _optimizer(o, [*groups, rates] if rates["params"] else groups)
         self.slower = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.order = torch.empty(0, dtype=torch.int64)  # samples that this pass still has to see
         self.losses: list[float] = []
         self.format = precision.checked(o.precision)
         if o.freeze and simulation is not None:
@@ -318,8 +319,7 @@ class _Job:
         for i in range(first, o.steps):
             if progress:
                 progress("train", i, o.steps)
-            pick = torch.randint(self.n, (min(o.batch, self.n),), generator=self.random)
-            self._step(pick, i)
+            self._step(self._pick(), i)
             if writes is not None and time.monotonic() - saved > writes.every_s:
                 writes.save(writes.path, self._state(i + 1))
                 saved = time.monotonic()
@@ -338,6 +338,17 @@ class _Job:
         if not all(np.isfinite(a).all() for a in fitted.constants.values()):
             raise UsageError("training left weights that are not finite", todo="a lower rate")
         return replace(fitted, sent=sent)
+
+    def _pick(self) -> Tensor:
+        """The next batch: each pass over the samples has an order of its own."""
+        import torch
+
+        n = min(self.o.batch, self.n)
+        if len(self.order) < n:
+            again = torch.randperm(self.n, generator=self.random)
+            self.order = torch.cat([self.order, again])
+        pick, self.order = self.order[:n], self.order[n:]
+        return pick
 
     def _step(self, pick: Tensor, i: int) -> None:
         self.optimizer.zero_grad()
@@ -455,6 +466,7 @@ class _Job:
             "step": step, "net": self.net.state(), "optimizer": self.optimizer.state_dict(),
             "slower": self.slower.state_dict(), "random": self.random.get_state(),
             "losses": self.losses, "format": self.format, "told": self.told,
+            "order": self.order.clone(),
             "bridges": [b for b in self.bridges if b is not None],
         }  # fmt: skip
         torch.save(kept, out)
@@ -469,7 +481,7 @@ class _Job:
         self.slower.load_state_dict(kept["slower"])
         self.random.set_state(kept["random"])
         self.losses, self.format = kept["losses"], kept["format"]
-        self.told = kept["told"]
+        self.told, self.order = kept["told"], kept["order"]
         with torch.no_grad():
             mine = [b for b in self.bridges if b is not None]
             for b, was in zip(mine, kept["bridges"], strict=True):
