@@ -294,7 +294,6 @@ class _Job:
         return fitted
 
     def _run(self, progress: Progress | None, checkpoint: Checkpoint | None) -> Fitted:
-        import torch
 
         o, first = self.o, 0
         if self.format == "auto":
