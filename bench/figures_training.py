@@ -300,5 +300,5 @@ def resnet56() -> Outcome:
         "hours": [round(sum(e["seconds"] for e in run) / 3600, 2) for run in (first, second)],
     }  # fmt: skip
     drop = float(whole.mean() - cut.mean())
-    equal = epochs(first) == epochs(second)
-    return Outcome(figure, equal and drop <= 0.001 and ratio >= 2.1 and quick >= 0.75 * ratio)
+    fair = epochs(second) <= epochs(first)  # whose first two the pruned net begins from
+    return Outcome(figure, fair and drop <= 0.001 and ratio >= 2.1 and quick >= 0.75 * ratio)

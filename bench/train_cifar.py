@@ -3,9 +3,9 @@
 python bench/train_cifar.py MODEL RECIPE.toml FOLDER [--test N] [--teacher MODEL ...] [--seed N]
 
 MODEL: .onnx, or a graph (.npz) of another run.  The ledger is FOLDER/ledger.jsonl.  The recipes
-behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to an hour and a
-half each on one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step
-as MODEL, and as --teacher that of ten epochs more (dense.toml with `epochs = 10`) and the graph of
+behind `training.resnet56` and `training.w4a4` (bench/recipes) take half an hour to four hours each
+on one core: dense.toml trains ResNet-56; pruned.toml takes its graph after the first step as MODEL,
+and as --teacher that of ten epochs more (dense.toml with `epochs = 10`) and the graph of
 teacher_cifar.py; resnet20.toml trains the float net that is MODEL for qat_w4a4.toml, with the first
 of these teachers and --seed 0, 1 and 2.
 """
