@@ -6,7 +6,6 @@ import gzip
 import json
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from edgekit_runtime import Session
 from figures import ROOT, Outcome, Skip, item, points
 from samples import _file, jpeg_cifar
 
-from edgekit import boards, frontends, passes, pipeline, recipe
+from edgekit import boards, frontends, measure, passes, pipeline, recipe
 from edgekit.compress import store
 from edgekit.ir import Array, Graph
 from edgekit.recipe.run import Run
@@ -120,20 +119,16 @@ def step(do: str, **settings: Any) -> recipe.Step:
     return recipe.Step(do, settings)
 
 
-def faster(a: Graph, b: Graph, rounds: int = 200) -> float:
-    """How many times quicker b runs than a on this machine: least times, in turns."""
-    target, best = pipeline.target_of(boards.load(HOST)), [np.inf, np.inf]
-    x = {n: np.zeros(a.tensors[n].shape, np.float32) for n in a.inputs}
+def faster(a: Graph, b: Graph, count: int = 1000) -> float:
+    """How many times quicker b runs than a on this machine: least times, in rounds of many runs, so
+    that neither finds in the caches what the other left."""
+    target = pipeline.target_of(boards.load(HOST))
     with (
         Session(pipeline.package_graph(a, target)) as s,
         Session(pipeline.package_graph(b, target)) as t,
     ):
-        for _ in range(rounds):
-            for i, session in enumerate((s, t)):
-                begin = time.perf_counter()
-                session.run(x)
-                best[i] = min(best[i], time.perf_counter() - begin)
-    return best[0] / best[1]
+        one, other = measure.interleave((s, t), count)
+    return float(one.min() / other.min())
 
 
 def halved(
