@@ -71,6 +71,34 @@ def imagenet(count: int = 500) -> tuple[Array, Array]:
     return np.stack(images), np.asarray(labels)
 
 
+def crops(first: Array, count: int, side: int, seed: int = 0) -> Array:
+    """(count, side, side, 3) uint8, mirrored or not, for a net to be like its float self on; half
+    are parts of photographs of objects (`first`, (n, h, w, 3)), a quarter each of other ones (VWW)
+    and of CIFAR's training images, and half are blended with another."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    sets = [(first, 0.25), (first, 0.25), (npz("vww_rgb96.npz")["x"], 0.4)]
+    sets.append((jpeg_cifar("train")[0], 0.7))
+    out = np.empty((count, side, side, 3), np.uint8)
+    for k in range(count):
+        images, least = sets[k % len(sets)]
+        image = images[rng.integers(len(images))]
+        h, w = image.shape[:2]
+        area, wide = rng.uniform(least, 1), np.exp(rng.uniform(-0.29, 0.29))
+        rows, columns = min(1.0, (area / wide) ** 0.5) * h, min(1.0, (area * wide) ** 0.5) * w
+        y, x = rng.uniform(0, h - rows), rng.uniform(0, w - columns)
+        part = Image.fromarray(image).resize(
+            (side, side), Image.Resampling.BILINEAR, (x, y, x + columns, y + rows)
+        )
+        out[k] = np.asarray(part)[:, :: rng.choice([1, -1])]
+    share = np.where(rng.random(count) < 0.5, rng.uniform(0, 0.5, count), 0.0)
+    for k, other in enumerate(rng.permutation(count)):
+        if share[k]:
+            out[k] = (1 - share[k]) * out[k] + share[k] * out[other]
+    return out
+
+
 def ad_windows(count: int, *, label: int | None = None) -> Array:
     """(n, 640) windows spread over the files (of one label)."""
     z = npz("ad_spectra.npz")

@@ -82,7 +82,7 @@ def test_a_recipe_survives_writing_and_reading() -> None:
                 "distill": "soft = 2; temperature = 0; kind = 'x'; hints = -1; pairs = ['a']; "
                 "pairs = {a = 3}; variants = 0.5; teacher = 3; teacher = []; teacher = [3]",
                 "qat": "freeze = -1; freeze = 'a'",
-                "reconstruct": "batch = 0; window = 3; window = 0; rank = -1; drop = 2; push = -1; "
+                "reconstruct": "batch = 0; window = 3; rank = -1; drop = 2; push = -1; "
                 "samples = 0; seed = 1.5; rate = nan",
                 "prune": "share = 0; share = 1; share = 'a'; granule = 0; granule = 1.5; macs = 0; "
                 "macs = 0.5; latency = 1; importance = 'x'; layers = 'a'; repair = 'x'; "

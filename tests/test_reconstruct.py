@@ -127,6 +127,43 @@ def test_steps_of_narrow_activations_learn_too() -> None:
     assert any(t.quant == moved.ranged["add"] for t in again.tensors.values())
 
 
+@pytest.mark.parametrize("softmax", [False, True])
+def test_a_whole_net_learns_its_integers_and_all_steps(softmax: bool) -> None:
+    """For what it says, softmax or not; the runtime computes what was learned, bit for bit."""
+    g = residual_net()
+    if softmax:
+        g.outputs = [g.emit("softmax", [g.outputs[0]], {}, name="softmax")]
+    bits = {"c1": 2, "c2": 2, "down": 2}
+    nearest, specs, seen = prepared(g, bits)
+    told: list[tuple[int, int]] = []
+    r = reconstruct.reconstruct(
+        g, specs, bits, {"x": samples(384)},
+        reconstruct.Options(steps=200, window=0, drop=0.0, push=5.0),
+        progress=lambda _, i, n: told.append((i, n)),
+    )  # fmt: skip
+    assert told[:2] == [(0, 200), (1, 200)] and len(r.blocks) == 1
+    assert r.blocks[0].after < 0.5 * r.blocks[0].before
+    learned, _ = quantize.quantize(g, seen, bits=bits, given=r.given, ranged=r.ranged)
+    fresh = np.random.default_rng(9).normal(size=(48, 1, 8, 8, 3)).astype(F)
+
+    def error(q: Graph) -> float:
+        pairs = [(evaluate.run(g, {"x": a}), evaluate.run(q, {"x": a})) for a in fresh]
+        return float(np.mean([(a[g.outputs[0]] - b[q.outputs[0]]) ** 2 for a, b in pairs]))
+
+    assert error(learned) < 0.7 * error(nearest)
+    first = {n: t.quant for n, t in nearest.tensors.items()}
+    for op in nearest.ops:  # weights of 2 bits have new steps, those of 8 bits their own
+        if op.name in r.given:
+            same = np.array_equal(first[op.inputs[1]].scale, r.given[op.name].spec.scale)
+            assert same == (op.name not in bits), op.name
+    assert "x" not in r.ranged and "softmax" not in r.ranged
+    assert all(r.ranged[n].scale != specs[n].scale for n in ("stem", "c1", "add", "down"))
+    with Session(pipeline.package_graph(learned, Target(), keep=True)) as s:
+        want = evaluate.run(learned, {"x": fresh[0]})
+        s.run({"x": fresh[0]})
+        assert all(np.array_equal(s.tensor(o), want[o]) for op in learned.ops for o in op.outputs)
+
+
 def test_the_learned_integers_are_those_of_the_native_runtime() -> None:
     g = residual_net()
     _, specs, seen = prepared(g)

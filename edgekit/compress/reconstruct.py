@@ -5,11 +5,14 @@ gives (AdaRound, Nagel et al. 2020, over blocks as BRECQ, Li et al. 2021), while
 activations are quantized or not at random (QDrop, Wei et al. 2022).  Biases learn along, and the
 steps of activations of few bits.  With `window` 2 a block is optimized together with the next one,
 which is settled only in its turn, as overlapping windows do, and with `rank` what is learned of a
-layer is a product of two thin matrices (both CBQ, 2025).  Needs no labels.
+layer is a product of two thin matrices (both CBQ, 2025).  `window` 0 takes the whole net as one
+block: all weights are rounded little by little, and with them learn the steps of weights and
+activations.  Needs no labels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,19 +23,24 @@ from edgekit import torchnet
 from edgekit.compress.widths import CHANNEL_AXIS, Given, quantize_weights, wide_least
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.train.losses import soft
+from edgekit.train.net import FIXED, logits_of
 
 Tensor = Any
 CHUNK = 64  # samples at a time where no gradient is needed
 WARM = 0.2  # share of the steps before rounding is pushed to 0 or 1
-STEP_RATE = 3e-3  # of logarithms of activation steps
+BIAS_RATE = 1e-3
+STEP_RATE = 3e-3  # of logarithms of steps
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Options:
     """`steps` per block; `batch` samples each; `drop`: chance that an activation stays float;
-    `push`: weight of the rounding term; `window`: blocks optimized together (1 or 2); `rank` of
-    the matrix (outputs, inputs) that moves a layer's rounding, 0: every weight by itself."""
+    `push`: weight of the rounding term; `window`: blocks optimized together (1 or 2), 0: the whole
+    net for what it says (the divergence of a softmax, else the squared error), which wants drop 0,
+    a push of 5, and thousands of steps and samples; `rank` of the matrix (outputs, inputs) that
+    moves a layer's rounding, 0: every weight by itself."""
 
     steps: int = 250
     batch: int = 32
@@ -46,7 +54,8 @@ class Options:
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """Mean squared error of a block's output over its float variance: nearest rounding, learned."""
+    """Mean squared error of a block's output over its float variance (or the divergence of the
+    whole net's softmax): nearest rounding, learned."""
 
     ops: tuple[str, ...]
     before: float
@@ -58,7 +67,7 @@ class Reconstructed:
     """What to hand to `quantize` as `given` and `ranged`, and what every block gained."""
 
     given: dict[str, Given]
-    ranged: dict[str, QuantSpec]  # activations of few bits, whose steps learned too
+    ranged: dict[str, QuantSpec]  # activations whose steps learned too
     blocks: tuple[BlockLoss, ...]
 
 
@@ -96,7 +105,8 @@ class _Weight:
     rank: int
     mean: Tensor | None = None  # of the float input, per channel
     spec: QuantSpec = field(init=False)
-    scale: Tensor = field(init=False)
+    observed: Tensor = field(init=False)  # its scale before learning
+    grown: Tensor = field(init=False)  # by what the scale has grown since, a logarithm
     floor: Tensor = field(init=False)
     start: Tensor = field(init=False)  # alpha, or where a low-rank step begins
     thin: tuple[Tensor, ...] = ()  # (outputs, rank), (rank, inputs): what alpha is more than start
@@ -107,11 +117,12 @@ class _Weight:
 
         self.spec, self.half = spec, 1 << spec.bits - 1
         self.low = -127 if spec.bits == 8 else -self.half
-        self.scale = torch.from_numpy(np.array(spec.broadcast(q.ndim)[0]))
+        self.observed = torch.from_numpy(np.array(spec.broadcast(q.ndim)[0]))
+        self.grown = torch.zeros_like(self.observed)
         if not self.learn:
             self.floor, self.start = torch.from_numpy(q.astype(np.float32)), -torch.ones(q.shape)
             return
-        real = self.exact / self.scale
+        real = self.exact / self.observed
         self.floor = real.floor()
         # sigmoid(alpha) * 1.2 - 0.1 = rest
         share = ((real - self.floor).clamp(0.01, 0.99) + 0.1) / 1.2
@@ -122,6 +133,19 @@ class _Weight:
             self.thin = (left.requires_grad_(True), right.requires_grad_(True))
         else:
             self.start.requires_grad_(True)
+
+    @property
+    def scale(self) -> Tensor:
+        return self.observed * self.grown.exp()
+
+    def given(self) -> Given:
+        """What it has learned, for `quantize`."""
+        scale = self.scale.detach().numpy().reshape(-1)
+        return Given(
+            self.integers(hard=True).detach().numpy().astype(np.int8),
+            replace(self.spec, scale=scale),
+            self.real(hard=True)[1].detach().numpy().astype(np.float64),
+        )
 
     def learned(self) -> list[Tensor]:
         return list(self.thin) or [self.start]
@@ -214,11 +238,17 @@ class _Job:
             w = graph.value(op.inputs[1]) if op.type in _WEIGHTED else None
             if w is not None and op.outputs[0] in specs and op.name not in skip:
                 self.weights[op.name] = self.weight(op, w, bits.get(op.name, 8), biases)
-        self.blocks = blocks(graph, set(self.weights))
-        few = {n: s for n, s in specs.items() if s is not None and s.bits < 8}
-        self.few = {n: (float(s.scale), int(s.zero), s.bits) for n, s in few.items()}
+        self.whole = options.window == 0
+        self.blocks = [list(graph.ops)] if self.whole else blocks(graph, set(self.weights))
+        self.said = logits_of(graph) if self.whole else graph.outputs[0]
+        fixed = {*graph.inputs, *(o for op in graph.ops if op.type in FIXED for o in op.outputs)}
+        moving = {
+            n: s for n, s in specs.items()
+            if s is not None and (s.bits < 8 or (self.whole and s.bits == 8 and n not in fixed))
+        }  # fmt: skip
         # of tensors that share their integers too: relative to the step as observed, a logarithm
-        self.grown = {k: torch.zeros((), requires_grad=True) for k in set(self.few.values())}
+        self.moving = {n: (float(s.scale), int(s.zero), s.bits) for n, s in moving.items()}
+        self.grown = {k: torch.zeros((), requires_grad=True) for k in set(self.moving.values())}
 
     def weight(self, op: Op, w: Array, bits: int, biases: dict[str, Array]) -> _Weight:
         import torch
@@ -245,7 +275,7 @@ class _Job:
         noisy = {n: self.quantized(n, x) for n, x in plain.items()}
         found = []
         for i, ops in enumerate(self.blocks):
-            if progress:
+            if progress and not self.whole:
                 progress("reconstruct", i, len(self.blocks))
             ahead = ops + (
                 self.blocks[i + 1] if self.o.window > 1 and i + 1 < len(self.blocks) else []
@@ -254,43 +284,42 @@ class _Job:
                 self.means(ahead, plain)
                 target = self.forward(ahead, plain, quantize=False)
                 before = self.error(ahead, noisy, target)
-            self.learn(ahead, ops, plain, noisy, target)
+            self.learn(ahead, ops, plain, noisy, target, progress if self.whole else None)
             with torch.no_grad():
                 after = self.error(ahead, noisy, target)
-                plain = self.forward(ops, plain, quantize=False)
-                noisy = self.forward(ops, noisy, quantize=True)
+                if not self.whole:
+                    plain = self.forward(ops, plain, quantize=False)
+                    noisy = self.forward(ops, noisy, quantize=True)
                 for op in ahead[len(ops) :]:  # learned ahead of its turn: may still change its mind
                     if op.name in self.weights:
                         self.weights[op.name].unsettle()
             found.append(BlockLoss(tuple(op.name for op in ops), before, after))
         if progress:
             progress("reconstruct", len(self.blocks), len(self.blocks))
-        given = {
-            n: Given(
-                w.integers(hard=True).detach().numpy().astype(np.int8),
-                w.spec,
-                w.real(hard=True)[1].detach().numpy().astype(np.float64),
-            )
-            for n, w in self.weights.items()
-        }
+        given = {n: w.given() for n, w in self.weights.items()}
         ranged = {
             n: replace(self.specs[n], scale=np.asarray(self.size(n).detach().numpy(), np.float32))
-            for n in self.few
+            for n in self.moving
         }
         return Reconstructed(given, ranged, tuple(found))
 
     def means(self, ops: list[Op], plain: dict[str, Tensor]) -> None:
         """Sets the input mean of every weighted op, from its float input."""
         few = {k: v[:: -(-len(v) // (4 * CHUNK))] for k, v in plain.items()}  # of all classes
-        values = torchnet.run(ops, few, self.const)
-        for op in ops:
-            if op.name in self.weights:
-                x = values[op.inputs[0]]
-                self.weights[op.name].mean = x.reshape(-1, x.shape[-1]).mean(0)
+        n = len(next(iter(few.values())))
+        size = CHUNK if self.whole else n
+        for i in range(0, n, size):
+            part = {k: v[i : i + size] for k, v in few.items()}
+            values = torchnet.run(ops, part, self.const)
+            for op in ops:
+                if op.name in self.weights:
+                    x, w = values[op.inputs[0]], self.weights[op.name]
+                    mean = x.reshape(-1, x.shape[-1]).mean(0) * (len(x) / n)
+                    w.mean = mean + w.mean if i else mean
 
     def size(self, name: str) -> Tensor:
-        """The step of an activation of few bits, as learned so far."""
-        key = self.few[name]
+        """The step of an activation, as learned so far."""
+        key = self.moving[name]
         return self.grown[key].exp() * key[0]
 
     def quantized(self, name: str, x: Tensor) -> Tensor:
@@ -298,7 +327,7 @@ class _Job:
         spec = self.specs.get(name)
         if spec is None:
             return x
-        s: Any = self.size(name) if name in self.few else float(spec.scale)
+        s: Any = self.size(name) if name in self.moving else float(spec.scale)
         z, half = int(spec.zero), 1 << spec.bits - 1
         y = (x / s).clamp(-half - z, half - 1 - z)
         return (y + (y.round() - y).detach()) * s
@@ -335,12 +364,13 @@ class _Job:
         """What lives on after some ops, over all samples in chunks."""
         import torch
 
-        wanted = self.alive_after(ops)
+        wanted = [self.said] if self.whole else self.alive_after(ops)
         n = len(next(iter(values.values())))
-        parts = [
-            self.step(ops, {k: v[i : i + CHUNK] for k, v in values.items()}, quantize, True, 0.0)
-            for i in range(0, n, CHUNK)
-        ]
+        parts = []
+        for i in range(0, n, CHUNK):
+            part = {k: v[i : i + CHUNK] for k, v in values.items()}
+            found = self.step(ops, part, quantize, True, 0.0)
+            parts.append({k: found[k] for k in wanted})
         return {k: torch.cat([p[k] for p in parts]) for k in wanted}
 
     def alive_after(self, ops: list[Op]) -> list[str]:
@@ -352,6 +382,8 @@ class _Job:
         return float(self.loss(self.forward(ops, noisy, quantize=True), target))
 
     def loss(self, got: dict[str, Tensor], target: dict[str, Tensor]) -> Tensor:
+        if self.said not in self.g.outputs:  # of a softmax
+            return soft(got[self.said].flatten(1), target[self.said].flatten(1), 1.0)
         return sum(((got[k] - t) ** 2).mean() / t.var().clamp_min(1e-12) for k, t in target.items())
 
     def learn(
@@ -361,6 +393,7 @@ class _Job:
         plain: dict[str, Tensor],
         noisy: dict[str, Tensor],
         target: dict[str, Tensor],
+        progress: Progress | None,
     ) -> None:
         """Rounding of `ops` for the output `target`; only that of `settled` is pushed to 0 or 1."""
         import torch
@@ -370,19 +403,23 @@ class _Job:
             return
         rounded = [w for w in mine if w.learn]
         final = [w for w in rounded if w.op in settled]
-        steps = torch.optim.Adam(
-            [
-                {"params": [p for w in rounded for p in w.learned()], "lr": self.o.rate},
-                {"params": [w.bias for w in mine], "lr": 1e-3},
-            ]
-            if rounded
-            else [{"params": [w.bias for w in mine], "lr": 1e-3}]
-        )
-        made = {self.few[n] for op in ops for n in op.outputs if n in self.few}
-        if made:
-            steps.add_param_group({"params": [self.grown[k] for k in made], "lr": STEP_RATE})
+        made = {self.moving[n] for op in ops for n in op.outputs if n in self.moving}
+        sizes = [self.grown[k] for k in made]
+        if self.whole:
+            sizes += [w.grown.requires_grad_(True) for w in rounded]
         n, total = len(next(iter(plain.values()))), self.o.steps
+        calm = _falling(total) if self.whole else _constant
+        learning = [
+            ([p for w in rounded for p in w.learned()], self.o.rate, _constant),
+            ([w.bias for w in mine], BIAS_RATE, calm),
+            (sizes, STEP_RATE, calm),
+        ]
+        learning = [part for part in learning if part[0]]
+        steps = torch.optim.Adam([{"params": p, "lr": rate} for p, rate, _ in learning])
+        slower = torch.optim.lr_scheduler.LambdaLR(steps, [change for *_, change in learning])
         for i in range(total):
+            if progress:
+                progress("reconstruct", i, total)
             pick = torch.randint(n, (self.o.batch,))
             x = {}
             for k in plain:
@@ -397,6 +434,16 @@ class _Job:
             steps.zero_grad()
             loss.backward()
             steps.step()
+            slower.step()
+
+
+def _constant(i: int) -> float:
+    return 1.0
+
+
+def _falling(total: int) -> Callable[[int], float]:
+    """Share of a rate at a step: a cosine down to 0."""
+    return lambda i: 0.5 * (1 + math.cos(math.pi * i / max(1, total)))
 
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")

@@ -143,20 +143,22 @@ class Steps:
                 "reconstruct learns weights below 8 bits or read by int16, and there are none",
                 todo="set bits, layers or act_bits = 16 in the quantize step",
             )
-        count = int(s.get("samples", len(self.samples.calibration)))
-        few = data.some(self.samples.calibration, count)
-        x = {n: np.concatenate([f[n] for f in few]) for n in work.floating.inputs}
+        x, whole = self.samples.train, s.get("window") == 0
+        if not (whole and x):
+            count = int(s.get("samples", len(self.samples.calibration)))
+            few = data.some(self.samples.calibration, count)
+            x = {n: np.concatenate([f[n] for f in few]) for n in work.floating.inputs}
         known = {k: v for k, v in s.items() if k != "samples"}
         r = reconstruct.reconstruct(
             work.floating, work.specs, work.bits, x, reconstruct.Options(**known),
             skip=work.exclude, progress=self.progress,
         )  # fmt: skip
-        ranged = work.ranged | {n: s for n, s in r.ranged.items() if n in work.ranged}
-        moved = self._learned(work, r.given, ranged)
+        ranged = {n: s for n, s in r.ranged.items() if whole or n in work.ranged}
+        moved = self._learned(work, r.given, work.ranged | ranged)
         if not moved:
             raise UsageError("reconstruct changed no weight", todo="give it more steps")
         gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
-        return f"{moved} weights rounded otherwise; block loss x {gain:.2f}"
+        return f"{moved} weights rounded otherwise; loss x {gain:.2f} on {_count(x)} samples"
 
     def prune(self, work: Work, s: dict[str, Any]) -> str:
         g, o = work.floating, shrink.Options(**s)
