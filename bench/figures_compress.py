@@ -118,7 +118,7 @@ def mbnet128_crops() -> Run:
     parts = samples.crops(x[data.spread(len(x), CALIBRATION // 2)], CROPS, 128)
     train = {run.graph.inputs[0]: parts.astype(np.float32) / np.float32(127.5) - 1}
     made = replace(run.samples, train=train, id=f"{run.samples.id} {CROPS} crops")
-    return Run(run.graph, made, run.board)
+    return Run(run.graph, made, boards.load("host"))
 
 
 def spectra() -> Run:
