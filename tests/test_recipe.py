@@ -174,6 +174,20 @@ def test_int16_activations_learn_weights_of_8_bits() -> None:
         runner().run((recipe.Step("quantize", {"wide": ["c1"]}),))
 
 
+def test_a_whole_net_learns_from_the_training_samples() -> None:
+    """Steps of activations of 8 bits among them, which blocks leave as they were observed."""
+    first = recipe.Step("quantize", {"bits": 4})
+    steps = {}
+    for window, count in ((1, 60), (0, 50)):
+        learn = recipe.Step("reconstruct", {"window": window, "steps": 30, "batch": 16})
+        run = Run(residual_net(), made(train=50), boards.load("nrf52840dk"))
+        graph, (_, last) = run.run((first, learn))
+        assert last.effect.endswith(f"on {count} samples")
+        sizes = {op.name: graph.tensors[op.outputs[0]].quant for op in graph.ops}
+        steps[window] = {n: float(q.scale) for n, q in sizes.items() if q is not None}
+    assert all(steps[0][n] != steps[1][n] for n in ("stem", "c1", "add", "down"))
+
+
 def test_the_lightest_layers_keep_8_bits() -> None:
     """c1 and c2 hold 576 weights each, down 1,152, the ends 216 and 80, of 2,600 in all."""
     found = {}
