@@ -12,7 +12,7 @@ from edgekit_runtime import Session
 from edgekit import evaluate, ops, pipeline, torchnet
 from edgekit.compress import calibrate, quantize, reconstruct, widths
 from edgekit.errors import DataError, ModelError
-from edgekit.ir import Array, Graph, Tensor
+from edgekit.ir import Array, Graph, Op, Tensor
 from edgekit.layout import Target
 
 torch = pytest.importorskip("torch")
@@ -162,6 +162,20 @@ def test_a_whole_net_learns_its_integers_and_all_steps(softmax: bool) -> None:
         want = evaluate.run(learned, {"x": fresh[0]})
         s.run({"x": fresh[0]})
         assert all(np.array_equal(s.tensor(o), want[o]) for op in learned.ops for o in op.outputs)
+
+
+def test_what_shares_the_integers_of_an_input_keeps_their_step() -> None:
+    g = residual_net()
+    stem = g.ops[0]
+    g.ops[0] = stem.with_(inputs=("padded", *stem.inputs[1:]), attrs=dict(stem.attrs, pad=(0,) * 4))
+    g.add_tensor(Tensor("padded", (1, 10, 10, 3)))
+    around = ops.get("pad").fill({"before": (0, 1, 1, 0), "after": (0, 1, 1, 0)})
+    g.ops.insert(0, Op("pad", "pad", ("x",), ("padded",), around))
+    _, specs, _ = prepared(g)
+    assert specs["padded"] == specs["x"]
+    options = reconstruct.Options(steps=3, window=0)
+    r = reconstruct.reconstruct(g, specs, BITS, {"x": samples(32)}, options)
+    assert "padded" not in r.ranged and "stem" in r.ranged
 
 
 def test_the_learned_integers_are_those_of_the_native_runtime() -> None:

@@ -242,12 +242,14 @@ class _Job:
         self.blocks = [list(graph.ops)] if self.whole else blocks(graph, set(self.weights))
         self.said = logits_of(graph) if self.whole else graph.outputs[0]
         fixed = {*graph.inputs, *(o for op in graph.ops if op.type in FIXED for o in op.outputs)}
-        moving = {
-            n: s for n, s in specs.items()
-            if s is not None and (s.bits < 8 or (self.whole and s.bits == 8 and n not in fixed))
+        # tensors that share their integers share a key, and none of them moves where one may not
+        keys = {n: (float(s.scale), int(s.zero), s.bits) for n, s in specs.items() if s is not None}
+        held = {keys[n] for n in fixed if n in keys}
+        self.moving = {
+            n: k for n, k in keys.items()
+            if k[-1] < 8 or (self.whole and k[-1] == 8 and k not in held)
         }  # fmt: skip
-        # of tensors that share their integers too: relative to the step as observed, a logarithm
-        self.moving = {n: (float(s.scale), int(s.zero), s.bits) for n, s in moving.items()}
+        # relative to the step as observed, a logarithm
         self.grown = {k: torch.zeros((), requires_grad=True) for k in set(self.moving.values())}
 
     def weight(self, op: Op, w: Array, bits: int, biases: dict[str, Array]) -> _Weight:
