@@ -38,7 +38,7 @@ from edgekit.recipe.samples import Material, material, predictions
 CALIBRATION = 256
 LEARNED = 2048  # images of CIFAR whose rounding is learned: what 256 teach fits those
 CROPS = 10_000
-WHOLE = {"window": 0, "steps": 2400, "batch": 48, "drop": 0.0, "push": 5.0}
+WHOLE = {"window": 0, "steps": 3000, "batch": 48, "drop": 0.0, "push": 5.0}
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
 PHONE = "phone_i8mm"  # its float packages hold no transformed weights to look good against
 FEW_BITS = Step("quantize", {"bits": 4})

@@ -12,7 +12,6 @@ activations.  Needs no labels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +28,7 @@ from edgekit.train.net import FIXED, logits_of
 Tensor = Any
 CHUNK = 64  # samples at a time where no gradient is needed
 WARM = 0.2  # share of the steps before rounding is pushed to 0 or 1
+SETTLED = 0.8  # share after which a whole net is rounded, and the rest adapts to that
 BIAS_RATE = 1e-3
 STEP_RATE = 3e-3  # of logarithms of steps
 Progress = Callable[[str, int, int], None]
@@ -408,9 +408,10 @@ class _Job:
         made = {self.moving[n] for op in ops for n in op.outputs if n in self.moving}
         sizes = [self.grown[k] for k in made]
         if self.whole:
-            sizes += [w.grown.requires_grad_(True) for w in rounded]
+            sizes += [w.grown.requires_grad_(True) for w in mine]
         n, total = len(next(iter(plain.values()))), self.o.steps
-        calm = _falling(total) if self.whole else _constant
+        end = SETTLED if self.whole else 1.0  # of what rounding takes
+        calm = _falling(end, total) if self.whole else _constant
         learning = [
             ([p for w in rounded for p in w.learned()], self.o.rate, _constant),
             ([w.bias for w in mine], BIAS_RATE, calm),
@@ -427,10 +428,11 @@ class _Job:
             for k in plain:
                 a, b = plain[k][pick], noisy[k][pick]
                 x[k] = torch.where(torch.rand_like(a) < self.o.drop, a, b)
-            got = self.step(ops, x, True, False, self.o.drop)
+            hard = i >= end * total
+            got = self.step(ops, x, True, hard, self.o.drop)
             loss = self.loss(got, {k: t[pick] for k, t in target.items()})
-            if i >= WARM * total:
-                beta = 20 - 18 * (i / total - WARM) / (1 - WARM)
+            if i >= WARM * total and not hard:
+                beta = 20 - 18 * (i / total - WARM) / (end - WARM)
                 far = [(1 - (2 * w.share() - 1).abs() ** beta).mean() for w in final]
                 loss = loss + self.o.push * sum(far)
             steps.zero_grad()
@@ -443,9 +445,9 @@ def _constant(i: int) -> float:
     return 1.0
 
 
-def _falling(total: int) -> Callable[[int], float]:
-    """Share of a rate at a step: a cosine down to 0."""
-    return lambda i: 0.5 * (1 + math.cos(math.pi * i / max(1, total)))
+def _falling(end: float, total: int) -> Callable[[int], float]:
+    """Share of a rate at a step: it falls to 0 after a share `end` of the steps."""
+    return lambda i: min(1.0, (1 - i / total) / (1 - end))
 
 
 _WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
