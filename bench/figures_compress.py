@@ -30,6 +30,7 @@ from edgekit import (
 )
 from edgekit.compress import groups
 from edgekit.ir import Array, Graph
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.recipe import Step
 from edgekit.recipe.run import Run
@@ -39,7 +40,6 @@ CALIBRATION = 256
 LEARNED = 2048  # images of CIFAR whose rounding is learned: what 256 teach fits those
 CROPS = 10_000
 WHOLE = {"window": 0, "steps": 3000, "batch": 48, "drop": 0.0, "push": 5.0}
-WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
 PHONE = "phone_i8mm"  # its float packages hold no transformed weights to look good against
 FEW_BITS = Step("quantize", {"bits": 4})
 LIGHT_WIDE = Step("quantize", {"bits": 4, "light": 0.05})  # depthwise nets suffer in small layers

@@ -21,6 +21,7 @@ from edgekit.compress import calibrate, prune, quantize, store, widths
 from edgekit.errors import DataError, ModelError, UsageError
 from edgekit.ir import Array, Graph, Tensor
 from edgekit.layout import Target
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.recipe.run import Run
 from edgekit.recipe.samples import material
 from edgekit.recipe.steps import Work, simulation
@@ -394,7 +395,7 @@ def test_each_round_goes_on_from_the_repaired_cut_of_the_last() -> None:
         assert pipeline.macs(masked) == pipeline.macs(was)
         pairs = [
             (was.value(op.inputs[1]), masked.value(op.inputs[1]))
-            for op in masked.ops if op.type in net.WEIGHTED
+            for op in masked.ops if op.type in WEIGHTED
         ]  # fmt: skip
         repaired = any(bool(((b != a) & (b != 0)).any()) for a, b in pairs)
         assert repaired == (i > 0)

@@ -22,6 +22,7 @@ from edgekit import torchnet
 from edgekit.compress.widths import CHANNEL_AXIS, Given, quantize_weights, wide_least
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.train.losses import soft
 from edgekit.train.net import FIXED, logits_of
 
@@ -235,7 +236,7 @@ class _Job:
         self.const = torchnet.constants(graph)
         self.weights: dict[str, _Weight] = {}
         for op in graph.ops:
-            w = graph.value(op.inputs[1]) if op.type in _WEIGHTED else None
+            w = graph.value(op.inputs[1]) if op.type in WEIGHTED else None
             if w is not None and op.outputs[0] in specs and op.name not in skip:
                 self.weights[op.name] = self.weight(op, w, bits.get(op.name, 8), biases)
         self.whole = options.window == 0
@@ -450,14 +451,11 @@ def _falling(end: float, total: int) -> Callable[[int], float]:
     return lambda i: min(1.0, (1 - i / total) / (1 - end))
 
 
-_WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
-
-
 def with_biases(graph: Graph) -> Graph:
     """The graph with a zero bias where a weighted op has none, so that there is one to learn."""
     g = graph.copy()
     for i, op in enumerate(g.ops):
-        if op.type in _WEIGHTED and (len(op.inputs) < 3 or not op.inputs[2]):
+        if op.type in WEIGHTED and (len(op.inputs) < 3 or not op.inputs[2]):
             n = g.tensors[op.outputs[0]].shape[-1]
             bias = g.const(op.name + ".bias", np.zeros(n, np.float32))
             g.ops[i] = op.with_(inputs=(*op.inputs[:2], bias))

@@ -13,6 +13,7 @@ import numpy as np
 from edgekit.compress.calibrate import Observed
 from edgekit.errors import UsageError
 from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.ops.conv16 import averages
 from edgekit.ops.map16 import repeats
 
@@ -141,7 +142,7 @@ def has_int16(op: Op, graph: Graph) -> bool:
     if op.type in ("avg_pool2d", "reduce"):
         return averages(op, len(shapes[0]))
     moved = ("reshape", "transpose", "slice", "concat", "pad", "tile", "gather")
-    return op.type in ("conv2d", "depthwise_conv2d", "linear", "unary", *moved)
+    return op.type in (*WEIGHTED, "unary", *moved)
 
 
 def wide_least(op: Op, graph: Graph, specs: dict[str, QuantSpec]) -> Array | None:

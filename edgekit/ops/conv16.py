@@ -24,13 +24,12 @@ from edgekit.ops.reduce import axes_of, mask
 
 NR, KR = 8, 2  # the one layout of all targets: twins of native/src/kernels.h
 TILE_ROWS = 16
-WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
 ONE = {"stride": (1, 1), "dilation": (1, 1), "pad": (0, 0, 0, 0), "kernel": (1, 1), "groups": 1}
 
 
 def takes(op: Op, g: Graph) -> bool:
     """Whether an op runs as this one."""
-    kinds = (*WEIGHTED, "avg_pool2d", "reduce")
+    kinds = (*conv2d.WEIGHTED, "avg_pool2d", "reduce")
     return op.type in kinds and g.tensors[op.inputs[0]].dtype == "i16"
 
 
@@ -45,7 +44,7 @@ def averages(op: Op, rank: int) -> bool:
 def instead(op: Op, g: Graph) -> Op:
     """The op as this one, its weights packed."""
     x, y = g.tensors[op.inputs[0]], g.tensors[op.outputs[0]]
-    if op.type not in WEIGHTED:
+    if op.type not in conv2d.WEIGHTED:
         return _mean(op, g)
     w = g.value(op.inputs[1])
     assert w is not None, "weights must be constant"

@@ -29,6 +29,7 @@ from edgekit.ops.base import (
 if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
 
+WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")  # ops with weights, a bias, a scale per output
 WINDOW = (
     Field("stride", "u16", 2, (1, 1), "rows, columns"),
     Field("dilation", "u16", 2, (1, 1), "rows, columns"),

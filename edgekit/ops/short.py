@@ -8,9 +8,7 @@ import numpy as np
 
 from edgekit.compact import short_bias
 from edgekit.ir import Graph, Op
-from edgekit.ops.conv2d import int_parts
-
-SUMMED = ("conv2d", "depthwise_conv2d", "linear")  # with a bias and a scale per output
+from edgekit.ops.conv2d import WEIGHTED, int_parts
 
 
 def shorten(graph: Graph) -> Graph:
@@ -23,7 +21,7 @@ def shorten(graph: Graph) -> Graph:
 
 def _takes(op: Op, g: Graph) -> bool:
     ends = (op.inputs[0], op.outputs[0])
-    if op.type not in SUMMED or any(g.tensors[n].dtype != "i8" for n in ends):
+    if op.type not in WEIGHTED or any(g.tensors[n].dtype != "i8" for n in ends):
         return False
     spec = g.tensors[op.inputs[1]].quant
     return g.is_const(op.inputs[1]) and spec is not None and not spec.group

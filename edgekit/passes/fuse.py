@@ -8,6 +8,7 @@ import numpy as np
 
 from edgekit.ir import Array, Graph, Op
 from edgekit.ops import get
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.passes.edit import Editor
 from edgekit.passes.simplify import channel_vector
 
@@ -184,10 +185,7 @@ def fold_input_affine(graph: Graph) -> Graph:
     """
     e = Editor(graph)
     for op in e.walk():
-        if (
-            op.type not in ("conv2d", "depthwise_conv2d", "linear")
-            or op.attrs.get("groups", 1) != 1
-        ):
+        if op.type not in WEIGHTED or op.attrs.get("groups", 1) != 1:
             continue
         before = e.producer(op.inputs[0], "binary")
         w = e.value(op.inputs[1])

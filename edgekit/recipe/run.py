@@ -17,12 +17,13 @@ from edgekit import boards, data, package, pipeline, recipe
 from edgekit.compress import meter, reconstruct, sqnr, store
 from edgekit.errors import DataError
 from edgekit.ir import Graph
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.passes.channels import remove_constant_channels
 from edgekit.recipe import Step, ledger, settings
 from edgekit.recipe.ledger import Entry
 from edgekit.recipe.samples import Material, Progress, predictions
 from edgekit.recipe.steps import Steps, Work
-from edgekit.train import fit, net, workers
+from edgekit.train import fit, workers
 
 
 class Run:
@@ -136,7 +137,7 @@ class Run:
             pipeline.every_tensor(q, self.host) as run,
         ):
             found = sqnr.compare(q, work.names, exact, run, few)
-        weights = {op.name: q.tensors[op.inputs[1]] for op in q.ops if op.type in net.WEIGHTED}
+        weights = {op.name: q.tensors[op.inputs[1]] for op in q.ops if op.type in WEIGHTED}
         return {
             la.op: {"sqnr_db": round(la.sqnr_db, 2)}
             | ({"bits": w.quant.bits} if (w := weights.get(la.op)) and w.quant else {})

@@ -13,6 +13,7 @@ from edgekit import cost as costs
 from edgekit.compress import calibrate, equalize, quantize, reconstruct, sparsify, store, widths
 from edgekit.errors import DataError, UsageError
 from edgekit.ir import Array, Graph
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.recipe import Step, settings, teachers
 from edgekit.recipe.samples import Material, Progress, predictions
 from edgekit.train import fit, net
@@ -273,7 +274,7 @@ def simulation(work: Work) -> tuple[Graph, net.Simulation]:
     whole = {op.name: op for op in work.quantized.ops}
     constants, specs = {}, {}
     for op in work.floating.ops:
-        w = work.floating.value(op.inputs[1]) if op.type in net.WEIGHTED else None
+        w = work.floating.value(op.inputs[1]) if op.type in WEIGHTED else None
         if w is None or op.outputs[0] not in work.specs or op.name in work.exclude:
             continue
         x, packed, bias = (work.quantized.tensors[n] for n in whole[op.name].inputs[:3])

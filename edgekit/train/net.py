@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
+from edgekit.compress.widths import CHANNEL_AXIS
 from edgekit.ir import Array, Graph, Op, QuantSpec
+from edgekit.ops.conv2d import WEIGHTED
 from edgekit.train.workers import Traffic
 
 Tensor = Any
-WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")
 NORMED = ("conv2d", "depthwise_conv2d")
 FIXED = ("softmax",)  # ops whose output scale is part of their meaning
 EPSILON = 1e-5
 HELD = 0.5  # share of zeros from which they are the weights' pattern and stay (compress.sparsify)
-CHANNEL_AXIS = {"depthwise_conv2d": 2}  # of the weights, for all others 0
 
 
 @dataclass(frozen=True)
