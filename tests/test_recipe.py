@@ -178,14 +178,18 @@ def test_a_whole_net_learns_from_the_training_samples() -> None:
     """Steps of activations of 8 bits among them, which blocks leave as they were observed."""
     first = recipe.Step("quantize", {"bits": 4})
     steps = {}
-    for window, count in ((1, 60), (0, 50)):
-        learn = recipe.Step("reconstruct", {"window": window, "steps": 30, "batch": 16})
-        run = Run(residual_net(), made(train=50), boards.load("nrf52840dk"))
+    for window, count in ((1, 60), (0, 400)):
+        learn = recipe.Step("reconstruct", {"window": window, "steps": 60, "batch": 16})
+        run = Run(residual_net(), made(600, train=400), boards.load("nrf52840dk"))
         graph, (_, last) = run.run((first, learn))
         assert last.effect.endswith(f"on {count} samples")
         sizes = {op.name: graph.tensors[op.outputs[0]].quant for op in graph.ops}
         steps[window] = {n: float(q.scale) for n, q in sizes.items() if q is not None}
     assert all(steps[0][n] != steps[1][n] for n in ("stem", "c1", "add", "down"))
+    learn = recipe.Step("reconstruct", {"window": 0, "steps": 150, "batch": 2, "rate": 0.2})
+    run = Run(residual_net(), made(104), boards.load("nrf52840dk"))  # 52 samples calibrate
+    with pytest.raises(UsageError, match="learned 52 samples by heart"):
+        run.run((first, learn))
 
 
 def test_the_lightest_layers_keep_8_bits() -> None:

@@ -142,7 +142,7 @@ def test_a_whole_net_learns_its_integers_and_all_steps(softmax: bool) -> None:
         progress=lambda _, i, n: told.append((i, n)),
     )  # fmt: skip
     assert told[:2] == [(0, 200), (1, 200)] and len(r.blocks) == 1
-    assert r.blocks[0].after < 0.5 * r.blocks[0].before
+    assert r.blocks[0].after < 0.6 * r.blocks[0].before  # on samples that are held out
     learned, _ = quantize.quantize(g, seen, bits=bits, given=r.given, ranged=r.ranged)
     fresh = np.random.default_rng(9).normal(size=(48, 1, 8, 8, 3)).astype(F)
 
@@ -208,7 +208,7 @@ def test_activations_of_fewer_bits_stay_within_them_natively() -> None:
 def test_refusals_say_why() -> None:
     g = residual_net()
     _, specs, _ = prepared(g)
-    with pytest.raises(DataError, match="at least 32"):
+    with pytest.raises(DataError, match="32 samples at a time, there are 8"):
         reconstruct.reconstruct(g, specs, BITS, {"x": samples(8)})
     odd = Graph("odd")
     odd.add_tensor(Tensor("x", (1, 4)))

@@ -32,6 +32,7 @@ WARM = 0.2  # share of the steps before rounding is pushed to 0 or 1
 SETTLED = 0.8  # share after which a whole net is rounded, and the rest adapts to that
 BIAS_RATE = 1e-3
 STEP_RATE = 3e-3  # of logarithms of steps
+HELD = 8  # every so-many-th sample judges a whole net, which learns from the others
 Progress = Callable[[str, int, int], None]
 
 
@@ -55,8 +56,8 @@ class Options:
 
 @dataclass(frozen=True)
 class BlockLoss:
-    """Mean squared error of a block's output over its float variance (or the divergence of the
-    whole net's softmax): nearest rounding, learned."""
+    """Mean squared error of a block's output over its float variance: nearest rounding, learned.
+    Of a whole net on samples that it did not learn from, and the divergence of a softmax."""
 
     ops: tuple[str, ...]
     before: float
@@ -213,8 +214,11 @@ def reconstruct(
         raise ModelError(f"reconstruction does not know ops of type {', '.join(bad)}")
     o = options or Options()
     count = {len(a) for a in samples.values()}
-    if len(count) != 1 or count.pop() < o.batch:
-        raise DataError(f"reconstruction needs at least {o.batch} samples")
+    if len(count) != 1 or min(count) < o.batch:
+        raise DataError(
+            f"reconstruction takes {o.batch} samples at a time, there are {min(count, default=0)}",
+            todo="more samples, or a smaller batch",
+        )
     torch.manual_seed(o.seed)
     job = _Job(graph, specs, bits, o, biases or {}, set(skip))
     return job.run(samples, progress)
@@ -286,10 +290,13 @@ class _Job:
             with torch.no_grad():
                 self.means(ahead, plain)
                 target = self.forward(ahead, plain, quantize=False)
-                before = self.error(ahead, noisy, target)
+                judged = [noisy, target]
+                if self.whole:
+                    judged = [{k: v[::HELD] for k, v in part.items()} for part in judged]
+                before = self.error(ahead, *judged)
             self.learn(ahead, ops, plain, noisy, target, progress if self.whole else None)
             with torch.no_grad():
-                after = self.error(ahead, noisy, target)
+                after = self.error(ahead, *judged)
                 if not self.whole:
                     plain = self.forward(ops, plain, quantize=False)
                     noisy = self.forward(ops, noisy, quantize=True)
@@ -410,7 +417,9 @@ class _Job:
         sizes = [self.grown[k] for k in made]
         if self.whole:
             sizes += [w.grown.requires_grad_(True) for w in mine]
-        n, total = len(next(iter(plain.values()))), self.o.steps
+        rows, total = torch.arange(len(next(iter(plain.values())))), self.o.steps
+        if self.whole:
+            rows = rows[rows % HELD != 0]
         end = SETTLED if self.whole else 1.0  # of what rounding takes
         calm = _falling(end, total) if self.whole else _constant
         learning = [
@@ -424,7 +433,7 @@ class _Job:
         for i in range(total):
             if progress:
                 progress("reconstruct", i, total)
-            pick = torch.randint(n, (self.o.batch,))
+            pick = rows[torch.randint(len(rows), (self.o.batch,))]
             x = {}
             for k in plain:
                 a, b = plain[k][pick], noisy[k][pick]

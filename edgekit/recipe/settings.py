@@ -97,7 +97,7 @@ STEPS: dict[str, dict[str, Kind]] = {
     "distill": TRAINING | TEACHING,
     "qat": TRAINING | TEACHING | {"freeze": SHARE},
     "reconstruct": {
-        "steps": COUNT, "batch": COUNT, "rate": RATE, "window": _one_of(1, 2, 0),
+        "steps": COUNT, "batch": COUNT, "rate": RATE, "window": _one_of(0, 1, 2),
         "rank": _whole(0), "drop": SHARE, "push": FROM_0, "samples": COUNT, "seed": SEED,
     },
 }  # fmt: skip

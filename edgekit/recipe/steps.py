@@ -159,6 +159,12 @@ class Steps:
         if not moved:
             raise UsageError("reconstruct changed no weight", todo="give it more steps")
         gain = np.mean([b.after / b.before for b in r.blocks if b.before > 0])
+        if whole and gain >= 1:
+            raise UsageError(
+                f"the whole net learned {_count(x)} samples by heart: its loss on others is "
+                f"{gain:.2f} x what it was",
+                todo="give it thousands (labels are not needed), or take window = 1",
+            )
         return f"{moved} weights rounded otherwise; loss x {gain:.2f} on {_count(x)} samples"
 
     def prune(self, work: Work, s: dict[str, Any]) -> str:
