@@ -17,6 +17,7 @@ from edgekit.ops import resize
 
 Tensor = Any  # torch.Tensor: torch is imported where it is used
 Hook = Callable[[Op, Tensor], Tensor]
+FIXED = ("softmax",)  # ops whose int8 output's scale is part of their meaning
 
 
 def tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
@@ -29,6 +30,12 @@ def tensors(arrays: Mapping[str, Array]) -> dict[str, Tensor]:
 def constants(graph: Graph) -> dict[str, Tensor]:
     """Every constant of the graph as a torch tensor, by name."""
     return tensors({n: t.data for n, t in graph.tensors.items() if t.data is not None})
+
+
+def logits_of(graph: Graph) -> str:
+    """The tensor a classifier's loss is taken from: the first output, before its softmax."""
+    op = graph.producers()[graph.outputs[0]]
+    return op.inputs[0] if op.type == "softmax" else op.outputs[0]
 
 
 def unsupported(graph: Graph) -> list[str]:

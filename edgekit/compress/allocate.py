@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress.widths import CHANNEL_AXIS, PACKABLE, quantize_weights
+from edgekit.compress.widths import PACKABLE, quantize_weights
 from edgekit.errors import ModelError
 from edgekit.ir import Array, Graph, Op
 from edgekit.layout import Target
+from edgekit.ops.conv2d import CHANNEL_AXIS
 
 Progress = Callable[[str, int, int], None]
 UNIT = 16  # bytes: constants start at multiples

@@ -13,9 +13,8 @@ from dataclasses import replace
 import numpy as np
 
 from edgekit.compress.calibrate import Runner
-from edgekit.compress.widths import CHANNEL_AXIS
 from edgekit.ir import Array, Graph, Op
-from edgekit.ops.conv2d import WEIGHTED
+from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED
 
 LEAST = 1e-2  # of the largest channel's range: smaller ones are not scaled further
 POWER = 0.5  # where a factor widens the rows of the weights that read it; depthwise ones have none

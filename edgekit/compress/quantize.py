@@ -17,7 +17,6 @@ import numpy as np
 from edgekit import ops
 from edgekit.compress.calibrate import Observed
 from edgekit.compress.widths import (
-    CHANNEL_AXIS,
     PACKABLE,
     Given,
     excluded,
@@ -30,6 +29,7 @@ from edgekit.compress.widths import (
 )
 from edgekit.errors import ModelError, UsageError
 from edgekit.ir import NUMPY, Array, Graph, Op, QuantSpec, Tensor
+from edgekit.ops.conv2d import CHANNEL_AXIS
 from edgekit.ops.lut import table_of
 from edgekit.ops.short import shorten
 from edgekit.qmath import LIMITS

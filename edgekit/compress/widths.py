@@ -19,7 +19,6 @@ from edgekit.ops.map16 import repeats
 
 F = np.float32
 PACKABLE = ("conv2d", "linear")  # ops that read weights of 4 and 2 bits
-CHANNEL_AXIS = {"depthwise_conv2d": 2}  # of the weights; 0 elsewhere
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgekit.frontends.onnx import Importer
 
 WEIGHTED = ("conv2d", "depthwise_conv2d", "linear")  # ops with weights, a bias, a scale per output
+CHANNEL_AXIS = {"depthwise_conv2d": 2}  # of those weights; 0 elsewhere
 WINDOW = (
     Field("stride", "u16", 2, (1, 1), "rows, columns"),
     Field("dilation", "u16", 2, (1, 1), "rows, columns"),

@@ -19,8 +19,9 @@ import numpy as np
 from edgekit import torchnet
 from edgekit.errors import DataError, ModelError, UsageError, first_line
 from edgekit.ir import Array, Graph
+from edgekit.torchnet import logits_of
 from edgekit.train import batches, losses, precision, workers
-from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits, logits_of
+from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits
 
 Tensor = Any
 Progress = Callable[[str, int, int], None]

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edgekit import torchnet
 from edgekit.errors import ModelError, UsageError
 from edgekit.ir import Array, Graph
-from edgekit.train.net import Net, logits_of
+from edgekit.torchnet import logits_of
+from edgekit.train.net import Net
 
 KINDS = ("taylor", "fisher")
 BATCH = 16

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from edgekit import torchnet
-from edgekit.compress.widths import CHANNEL_AXIS
 from edgekit.ir import Array, Graph, Op, QuantSpec
-from edgekit.ops.conv2d import WEIGHTED
+from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED
+from edgekit.torchnet import FIXED, logits_of
 from edgekit.train.workers import Traffic
 
 Tensor = Any
 NORMED = ("conv2d", "depthwise_conv2d")
-FIXED = ("softmax",)  # ops whose output scale is part of their meaning
 EPSILON = 1e-5
 HELD = 0.5  # share of zeros from which they are the weights' pattern and stay (compress.sparsify)
 
@@ -397,12 +396,6 @@ class Oscillation:
 
     def state(self) -> dict[str, Tensor]:
         return {k: v.clone() for k, v in self.__dict__.items()}
-
-
-def logits_of(graph: Graph) -> str:
-    """The tensor a classifier's loss is taken from: the first output, before its softmax."""
-    op = graph.producers()[graph.outputs[0]]
-    return op.inputs[0] if op.type == "softmax" else op.outputs[0]
 
 
 def limits(bits: int) -> tuple[int, int]:
