@@ -78,8 +78,8 @@ def crops(first: Array, count: int, side: int, seed: int = 0) -> Array:
     from PIL import Image
 
     rng = np.random.default_rng(seed)
-    sets = [(first, 0.25), (first, 0.25), (npz("vww_rgb96.npz")["x"], 0.4)]
-    sets.append((jpeg_cifar("train")[0], 0.7))
+    other, small = npz("vww_rgb96.npz")["x"], jpeg_cifar("train")[0]
+    sets = [(first, 0.25), (first, 0.25), (other, 0.4), (small, 0.7)]  # and least areas
     out = np.empty((count, side, side, 3), np.uint8)
     for k in range(count):
         images, least = sets[k % len(sets)]
@@ -93,9 +93,9 @@ def crops(first: Array, count: int, side: int, seed: int = 0) -> Array:
         )
         out[k] = np.asarray(part)[:, :: rng.choice([1, -1])]
     share = np.where(rng.random(count) < 0.5, rng.uniform(0, 0.5, count), 0.0)
-    for k, other in enumerate(rng.permutation(count)):
+    for k, second in enumerate(rng.permutation(count)):
         if share[k]:
-            out[k] = (1 - share[k]) * out[k] + share[k] * out[other]
+            out[k] = (1 - share[k]) * out[k] + share[k] * out[second]
     return out
 
 

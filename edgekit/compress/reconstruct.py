@@ -22,7 +22,7 @@ from edgekit import torchnet
 from edgekit.compress.widths import Given, quantize_weights, wide_least
 from edgekit.errors import DataError, ModelError
 from edgekit.ir import Array, Graph, Op, QuantSpec
-from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED
+from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED, limits
 from edgekit.torchnet import FIXED, logits_of
 
 Tensor = Any
@@ -116,8 +116,7 @@ class _Weight:
         """Starts at the exact weights between their neighbours; what does not learn stays `q`."""
         import torch
 
-        self.spec, self.half = spec, 1 << spec.bits - 1
-        self.low = -127 if spec.bits == 8 else -self.half
+        self.spec = spec
         self.observed = torch.from_numpy(np.array(spec.broadcast(q.ndim)[0]))
         self.grown = torch.zeros_like(self.observed)
         if not self.learn:
@@ -172,7 +171,7 @@ class _Weight:
 
     def integers(self, hard: bool) -> Tensor:
         up = (self.alpha() >= 0).float() if hard or not self.learn else self.share()
-        return (self.floor + up).clamp(self.low, self.half - 1)
+        return (self.floor + up).clamp(*limits(self.spec.bits))
 
     def real(self, hard: bool = False) -> tuple[Tensor, Tensor]:
         """Weights and bias; what rounding moves the mean of an output by is taken off the bias."""
@@ -296,7 +295,7 @@ class _Job:
             self.learn(ahead, ops, plain, noisy, target, progress if self.whole else None)
             with torch.no_grad():
                 after = self.error(ahead, *judged)
-                if not self.whole:
+                if i + 1 < len(self.blocks):
                     plain = self.forward(ops, plain, quantize=False)
                     noisy = self.forward(ops, noisy, quantize=True)
                 for op in ahead[len(ops) :]:  # learned ahead of its turn: may still change its mind

@@ -42,6 +42,12 @@ CLAMP = (
 )
 
 
+def limits(bits: int) -> tuple[int, int]:
+    """Smallest and largest integer of weights of that many bits."""
+    half = 1 << bits - 1
+    return (-127 if bits == 8 else -half), half - 1
+
+
 BAND_ITEMS = 65536  # of input rows a kernel that reads windows has before it: stays near
 
 

@@ -19,9 +19,10 @@ import numpy as np
 from edgekit import torchnet
 from edgekit.errors import DataError, ModelError, UsageError, first_line
 from edgekit.ir import Array, Graph
+from edgekit.ops.conv2d import limits
 from edgekit.torchnet import logits_of
 from edgekit.train import batches, losses, precision, workers
-from edgekit.train.net import Fitted, Net, Oscillation, Simulation, limits
+from edgekit.train.net import Fitted, Net, Oscillation, Simulation
 
 Tensor = Any
 Progress = Callable[[str, int, int], None]
@@ -295,7 +296,6 @@ class _Job:
         return fitted
 
     def _run(self, progress: Progress | None, checkpoint: Checkpoint | None) -> Fitted:
-
         o, first = self.o, 0
         if self.format == "auto":
             self.format = self._probe()

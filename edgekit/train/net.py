@@ -18,7 +18,7 @@ import numpy as np
 
 from edgekit import torchnet
 from edgekit.ir import Array, Graph, Op, QuantSpec
-from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED
+from edgekit.ops.conv2d import CHANNEL_AXIS, WEIGHTED, limits
 from edgekit.torchnet import FIXED, logits_of
 from edgekit.train.workers import Traffic
 
@@ -396,12 +396,6 @@ class Oscillation:
 
     def state(self) -> dict[str, Tensor]:
         return {k: v.clone() for k, v in self.__dict__.items()}
-
-
-def limits(bits: int) -> tuple[int, int]:
-    """Smallest and largest integer of weights of that many bits."""
-    half = 1 << bits - 1
-    return (-127 if bits == 8 else -half), half - 1
 
 
 def whole(q: Tensor, lo: int, hi: int) -> Tensor:
